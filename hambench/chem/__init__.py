@@ -1,0 +1,1 @@
+"""Molecules, orbitals and matrices: no learning, no files, no torch.nn."""

@@ -1,0 +1,135 @@
+"""`Molecule`: one molecule with its matrices, in the units and AO order of the house."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hambench.errors import DataError
+
+SYMBOLS = (
+    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
+    "Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy "
+    "Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn"
+).split()
+"""Element symbols by atomic number, ``SYMBOLS[8] == "O"``; index 0 is no element."""
+
+SYMMETRY_TOLERANCE = 1e-5
+"""Largest ``|A - A^T|`` (Eh, or 1 for the overlap) a label may show; float32 files reach 1e-6."""
+
+
+def formula(numbers: ArrayLike) -> str:
+    """Hill formula of the atomic numbers, for messages: ``formula([8, 1, 1]) == "H2O"``."""
+    symbols = [SYMBOLS[z] for z in np.asarray(numbers, dtype=int)]
+    carbon_first = {"C": 0, "H": 1} if "C" in symbols else {}
+    ordered = sorted(set(symbols), key=lambda s: (carbon_first.get(s, 2), s))
+    counts = {s: symbols.count(s) for s in ordered}
+    return "".join(s if n == 1 else f"{s}{n}" for s, n in counts.items())
+
+
+@dataclass(frozen=True, eq=False)
+class Molecule:
+    """One molecule; every array float64 (``numbers`` int64), canonical AO order.
+
+    Attributes:
+        numbers: (N,) atomic numbers, atoms in file order.
+        positions: (N, 3) Angstrom.
+        charge: total charge in e.
+        multiplicity: spin multiplicity 2S+1.
+        basis: name of the orbital basis of the matrices, as `OrbitalBasis.load` takes it.
+        hamiltonian: (nao, nao) Kohn-Sham or Fock matrix in Eh, or None.
+        overlap: (nao, nao) overlap of the atomic orbitals, or None.
+        energy: total energy in Eh, or None.
+        forces: (N, 3) in Eh/Angstrom (minus the gradient), or None.
+        id: stable name of the row, unique in its data set; index lists and results refer to it.
+
+    Raises:
+        DataError: shapes that do not fit together or an unknown element.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    charge: int = 0
+    multiplicity: int = 1
+    basis: str | None = None
+    hamiltonian: NDArray[np.float64] | None = None
+    overlap: NDArray[np.float64] | None = None
+    energy: float | None = None
+    forces: NDArray[np.float64] | None = None
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen)
+        put("numbers", np.asarray(self.numbers, dtype=np.int64).reshape(-1))
+        n = len(self.numbers)
+        for name in ("positions", "hamiltonian", "overlap", "forces"):
+            if getattr(self, name) is not None:
+                put(name, np.asarray(getattr(self, name), dtype=np.float64))
+        if n == 0 or self.numbers.min() < 1 or self.numbers.max() >= len(SYMBOLS):
+            raise DataError(
+                f"{self._where}: atomic numbers must be 1 to {len(SYMBOLS) - 1} and at least one, "
+                f"got {self.numbers.tolist()[:10]}; check the row's element column"
+            )
+        for name in ("positions", "forces"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (n, 3):
+                raise DataError(
+                    f"{self._where}: {name} have shape {value.shape}, expected ({n}, 3) for the "
+                    f"{n} atoms of {formula(self.numbers)}; check the row"
+                )
+
+    @property
+    def _where(self) -> str:
+        return f"molecule '{self.id}'" if self.id else "molecule"
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        have = [f.name for f in fields(self)[5:-1] if getattr(self, f.name) is not None]
+        charge = f", charge={self.charge}" if self.charge else ""
+        return f"Molecule({formula(self.numbers)}{charge}, id={self.id!r}, has={'+'.join(have)})"
+
+    def checked(self, nao: int) -> Molecule:
+        """This molecule, after its numbers were found fit for training or scoring.
+
+        Args:
+            nao: number of atomic orbitals its atoms have in the basis.
+
+        Raises:
+            DataError: a matrix of another size, not finite, or not symmetric; positions or
+                energies not finite; two atoms in one place.
+        """
+        for name in ("hamiltonian", "overlap"):
+            matrix = getattr(self, name)
+            if matrix is None:
+                continue
+            if matrix.shape != (nao, nao):
+                raise DataError(
+                    f"{self._where}: {name} has shape {matrix.shape}, expected ({nao}, {nao}) for "
+                    f"{formula(self.numbers)} in {self.basis}; check the basis of the file"
+                )
+            if not np.isfinite(matrix).all():
+                raise DataError(f"{self._where}: {name} holds NaN or infinity; drop or redo the row")
+            asymmetry = float(np.abs(matrix - matrix.T).max())
+            if asymmetry > SYMMETRY_TOLERANCE:
+                raise DataError(
+                    f"{self._where}: {name} is not symmetric (largest difference {asymmetry:.2e}, "
+                    f"allowed {SYMMETRY_TOLERANCE:g}); check how the file stores it"
+                )
+        for name in ("positions", "forces", "energy"):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value).all():
+                raise DataError(f"{self._where}: {name} holds NaN or infinity; drop or redo the row")
+        if len(self) > 1:
+            distance = np.linalg.norm(self.positions[:, None] - self.positions[None], axis=-1)
+            distance[np.diag_indices(len(self))] = np.inf
+            if distance.min() < 1e-3:
+                i, j = np.unravel_index(distance.argmin(), distance.shape)
+                raise DataError(
+                    f"{self._where}: atoms {i} and {j} are {distance.min():.1e} Angstrom apart; "
+                    "check the positions and their unit"
+                )
+        return self

@@ -1,0 +1,66 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from hambench.errors import RunError
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name beside ``path``; what was written there becomes ``path`` on success.
+
+    On any failure the temporary file is removed and ``path`` stays as it was. The folder is made.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        os.close(handle)
+    except OSError as error:
+        raise _explained(error, target) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private, results are to be shared
+        os.replace(temporary, target)
+    except OSError as error:
+        raise _explained(error, target) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """An open file that becomes ``path`` when the block ends well; see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        encoding = None if "b" in mode else "utf-8"
+        with open(temporary, mode, encoding=encoding) as file:
+            yield file
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal sha256 of a file's bytes, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _explained(error: OSError, target: Path) -> RunError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(f"no space left to write {target}; free some or choose another folder")
+    return RunError(f"cannot write {target}: {error.strerror or error}; check the folder's rights")
