@@ -1,0 +1,271 @@
+"""Matrix <-> atom-pair blocks <-> coupled irreps, with exact inverses.
+
+Every pair of atoms shares one *slot* table (`OrbitalBasis.slots`): the block of a pair is a
+vector of K^2 numbers, K = sum over slots (2l+1). The vector runs over slot pairs (a, b), a outer,
+b inner. In *uncoupled* form a pair's (2la+1)(2lb+1) numbers are the matrix entries, row m1 outer;
+in *coupled* form the same places hold L = |la-lb| .. la+lb, each M = -L..L. An element fills the
+slots of its own shells and leaves the rest empty, in the same places in both forms, so one index
+map serves matrices, blocks and irreps (HELM, arXiv 2510.00224, and its public code; the real Wigner
+3j symbols are e3nn's)::
+
+    H[a m1, b m2] = sum_LM w(la, lb, L)[m1, m2, M] x[ab, L, M]
+    x[ab, L, M]   = (2L + 1) sum_{m1 m2} w(L, la, lb)[M, m1, m2] H[a m1, b m2]
+
+Letters: K orbitals of the slot table, N atoms, E ordered pairs (edges: row atom i, column atom j).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from e3nn import o3
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hambench.chem.orbitals import DIFFUSE, OrbitalBasis
+
+
+@dataclass(frozen=True)
+class Irrep:
+    """One coupled irrep of the layout: slots ``a`` (row) and ``b``, degree ``l``, first place."""
+
+    a: int
+    b: int
+    l: int
+    start: int
+
+
+class BlockLayout:
+    """Where everything stands in the K^2 vector of a pair; get one by `layout`.
+
+    Attributes:
+        basis: the basis whose slots these are.
+        slots: l of each slot.
+        width: K.
+        size: K^2.
+        lmax: largest coupled degree, twice the largest l.
+        irreps: all coupled irreps in order.
+        square: (K, K) int64, place in the vector of the matrix entry (k1, k2) of a block.
+        transposed: (K^2,) int64 and ``parity`` (K^2,): coupled vector of the transposed block,
+            ``x_T[p] = parity[p] * x[transposed[p]]`` with parity (-1)^(la+lb+L).
+    """
+
+    def __init__(self, basis: OrbitalBasis) -> None:
+        self.basis = basis
+        self.slots = tuple(label % DIFFUSE for label in basis.slots)
+        widths = np.array([2 * l + 1 for l in self.slots])
+        self.width = int(widths.sum())
+        self.size = self.width**2
+        self.lmax = 2 * max(self.slots)
+        areas = np.outer(widths, widths)
+        self._pair_start = (np.cumsum(areas) - areas.ravel()).reshape(areas.shape)
+        self.irreps = self._list_irreps()
+        self.square = torch.from_numpy(self._square_places(widths))
+        self.transposed, self.parity = self._transposition()
+        self._orbitals, self._counts = self._element_orbitals(widths)
+        self._moved: dict[tuple[torch.device, torch.dtype], list[_Coupling]] = {}
+
+    def _list_irreps(self) -> tuple[Irrep, ...]:
+        found = []
+        for a, la in enumerate(self.slots):
+            for b, lb in enumerate(self.slots):
+                start = int(self._pair_start[a, b])
+                for l in range(abs(la - lb), la + lb + 1):
+                    found.append(Irrep(a, b, l, start))
+                    start += 2 * l + 1
+        return tuple(found)
+
+    def _square_places(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
+        slot = np.repeat(np.arange(len(widths)), widths)
+        m = np.arange(self.width) - np.repeat(np.cumsum(widths) - widths, widths)
+        start = self._pair_start[np.ix_(slot, slot)]
+        return start + m[:, None] * widths[slot][None, :] + m[None, :]
+
+    def _transposition(self) -> tuple[Tensor, Tensor]:
+        place = torch.empty(self.size, dtype=torch.long)
+        parity = torch.empty(self.size)
+        starts = {(i.a, i.b, i.l): i.start for i in self.irreps}
+        for i in self.irreps:
+            here, m = slice(i.start, i.start + 2 * i.l + 1), torch.arange(2 * i.l + 1)
+            place[here] = starts[i.b, i.a, i.l] + m
+            parity[here] = (-1.0) ** (self.slots[i.a] + self.slots[i.b] + i.l)
+        return place, parity
+
+    def _element_orbitals(
+        self, widths: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(118, max nao) place among the K slot orbitals of every orbital of an element."""
+        counts = np.zeros(119, dtype=np.int64)
+        table = np.zeros((119, max(s.nao for s in self.basis.shells.values())), dtype=np.int64)
+        starts = np.cumsum(widths) - widths
+        for z, shells in self.basis.shells.items():
+            used: dict[int, int] = {}
+            places: list[int] = []
+            for l, label in zip(shells.l, shells.labels, strict=True):
+                slot = self.basis.slots.index(label) + used.get(label, 0)
+                used[label] = used.get(label, 0) + 1
+                places.extend(range(starts[slot], starts[slot] + 2 * l + 1))
+            counts[z] = len(places)
+            table[z, : len(places)] = places
+        return table, counts
+
+    def couple(self, vectors: Tensor) -> Tensor:
+        """Coupled form of uncoupled vectors (..., K^2); exact inverse of `uncouple`."""
+        return self._convert(vectors, forward=True)
+
+    def uncouple(self, vectors: Tensor) -> Tensor:
+        """Matrix-element form of coupled vectors (..., K^2); exact inverse of `couple`."""
+        return self._convert(vectors, forward=False)
+
+    def _convert(self, vectors: Tensor, forward: bool) -> Tensor:
+        groups = self._couplings(vectors.device, vectors.dtype)
+        out = torch.empty_like(vectors)
+        for group in groups:  # one per (la, lb), at most lmax^2, whatever the number of slots
+            matrix = group.couple if forward else group.uncouple
+            part = vectors[..., group.places].unflatten(-1, (-1, len(matrix)))
+            out[..., group.places] = (part @ matrix).flatten(-2)
+        return out
+
+    def _couplings(self, device: torch.device, dtype: torch.dtype) -> list[_Coupling]:
+        key = (device, dtype)
+        if key not in self._moved:
+            self._moved[key] = [g.to(device, dtype) for g in self._make_couplings()]
+        return self._moved[key]
+
+    def _make_couplings(self) -> list[_Coupling]:
+        groups = []
+        slots = np.array(self.slots)
+        for la in sorted(set(self.slots)):
+            for lb in sorted(set(self.slots)):
+                starts = self._pair_start[np.ix_(slots == la, slots == lb)].ravel()
+                area = (2 * la + 1) * (2 * lb + 1)
+                places = torch.from_numpy((starts[:, None] + np.arange(area)).ravel())
+                groups.append(_Coupling(places, *_coupling_matrices(la, lb)))
+        return groups
+
+    def block_map(self, numbers: NDArray[np.int64], edges: NDArray[np.int64]) -> BlockMap:
+        """Index maps of one molecule's blocks, cached by composition and edges.
+
+        Args:
+            numbers: (N,) atomic numbers; ConfigError for an element the basis does not cover.
+            edges: (2, E) row atoms and column atoms.
+        """
+        self.basis.ao_counts(numbers)
+        return _block_map(self, numbers.tobytes(), np.ascontiguousarray(edges).tobytes())
+
+    def entries(
+        self, numbers: NDArray[np.int64], pairs: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Real entries of the blocks of atom pairs.
+
+        Args:
+            numbers: (N,) atomic numbers.
+            pairs: (2, R) row and column atom of each block.
+
+        Returns:
+            ``places`` in the flat (R, K^2) vectors, and ``matrix`` in the flat (nao, nao) matrix,
+            of every entry that exists for its two elements, block by block.
+        """
+        counts = self._counts[numbers]
+        offset = np.cumsum(counts) - counts
+        nao = int(counts.sum())
+        rows, columns = pairs
+        areas = counts[rows] * counts[columns]
+        block = np.repeat(np.arange(pairs.shape[1]), areas)
+        within = np.arange(len(block)) - np.repeat(np.cumsum(areas) - areas, areas)
+        row, column = rows[block], columns[block]
+        i, j = np.divmod(within, counts[column])
+        k1, k2 = self._orbitals[numbers[row], i], self._orbitals[numbers[column], j]
+        places = block * self.size + self.square.numpy()[k1, k2]
+        return places, (offset[row] + i) * nao + offset[column] + j
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """Index maps of one molecule (all int64 tensors).
+
+    Attributes:
+        nao: orbitals of the molecule.
+        node_places: real entries of the on-site blocks in the flat (N, K^2) vectors.
+        node_matrix: their places in the flat (nao, nao) matrix.
+        edge_places: real entries of the pair blocks in the flat (E, K^2) vectors.
+        edge_matrix: their places in the flat matrix.
+    """
+
+    nao: int
+    node_places: Tensor
+    node_matrix: Tensor
+    edge_places: Tensor
+    edge_matrix: Tensor
+
+
+@dataclass(frozen=True)
+class _Coupling:
+    """All slot pairs of one (la, lb): their places, and the matrices acting on each pair's part."""
+
+    places: Tensor
+    couple: Tensor
+    uncouple: Tensor
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> _Coupling:
+        matrices = (m.to(device, dtype) for m in (self.couple, self.uncouple))
+        return _Coupling(self.places.to(device), *matrices)
+
+
+@lru_cache
+def layout(basis: OrbitalBasis) -> BlockLayout:
+    """The (cached) `BlockLayout` of a basis."""
+    return BlockLayout(basis)
+
+
+@lru_cache(maxsize=1024)
+def _block_map(owner: BlockLayout, numbers: bytes, edges: bytes) -> BlockMap:
+    z = np.frombuffer(numbers, dtype=np.int64)
+    pairs = np.frombuffer(edges, dtype=np.int64).reshape(2, -1)
+    node = owner.entries(z, np.tile(np.arange(len(z)), (2, 1)))
+    edge = owner.entries(z, pairs)
+    return BlockMap(owner.basis.nao(z), *(torch.from_numpy(a) for a in (*node, *edge)))
+
+
+@lru_cache
+def _coupling_matrices(la: int, lb: int) -> tuple[Tensor, Tensor]:
+    """((2la+1)(2lb+1) square) matrices right-multiplied to couple and to uncouple, float64."""
+    area = (2 * la + 1) * (2 * lb + 1)
+    couple, uncouple = [], []
+    for l in range(abs(la - lb), la + lb + 1):
+        first = o3.wigner_3j(l, la, lb, dtype=torch.float64)
+        couple.append((2 * l + 1) * first.reshape(-1, area).T)
+        uncouple.append(o3.wigner_3j(la, lb, l, dtype=torch.float64).reshape(area, -1).T)
+    return torch.cat(couple, 1), torch.cat(uncouple, 0)
+
+
+def pack(matrix: Tensor, layout: BlockLayout, edges: NDArray[np.int64], numbers: NDArray[np.int64]
+         ) -> tuple[Tensor, Tensor]:
+    """Uncoupled vectors of a matrix: on-site (N, K^2) and pairs (E, K^2), empty places zero.
+
+    Args:
+        matrix: (nao, nao), canonical order.
+        layout: of its basis.
+        edges: (2, E) row and column atoms.
+        numbers: (N,) atomic numbers.
+    """
+    where = layout.block_map(numbers, edges)
+    flat = matrix.reshape(-1)
+    node = flat.new_zeros(len(numbers) * layout.size)
+    edge = flat.new_zeros(edges.shape[1] * layout.size)
+    node[where.node_places] = flat[where.node_matrix]
+    edge[where.edge_places] = flat[where.edge_matrix]
+    return node.view(-1, layout.size), edge.view(-1, layout.size)
+
+
+def unpack(node: Tensor, edge: Tensor, layout: BlockLayout, edges: NDArray[np.int64],
+           numbers: NDArray[np.int64]) -> Tensor:
+    """The (nao, nao) matrix of uncoupled vectors, zero where no edge is; inverse of `pack`."""
+    where = layout.block_map(numbers, edges)
+    flat = node.new_zeros(where.nao**2)
+    flat[where.node_matrix] = node.reshape(-1)[where.node_places]
+    flat[where.edge_matrix] = edge.reshape(-1)[where.edge_places]
+    return flat.view(where.nao, where.nao)
