@@ -1,0 +1,65 @@
+"""hambench: train and compare machine-learned Hamiltonians of molecules.
+
+The names below are the public interface; each is imported when first used, so that
+``import hambench`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# In a checkout the folders helm/, tasks/ ... beside this package are hambench.helm, hambench.tasks.
+# An installed wheel has them inside the package, and no pyproject.toml above it.
+_root = Path(__file__).resolve().parent.parent
+if (_root / "pyproject.toml").is_file() and (_root / "helm" / "__init__.py").is_file():
+    __path__.append(str(_root))
+
+_HOME = {
+    "Molecule": "hambench.chem.molecule",
+    "OrbitalBasis": "hambench.chem.orbitals",
+    "Store": "hambench.data.store",
+    "build_model": "hambench.registry",
+    "collate": "hambench.data.graph",
+    "load_published": "hambench.model",
+    "load_task": "hambench.registry",
+    "open_data": "hambench.registry",
+    "score": "hambench.scoring",
+}
+
+__all__ = [
+    "Molecule",
+    "OrbitalBasis",
+    "Store",
+    "__version__",
+    "build_model",
+    "collate",
+    "load_published",
+    "load_task",
+    "open_data",
+    "score",
+]
+
+if TYPE_CHECKING:
+    from hambench.chem.molecule import Molecule
+    from hambench.chem.orbitals import OrbitalBasis
+    from hambench.data.graph import collate
+    from hambench.data.store import Store
+    from hambench.model import load_published
+    from hambench.registry import build_model, load_task, open_data
+    from hambench.scoring import score
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'hambench' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOME))
