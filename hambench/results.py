@@ -1,0 +1,302 @@
+"""What a run leaves behind: the schema of ``result.json``, ``status.json``, and provenance.
+
+Both files are written atomically and are the truth about a run; an exit code or the state a
+scheduler reports is not.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from hambench.errors import DataError
+from hambench.files import atomic_write
+
+SCHEMA_VERSION = 1
+"""Version of ``result.json``; raised whenever a reader would have to know."""
+
+RESULT = "result.json"
+STATUS = "status.json"
+
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "h5py",
+    "e3nn",
+    "torch-geometric",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "pydantic",
+    "pyscf",
+)
+"""Distributions whose versions a result records (where they are installed)."""
+
+Seconds = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Base of the records below: unknown and missing fields are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _ordered(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    if interval is not None and interval[0] > interval[1]:
+        raise ValueError(f"the interval's lower end {interval[0]} is above its upper {interval[1]}")
+    return interval
+
+
+class Metric(Record):
+    """One number of a result: its value and unit, 95 % interval, and how many went into it."""
+
+    value: FiniteFloat
+    unit: str
+    ci95: Annotated[tuple[FiniteFloat, FiniteFloat] | None, AfterValidator(_ordered)]
+    n: int = Field(ge=1)
+
+
+class Cost(Record):
+    """What the run took; times in seconds, memory in bytes, over all restarts."""
+
+    device: str
+    wall_s: Seconds
+    steps: int = Field(ge=0)
+    epochs: Annotated[FiniteFloat, Field(ge=0)]
+    steps_per_s: Annotated[FiniteFloat, Field(ge=0)] | None
+    molecules_per_s: Annotated[FiniteFloat, Field(ge=0)] | None
+    peak_memory: int | None = Field(default=None, ge=0)
+    stopped_by: str
+
+
+class Provenance(Record):
+    """Where a result comes from: code, libraries, machine, command.
+
+    Attributes:
+        package: version of hambench.
+        commit: git commit of the source tree, None where there is none (an installed wheel).
+        dirty: whether tracked files differed from that commit.
+        python: version of the interpreter.
+        libraries: distribution name -> version, see `LIBRARIES`.
+        plugins: distribution and version of every package that provides models or tasks.
+        cuda: CUDA version torch was built for, None for a CPU build.
+        gpu, cpu, cores, os: the machine; ``gpu`` is None where torch sees none.
+        command: the command line.
+        restarts: how often the run was started again before it finished.
+        started, finished: ISO 8601, UTC.
+    """
+
+    package: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    libraries: dict[str, str]
+    plugins: dict[str, str]
+    cuda: str | None
+    gpu: str | None
+    cpu: str
+    cores: int
+    os: str
+    command: str
+    restarts: int = Field(ge=0)
+    started: datetime
+    finished: datetime
+
+
+class Result(Record):
+    """One finished cell, task x model x seed: the content of ``result.json``.
+
+    Attributes:
+        task, task_version: name and version of the task; versions are never mixed in a ranking.
+        fingerprint: hash over the rows of the splits actually used.
+        source: "generated" (labels made by the project's generator) or "published".
+        split: which split the metrics were computed on.
+        model: the adapter ("helm"); ``preset`` the named setting of it ("helm_small").
+        hyperparameters: all of the model's; ``parameters`` counts the trainable numbers.
+        recipe: the resolved training recipe; ``seed`` fixes initialisation and data order.
+        run_id: hash of the resolved specification (see `hambench.experiment`).
+        metrics: by name, the task's primary metric first.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run_id: str
+    task: str
+    task_version: int
+    fingerprint: str
+    source: Literal["generated", "published"]
+    split: str
+    model: str
+    preset: str
+    hyperparameters: dict[str, Any]
+    parameters: int = Field(ge=0)
+    recipe: dict[str, Any]
+    seed: int
+    metrics: dict[str, Metric] = Field(min_length=1)
+    cost: Cost
+    provenance: Provenance
+
+
+class Status(Record):
+    """Where a run stands: the content of ``status.json``.
+
+    Attributes:
+        state: queued, running, done, failed or interrupted.
+        step: last training step known.
+        restarts: how often the run was started again.
+        reason: why it failed or was interrupted, one sentence; empty otherwise.
+        started, updated: ISO 8601, UTC; ``started`` is the first start.
+    """
+
+    state: Literal["queued", "running", "done", "failed", "interrupted"]
+    step: int = Field(default=0, ge=0)
+    restarts: int = Field(default=0, ge=0)
+    reason: str = ""
+    started: datetime
+    updated: datetime
+
+
+R = TypeVar("R", Result, Status)
+
+
+def write_result(folder: str | os.PathLike[str], result: Result) -> Path:
+    """Write ``result.json`` in ``folder``, whole or not at all; returns its path."""
+    return _write(Path(folder) / RESULT, result)
+
+
+def read_result(path: str | os.PathLike[str]) -> Result:
+    """Read a ``result.json``, given it or its run directory.
+
+    Raises:
+        DataError: it is missing, not JSON, or does not follow the schema (the field is named).
+    """
+    return _read(_inside(path, RESULT), Result)
+
+
+def write_status(folder: str | os.PathLike[str], status: Status) -> Path:
+    """Write ``status.json`` in ``folder``, whole or not at all; returns its path."""
+    return _write(Path(folder) / STATUS, status)
+
+
+def read_status(path: str | os.PathLike[str]) -> Status:
+    """Read a ``status.json``, given it or its run directory; raises like `read_result`."""
+    return _read(_inside(path, STATUS), Status)
+
+
+def now() -> datetime:
+    """The present moment in UTC, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def provenance(started: datetime, restarts: int, plugins: dict[str, str]) -> Provenance:
+    """Provenance of this process, with ``finished`` set to now.
+
+    Args:
+        started: first start of the run.
+        restarts: how often it was started again.
+        plugins: distribution -> version of the packages models and tasks come from.
+    """
+    import torch
+
+    commit, dirty = _git(Path(__file__).resolve().parent.parent)
+    return Provenance(
+        package=_version("hambench") or "unknown",
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        libraries={name: version for name in LIBRARIES if (version := _version(name))},
+        plugins=plugins,
+        cuda=torch.version.cuda,
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        cpu=_cpu(),
+        cores=os.cpu_count() or 1,
+        os=f"{platform.system()} {platform.release()}",
+        command=command_line(sys.argv),
+        restarts=restarts,
+        started=started,
+        finished=now(),
+    )
+
+
+def command_line(argv: list[str]) -> str:
+    """``argv`` as one shell line, the program by its name alone, values of secrets blanked."""
+    program = Path(argv[0]).name if argv else ""
+    program = "python -m hambench" if program == "__main__.py" else program
+    secret = re.compile(r"((?:token|password|secret|key)[\w.]*=).+", re.IGNORECASE)
+    rest = shlex.join(secret.sub(r"\1***", word) for word in argv[1:])
+    return f"{program} {rest}".strip()
+
+
+def _inside(path: str | os.PathLike[str], name: str) -> Path:
+    path = Path(path)
+    return path / name if path.is_dir() else path
+
+
+def _write(path: Path, record: BaseModel) -> Path:
+    with atomic_write(path) as file:
+        file.write(record.model_dump_json(indent=2) + "\n")
+    return path
+
+
+def _read(path: Path, schema: type[R]) -> R:
+    try:
+        return schema.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"there is no {path}; give the directory of a run that was started (has it finished?)"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}; check the file") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
+        raise DataError(
+            f"{path} is not a valid {path.name} of schema {SCHEMA_VERSION}: {where}: "
+            f"{first['msg']}; run the cell again or update hambench"
+        ) from error
+
+
+@cache
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git(root: Path) -> tuple[str | None, bool | None]:
+    """Commit and dirtiness of the checkout at ``root``; (None, None) if it is not one."""
+    if not (root / ".git").exists():
+        return None, None
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=30
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _cpu() -> str:
+    """Model name of the processor, as far as the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1) if found else platform.processor() or platform.machine()
