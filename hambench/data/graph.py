@@ -1,0 +1,222 @@
+"""Graphs and batches: many molecules as one torch_geometric graph, labels packed.
+
+Edges are ordered atom pairs (i, j) within the cutoff, both directions, sorted by j then i; row
+``edge_index[0] = i`` is the row atom of the pair's block, ``edge_index[1] = j`` its column atom,
+where messages arrive. Labels hold the real entries alone (`chem.blocks`), in the form and scaling
+that the model asks for by its `GraphSpec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch_geometric.data import Batch as GraphBatch
+from torch_geometric.data import Data
+
+from hambench.chem.blocks import BlockLayout, layout
+from hambench.chem.molecule import Molecule
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.errors import DataError
+
+Space = Literal["coupled", "uncoupled"]
+_ROWS = 2048  # pair blocks coupled at a time: bounds the memory of one large molecule
+
+
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """Scale and shift of on-site labels per element, in coupled form.
+
+    Attributes:
+        mean: (Z, K^2) float64 subtracted from the coupled on-site label of element Z (Eh).
+        std: (Z, K^2) float64 it is then divided by.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GraphSpec:
+    """What a model wants of its input.
+
+    Attributes:
+        basis: orbital basis of the labels.
+        cutoff: pairs closer than this (Angstrom) get edges; None: all pairs.
+        space: form of the packed labels.
+        dtype: floating type of positions and labels.
+        normalisation: applied to on-site labels in float64 before the cast, so that a float32
+            model does not lose the digits beside a large mean.
+        energy: whether batches carry total energies.
+    """
+
+    basis: OrbitalBasis
+    cutoff: float | None = None
+    space: Space = "coupled"
+    dtype: torch.dtype = torch.float64
+    normalisation: Normalisation | None = None
+    energy: bool = False
+
+    @property
+    def layout(self) -> BlockLayout:
+        """Places of the block vectors of this basis."""
+        return layout(self.basis)
+
+
+class MoleculeGraph(Data):
+    """One molecule, or by collation many, as the models see it.
+
+    Attributes:
+        numbers (N,), positions (N, 3) Angstrom, charge (B,), multiplicity (B,), nao (B,);
+        edge_index (2, E); pair_index (2, E/2): each pair's edge (i, j), i < j, and its reverse;
+        node_places, edge_places: real entries in the flat (N, K^2) and (E, K^2) vectors;
+        node_matrix, edge_matrix: their places in the flat matrices, joined over molecules;
+        node_values, edge_values: the labels at those places (absent without a Hamiltonian);
+        energies (B,): total energies in Eh, float64 (where the spec asks for them);
+        batch (N,): molecule of each atom (after collation).
+    """
+
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """What collation adds to an index when it appends this molecule."""
+        match key:
+            case "edge_index":
+                return self.num_nodes
+            case "pair_index":
+                return self.edge_index.shape[1]
+            case "node_places":
+                return self.num_nodes * int(self.block_size)
+            case "edge_places":
+                return self.edge_index.shape[1] * int(self.block_size)
+            case "node_matrix" | "edge_matrix":
+                return int(self.nao) ** 2
+        return 0
+
+    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        """Axis along which collation joins a field."""
+        return 1 if key in ("edge_index", "pair_index") else 0
+
+
+Batch = MoleculeGraph
+"""The type models take; a collated batch has the same fields as one graph, and ``batch``."""
+
+
+def build_graph(molecule: Molecule, spec: GraphSpec) -> MoleculeGraph:
+    """The graph of one molecule, with packed labels where it has a Hamiltonian.
+
+    Raises:
+        ConfigError: an element ``spec.basis`` does not cover.
+        DataError: labels unfit for training (`Molecule.checked`), or in another basis.
+    """
+    if molecule.basis is not None and molecule.basis != spec.basis.name:
+        raise DataError(
+            f"molecule '{molecule.id}' has matrices in {molecule.basis}, the model was built for "
+            f"{spec.basis.name}; choose data or a model of the same basis"
+        )
+    molecule = molecule.checked(spec.basis.nao(molecule.numbers))
+    edges, pairs = neighbour_pairs(molecule.positions, spec.cutoff)
+    where = spec.layout.block_map(molecule.numbers, edges)
+    graph = MoleculeGraph(
+        numbers=torch.from_numpy(molecule.numbers),
+        positions=torch.from_numpy(molecule.positions).to(spec.dtype),
+        charge=torch.tensor([molecule.charge]),
+        multiplicity=torch.tensor([molecule.multiplicity]),
+        nao=torch.tensor([where.nao]),
+        edge_index=torch.from_numpy(edges),
+        pair_index=torch.from_numpy(pairs),
+        node_places=where.node_places,
+        edge_places=where.edge_places,
+        node_matrix=where.node_matrix,
+        edge_matrix=where.edge_matrix,
+        block_size=spec.layout.size,
+        num_nodes=len(molecule),
+    )
+    if molecule.hamiltonian is not None:
+        graph.node_values, graph.edge_values = _labels(molecule, spec, graph)
+    if spec.energy and molecule.energy is not None:
+        graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
+    return graph
+
+
+def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
+    """Graphs joined to one batch (torch_geometric)."""
+    return GraphBatch.from_data_list(list(graphs))
+
+
+def collate(molecules: Sequence[Molecule], spec: GraphSpec) -> Batch:
+    """Molecules as one batch; raises as `build_graph`."""
+    return batch_graphs([build_graph(molecule, spec) for molecule in molecules])
+
+
+def neighbour_pairs(
+    positions: NDArray[np.float64], cutoff: float | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Edges (2, E) of atoms closer than ``cutoff`` Angstrom, and their reverse pairs (2, E/2).
+
+    Args:
+        positions: (N, 3) Angstrom.
+        cutoff: None connects all atoms.
+    """
+    n = len(positions)
+    if cutoff is None:
+        return _complete(n)
+    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    near = distance < cutoff
+    np.fill_diagonal(near, False)
+    return _complete(n) if near.sum() == n * (n - 1) else _edges(near)
+
+
+@lru_cache(maxsize=256)
+def _complete(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return _edges(~np.eye(n, dtype=bool))
+
+
+def _edges(near: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Edges of a symmetric (N, N) adjacency, sorted by target then source, and pair indices."""
+    target, source = np.nonzero(near)
+    number = np.zeros(near.shape, dtype=np.int64)
+    number[source, target] = np.arange(len(source))
+    up = source < target
+    pairs = np.stack([number[source[up], target[up]], number[target[up], source[up]]])
+    return np.stack([source, target]), pairs
+
+
+def _labels(molecule: Molecule, spec: GraphSpec, graph: MoleculeGraph) -> tuple[Tensor, Tensor]:
+    """Packed on-site and pair labels in the model's form, computed in float64."""
+    matrix = torch.from_numpy(molecule.hamiltonian).reshape(-1)
+    size = spec.layout.size
+    node = matrix.new_zeros(len(molecule) * size)
+    node[graph.node_places] = matrix[graph.node_matrix]
+    node = node.view(-1, size)
+    edge_values = matrix[graph.edge_matrix]
+    if spec.space == "coupled" or spec.normalisation is not None:
+        node = spec.layout.couple(node)
+    if spec.normalisation is not None:
+        mean, std = (t[graph.numbers] for t in (spec.normalisation.mean, spec.normalisation.std))
+        node = (node - mean) / std
+        if spec.space == "uncoupled":
+            node = spec.layout.uncouple(node)
+    if spec.space == "coupled":
+        edge_values = _coupled_entries(edge_values, graph, spec.layout)
+    return node.reshape(-1)[graph.node_places].to(spec.dtype), edge_values.to(spec.dtype)
+
+
+def _coupled_entries(values: Tensor, graph: MoleculeGraph, blocks: BlockLayout) -> Tensor:
+    """Real entries of the pair blocks in coupled form, a bounded number of blocks at a time."""
+    out = torch.empty_like(values)
+    edges = graph.edge_index.shape[1]
+    places = graph.edge_places.numpy()
+    for start in range(0, edges, _ROWS):
+        stop = min(start + _ROWS, edges)
+        first, last = np.searchsorted(places // blocks.size, [start, stop])
+        local = graph.edge_places[first:last] - start * blocks.size
+        block = values.new_zeros((stop - start) * blocks.size)
+        block[local] = values[first:last]
+        out[first:last] = blocks.couple(block.view(-1, blocks.size)).reshape(-1)[local]
+    return out
+

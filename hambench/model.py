@@ -1,0 +1,191 @@
+"""The interface every model implements, what it predicts, and the losses models share.
+
+A model is one folder with an adapter class (a subclass of `Model`) and one YAML per preset. It
+knows `chem`, `o3` and the batch, never a task and never the training loop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hambench.chem.molecule import Molecule
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.data.graph import Batch, GraphSpec
+from hambench.errors import ConfigError, DataError
+
+Progress = Callable[[Sequence[Molecule], str], Any]
+"""Wraps a sequence with a progress display: ``for molecule in progress(molecules, "label")``."""
+
+
+def silent(molecules: Sequence[Molecule], label: str) -> Sequence[Molecule]:
+    """A `Progress` that shows nothing."""
+    return molecules
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as sums, so that it adds exactly over micro-batches and processes.
+
+    Attributes:
+        terms: (k,) differentiable sums over the batch, e.g. of squared errors.
+        counts: (k,) number of entries in each sum.
+        finish: (terms, counts) -> scalar loss.
+    """
+
+    terms: Tensor
+    counts: Tensor
+    finish: Callable[[Tensor, Tensor], Tensor]
+
+    def value(self) -> Tensor:
+        """The scalar loss of this batch alone."""
+        return self.finish(self.terms, self.counts)
+
+
+def rmse_plus_mse(terms: Tensor, counts: Tensor) -> Tensor:
+    """``sqrt(m) + m`` of the mean square m = terms/counts (HELM; QHNet and PhiSNet alike)."""
+    mean = (terms / counts).sum()
+    return mean.sqrt() + mean
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network put out for a batch: Hamiltonians as block vectors, or energies.
+
+    Attributes:
+        batch: what was predicted for.
+        spec: the graph the model asked for.
+        node: (N, K^2) on-site vectors, in the space and normalisation of ``spec``.
+        edge: (E, K^2) pair vectors, in the space of ``spec``.
+        energies: (B,) total energies in Eh, from a model of energies.
+    """
+
+    batch: Batch
+    spec: GraphSpec
+    node: Tensor | None = None
+    edge: Tensor | None = None
+    energies: Tensor | None = None
+
+    def blocks(self) -> tuple[Tensor, Tensor]:
+        """Uncoupled float64 vectors in Eh, (N, K^2) and (E, K^2), normalisation undone.
+
+        Raises:
+            ConfigError: the model predicted energies alone.
+        """
+        if self.node is None or self.edge is None:
+            raise ConfigError("this model predicts energies, not Hamiltonians; use one that does")
+        blocks, node, edge = self.spec.layout, self.node.double(), self.edge.double()
+        scaling = self.spec.normalisation
+        if scaling is not None:
+            coupled = node if self.spec.space == "coupled" else blocks.couple(node)
+            z = self.batch.numbers
+            node = coupled * scaling.std.to(node.device)[z] + scaling.mean.to(node.device)[z]
+        if self.spec.space == "coupled":
+            edge = blocks.uncouple(edge)
+        if self.spec.space == "coupled" or scaling is not None:
+            node = blocks.uncouple(node)
+        return node, edge
+
+    def raw_matrices(self) -> list[Tensor]:
+        """Per molecule the (nao, nao) float64 matrix in Eh before it is made symmetric."""
+        node, edge = self.blocks()
+        sizes = self.batch.nao.tolist()
+        flat = node.new_zeros(sum(n * n for n in sizes))
+        flat[self.batch.node_matrix] = node.reshape(-1)[self.batch.node_places]
+        flat[self.batch.edge_matrix] = edge.reshape(-1)[self.batch.edge_places]
+        parts = flat.split([n * n for n in sizes])
+        return [part.view(n, n) for part, n in zip(parts, sizes, strict=True)]
+
+    def matrices(self) -> list[Tensor]:
+        """Per molecule its (nao, nao) Hamiltonian in Eh: float64, symmetric, canonical order.
+
+        Blocks beyond the model's cutoff are zero.
+        """
+        return [(h + h.T) / 2 for h in self.raw_matrices()]
+
+
+class Model(nn.Module, ABC):
+    """Base of every adapter; the harness sees a model only through this.
+
+    Attributes:
+        basis: orbital basis it was built for.
+        hyperparameters: what it was built with, JSON-able; set by the registry.
+        checkpoint_version: raised when old weights no longer fit.
+    """
+
+    checkpoint_version: ClassVar[int] = 1
+    basis: OrbitalBasis
+    hyperparameters: dict[str, Any]
+
+    def __init__(self, basis: OrbitalBasis) -> None:
+        super().__init__()
+        self.basis = basis
+        self.hyperparameters = {}
+
+    @property
+    @abstractmethod
+    def graph(self) -> GraphSpec:
+        """What the model wants of its input, in the floating type of its parameters."""
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Prediction:
+        """Predict the Hamiltonians of a batch made with `graph`."""
+
+    @abstractmethod
+    def loss(self, prediction: Prediction, batch: Batch) -> Loss:
+        """Training loss of a prediction against the batch's packed labels."""
+
+    def prepare(self, molecules: Sequence[Molecule], progress: Progress = silent) -> None:
+        """One pass over the training set before training, for label statistics kept as buffers."""
+
+    def embeddings(self, batch: Batch) -> Tensor:
+        """(N, ...) per-atom features for transfer; ConfigError where a model offers none."""
+        raise ConfigError(f"{type(self).__name__} offers no embeddings; choose a model that does")
+
+    def energy(self, batch: Batch) -> Tensor:
+        """(B,) total energies in Eh; ConfigError where a model offers none."""
+        raise ConfigError(f"{type(self).__name__} predicts no energies; choose a model that does")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the parameters (float64 for a model without any)."""
+        return next((p.dtype for p in self.parameters()), torch.float64)
+
+    def count_parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+def squared_errors(prediction: Prediction, batch: Batch, *, padded: bool = False) -> Loss:
+    """RMSE + MSE over on-site and pair rows together, each entry of weight one.
+
+    Args:
+        prediction: in the space of the batch's labels.
+        batch: with labels.
+        padded: also count the empty places of the blocks, whose label is zero.
+
+    Raises:
+        DataError: the batch has no labels.
+    """
+    if "node_values" not in batch:
+        raise DataError("the batch holds no Hamiltonian labels; train on molecules that have them")
+    assert prediction.node is not None and prediction.edge is not None
+    total = prediction.node.new_zeros(())
+    count = 0
+    for rows, places, values in (
+        (prediction.node, batch.node_places, batch.node_values),
+        (prediction.edge, batch.edge_places, batch.edge_values),
+    ):
+        flat = rows.reshape(-1)
+        if padded:
+            target = torch.zeros_like(flat).index_copy(0, places, values)
+            total, count = total + (flat - target).square().sum(), count + flat.numel()
+        else:
+            total = total + (flat.index_select(0, places) - values).square().sum()
+            count += values.numel()
+    return Loss(total[None], total.new_full((1,), count), rmse_plus_mse)
