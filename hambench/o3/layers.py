@@ -1,0 +1,121 @@
+"""Equivariant layers on features (rows, (L+1)^2, C), index l^2 + l + m, channels last.
+
+Norm, per-degree linear map, gate, radial network and distance basis as HELM and the eSEN family
+use them (HELM, arXiv 2510.00224, and its public code).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def degree_rows(lmax: int) -> Tensor:
+    """(S,) degree l of every row of the l-major layout, S = (lmax+1)^2."""
+    degrees = torch.arange(lmax + 1)
+    return degrees.repeat_interleave(2 * degrees + 1)
+
+
+class EquivariantRMSNorm(nn.Module):
+    """Root-mean-square norm over degrees and channels, each degree of equal weight.
+
+    The l = 0 channels are centred first; then ``y = x / sqrt(s + eps) * scale[l]`` with
+    ``s = mean_c sum_l mean_m x^2 / (L+1)``, and ``shift`` is added to l = 0.
+    """
+
+    def __init__(self, lmax: int, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.scale = nn.Parameter(torch.ones(lmax + 1, channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+        rows = degree_rows(lmax)
+        self.register_buffer("rows", rows, persistent=False)
+        weight = 1.0 / ((2 * rows + 1) * (lmax + 1))
+        self.register_buffer("weight", weight.to(torch.get_default_dtype()), persistent=False)
+        scalar = torch.zeros(len(rows), 1)
+        scalar[0] = 1
+        self.register_buffer("scalar", scalar, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, S, C) -> (rows, S, C)."""
+        x = x - x[:, :1].mean(-1, keepdim=True) * self.scalar
+        power = x.square().mean(-1) @ self.weight
+        x = x * (power + self.eps).rsqrt()[:, None, None] * self.scale[self.rows]
+        return x + self.scalar * self.shift
+
+
+class SO3Linear(nn.Module):
+    """One matrix per degree, shared by its m; bias on l = 0."""
+
+    def __init__(self, lmax: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(lmax + 1, outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.sizes = [2 * l + 1 for l in range(lmax + 1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, S, inputs) -> (rows, S, outputs)."""
+        parts = x.split(self.sizes, dim=1)
+        weights = self.weight.unbind(0)
+        scalars = functional.linear(parts[0], weights[0], self.bias)
+        rest = [functional.linear(p, w) for p, w in zip(parts[1:], weights[1:], strict=True)]
+        return torch.cat([scalars, *rest], dim=1)
+
+
+class Gate(nn.Module):
+    """``silu`` on l = 0, every higher degree times ``tanh`` of its gate scalars."""
+
+    def __init__(self, lmax: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", degree_rows(lmax)[1:] - 1, persistent=False)
+
+    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Features (rows, S, C) and gate scalars (rows, L*C) -> (rows, S, C)."""
+        gates = gates.tanh().unflatten(-1, (-1, x.shape[-1]))
+        scalars, rest = x.split([1, x.shape[1] - 1], dim=1)
+        return torch.cat([functional.silu(scalars), rest * gates.index_select(1, self.rows)], dim=1)
+
+
+class FeedForward(nn.Module):
+    """Atomwise (or edgewise) network: per-degree linear, gate, per-degree linear."""
+
+    def __init__(self, lmax: int, channels: int) -> None:
+        super().__init__()
+        self.gates = nn.Linear(channels, lmax * channels)
+        self.linear1 = SO3Linear(lmax, channels, channels)
+        self.linear2 = SO3Linear(lmax, channels, channels)
+        self.gate = Gate(lmax)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, S, C) -> (rows, S, C)."""
+        gates = functional.silu(self.gates(x[:, 0]))
+        return self.linear2(self.gate(self.linear1(x), gates))
+
+
+class RadialMLP(nn.Sequential):
+    """Linear, LayerNorm, SiLU for every width but the last, which is linear alone."""
+
+    def __init__(self, *widths: int) -> None:
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip(widths[:-2], widths[1:-1], strict=True):
+            layers += [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.SiLU()]
+        super().__init__(*layers, nn.Linear(*widths[-2:]))
+
+
+class GaussianBasis(nn.Module):
+    """Gaussians of the distance: centres evenly from 0 to ``cutoff`` (Angstrom), fixed.
+
+    ``g_k(d) = exp(-(d - mu_k)^2 / (2 (width * spacing)^2))``.
+    """
+
+    def __init__(self, count: int, cutoff: float, width: float = 1.0) -> None:
+        super().__init__()
+        centres = torch.linspace(0, cutoff, count, dtype=torch.float64)
+        self.exponent = -0.5 / float(width * (centres[1] - centres[0])) ** 2  # 1/Angstrom^2
+        self.register_buffer("centres", centres.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """(E,) Angstrom -> (E, count)."""
+        return (self.exponent * (distance[:, None] - self.centres).square()).exp()

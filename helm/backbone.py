@@ -1,0 +1,194 @@
+"""HELM's backbone: message passing with SO(2) convolutions in edge frames, on atoms and on pairs.
+
+Equations follow arXiv 2510.00224 and its public code. Node features (N, S, C) and edge features
+(E, S, C) with S = (lmax+1)^2; all irreps are even, so proper rotations are the symmetry. Edges
+carry no envelope: features do not vanish at the cutoff, as published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from hambench.data.graph import Batch
+from hambench.errors import ConfigError
+from hambench.o3.layers import EquivariantRMSNorm, FeedForward, GaussianBasis, RadialMLP
+from hambench.o3.so2 import EdgeFrames, SO2Convolution, gate_m, join_m, split_m
+from hambench.o3.wigner import POLAR
+
+ELEMENTS = 100
+CHARGES = 10
+"""Charges -10..10 have an embedding."""
+MULTIPLICITIES = 11
+MESSAGE_SCALE = 5.0
+"""The sum of edge-degree embeddings at an atom is divided by this."""
+
+NodeScalars = Literal["element", "element_charge_spin"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What all layers share of a batch's edges.
+
+    Attributes:
+        frames: rotations into the edge frames.
+        invariants: (E, 3C) source element, distance basis, target element.
+        source, target: (E,) row and column atom of each edge; messages arrive at the target.
+    """
+
+    frames: EdgeFrames
+    invariants: Tensor
+    source: Tensor
+    target: Tensor
+
+
+class Edgewise(nn.Module):
+    """Rotate both atoms' features into the edge frame, convolve twice with a gate between."""
+
+    def __init__(self, lmax: int, channels: int, invariants: int) -> None:
+        super().__init__()
+        self.lmax = lmax
+        radial = [invariants, channels, channels]
+        self.conv1 = SO2Convolution(lmax, 2 * channels, channels, lmax * channels, radial)
+        self.conv2 = SO2Convolution(lmax, channels, channels)
+
+    def frame_messages(self, nodes: Tensor, geometry: Geometry) -> list[Tensor]:
+        """Messages in the edge frames, per |m|: (E, 1 or 2, L+1-m, C)."""
+        pair = [nodes.index_select(0, geometry.source), nodes.index_select(0, geometry.target)]
+        framed = geometry.frames.to_frame(torch.cat(pair, dim=-1))
+        hidden, gates = self.conv1(split_m(framed, self.lmax), geometry.invariants)
+        assert gates is not None
+        return self.conv2(gate_m(hidden, gates))[0]
+
+    def forward(self, nodes: Tensor, geometry: Geometry) -> Tensor:
+        """Node features (N, S, C) -> messages (E, S, C), l-major, in space."""
+        return geometry.frames.to_space(join_m(self.frame_messages(nodes, geometry)))
+
+
+class NodeBlock(nn.Module):
+    """Pre-norm block: messages summed at the target atom, then a feed-forward network."""
+
+    def __init__(self, lmax: int, channels: int, invariants: int) -> None:
+        super().__init__()
+        self.norm1 = EquivariantRMSNorm(lmax, channels)
+        self.edgewise = Edgewise(lmax, channels, invariants)
+        self.norm2 = EquivariantRMSNorm(lmax, channels)
+        self.feedforward = FeedForward(lmax, channels)
+
+    def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
+        """(N, S, C) -> (N, S, C)."""
+        x = x.index_add(0, geometry.target, self.edgewise(self.norm1(x), geometry))
+        return x + self.feedforward(self.norm2(x))
+
+
+class EdgeBlock(nn.Module):
+    """Post-norm block on pairs, fed by the updated atoms of its layer; nothing flows back."""
+
+    def __init__(self, lmax: int, channels: int, invariants: int) -> None:
+        super().__init__()
+        self.edgewise = Edgewise(lmax, channels, invariants)
+        self.norm1 = EquivariantRMSNorm(lmax, channels)
+        self.norm2 = EquivariantRMSNorm(lmax, channels)
+        self.feedforward = FeedForward(lmax, channels)
+
+    def forward(self, z: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
+        """Pair features (E, S, C) and atom features (N, S, C) -> (E, S, C)."""
+        z = z + self.norm1(self.edgewise(x, geometry))
+        return z + self.feedforward(self.norm2(z))
+
+
+class Backbone(nn.Module):
+    """Embeddings of atoms and, where asked for, of pairs.
+
+    Args:
+        lmax: largest degree, mmax equals it.
+        channels: C, width of features and of hidden layers.
+        layers: node (and edge) blocks.
+        gaussians: size of the distance basis.
+        cutoff: reach of the distance basis, Angstrom.
+        gaussian_width: width of a Gaussian in units of their spacing.
+        node_scalars: ``element``, or ``element_charge_spin`` (charge and multiplicity of the
+            molecule mixed in).
+        edges: build the edge blocks.
+    """
+
+    def __init__(
+        self,
+        lmax: int,
+        channels: int,
+        layers: int,
+        gaussians: int,
+        cutoff: float,
+        gaussian_width: float,
+        node_scalars: NodeScalars,
+        edges: bool = True,
+    ) -> None:
+        super().__init__()
+        self.lmax, self.channels = lmax, channels
+        self.distance_basis = GaussianBasis(gaussians, cutoff, gaussian_width)
+        self.element = nn.Embedding(ELEMENTS, channels)
+        self.source = nn.Embedding(ELEMENTS, channels)
+        self.target = nn.Embedding(ELEMENTS, channels)
+        for embedding in (self.source, self.target):
+            nn.init.uniform_(embedding.weight, -1e-3, 1e-3)
+        if node_scalars == "element_charge_spin":
+            self.charge = nn.Embedding(2 * CHARGES + 1, channels)
+            self.multiplicity = nn.Embedding(MULTIPLICITIES, channels)
+            self.mixer: nn.Linear | None = nn.Linear(3 * channels, channels)
+        elif node_scalars == "element":
+            self.mixer = None
+        else:
+            raise ConfigError(
+                f"node_scalars is '{node_scalars}', expected element or element_charge_spin"
+            )
+        invariants = 2 * channels + gaussians
+        self.edge_degree = RadialMLP(invariants, channels, channels, (lmax + 1) * channels)
+        sizes = (lmax, channels, invariants)
+        self.node_blocks = nn.ModuleList(NodeBlock(*sizes) for _ in range(layers))
+        self.edge_blocks = nn.ModuleList(EdgeBlock(*sizes) for _ in range(layers if edges else 0))
+        self.norm = EquivariantRMSNorm(lmax, channels)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Geometry]:
+        """Normalised embeddings of atoms (N, S, C) and pairs (E, S, C), and the geometry.
+
+        Without edge blocks the pair embeddings are the initial ones, unused.
+        """
+        geometry = self.geometry(batch)
+        x, z = self.initial(batch, geometry)
+        for k, node_block in enumerate(self.node_blocks):
+            x = node_block(x, geometry)
+            if self.edge_blocks:
+                z = self.edge_blocks[k](z, x, geometry)
+        return self.norm(x), self.norm(z) if self.edge_blocks else z, geometry
+
+    def geometry(self, batch: Batch) -> Geometry:
+        """Edge frames and invariants of a batch."""
+        source, target = batch.edge_index
+        vectors = batch.positions[source] - batch.positions[target]
+        invariants = [
+            self.source(batch.numbers[source]),
+            self.distance_basis(vectors.norm(dim=-1)),
+            self.target(batch.numbers[target]),
+        ]
+        frames = EdgeFrames(vectors[:, list(POLAR)], self.lmax)
+        return Geometry(frames, torch.cat(invariants, dim=-1), source, target)
+
+    def initial(self, batch: Batch, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        """Initial features: element scalars plus axial functions of the edges, and these alone."""
+        coefficients = self.edge_degree(geometry.invariants)
+        z = geometry.frames.axial_to_space(coefficients.unflatten(-1, (self.lmax + 1, -1)))
+        scalars = self.node_scalars(batch)
+        x = torch.cat([scalars[:, None], scalars.new_zeros(len(scalars), z.shape[1] - 1, self.channels)], 1)
+        return x.index_add(0, geometry.target, z / MESSAGE_SCALE), z
+
+    def node_scalars(self, batch: Batch) -> Tensor:
+        """(N, C) scalars of the element, with charge and multiplicity where they are mixed in."""
+        element = self.element(batch.numbers)
+        if self.mixer is None:
+            return element
+        charge = self.charge(batch.charge + CHARGES)[batch.batch]
+        multiplicity = self.multiplicity(batch.multiplicity)[batch.batch]
+        return self.mixer(torch.cat([element, charge, multiplicity], dim=-1))
