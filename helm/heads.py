@@ -16,7 +16,7 @@ from hambench.chem.blocks import BlockLayout, Irrep
 from hambench.data.graph import Batch
 from hambench.errors import ConfigError
 from hambench.helm.backbone import Edgewise, Geometry
-from hambench.o3.layers import degree_rows
+from hambench.o3.layers import gated
 
 SIGMOID_SCALE = 1.8467055342154763
 TANH_SCALE = 1.5937334472592695
@@ -128,7 +128,7 @@ class ScalarGate(nn.Module):
         self.even = even
         self.weight = nn.Parameter(torch.randn(channels, (lmax + 1) * channels))
         self.bias = None if even else nn.Parameter(torch.zeros((lmax + 1) * channels))
-        self.register_buffer("rows", degree_rows(lmax)[1:] - 1, persistent=False)
+        self.sizes = [2 * l + 1 for l in range(lmax + 1)]
 
     def scalars(self, x: Tensor) -> Tensor:
         """(rows, C + L*C): new l = 0 features, then gate scalars."""
@@ -137,11 +137,9 @@ class ScalarGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, S, C) -> (rows, S, C)."""
-        channels = x.shape[-1]
-        new, gates = self.scalars(x).tensor_split([channels], dim=1)
+        new, gates = self.scalars(x).tensor_split([x.shape[-1]], dim=1)
         gates = TANH_SCALE * gates.abs().tanh() if self.even else SIGMOID_SCALE * gates.sigmoid()
-        gates = gates.unflatten(-1, (-1, channels)).index_select(1, self.rows)
-        return torch.cat([new[:, None], x[:, 1:] * gates], dim=1)
+        return gated(new[:, None], list(x.split(self.sizes, dim=1))[1:], gates)
 
 
 class HamiltonianHead(nn.Module):

@@ -17,6 +17,14 @@ def degree_rows(lmax: int) -> Tensor:
     return degrees.repeat_interleave(2 * degrees + 1)
 
 
+def gated(scalars: Tensor, rest: list[Tensor], gates: Tensor) -> Tensor:
+    """Scalars (rows, 1, C), and every degree l >= 1 (rows, 2l+1, C) times its (rows, L*C) gates."""
+    if not rest:
+        return scalars
+    factors = gates.unflatten(-1, (len(rest), 1, -1)).unbind(1)
+    return torch.cat([scalars, *(r * f for r, f in zip(rest, factors, strict=True))], dim=1)
+
+
 class EquivariantRMSNorm(nn.Module):
     """Root-mean-square norm over degrees and channels, each degree of equal weight.
 
@@ -69,13 +77,12 @@ class Gate(nn.Module):
 
     def __init__(self, lmax: int) -> None:
         super().__init__()
-        self.register_buffer("rows", degree_rows(lmax)[1:] - 1, persistent=False)
+        self.sizes = [2 * l + 1 for l in range(lmax + 1)]
 
     def forward(self, x: Tensor, gates: Tensor) -> Tensor:
         """Features (rows, S, C) and gate scalars (rows, L*C) -> (rows, S, C)."""
-        gates = gates.tanh().unflatten(-1, (-1, x.shape[-1]))
-        scalars, rest = x.split([1, x.shape[1] - 1], dim=1)
-        return torch.cat([functional.silu(scalars), rest * gates.index_select(1, self.rows)], dim=1)
+        scalars, *rest = x.split(self.sizes, dim=1)
+        return gated(functional.silu(scalars), rest, gates.tanh())
 
 
 class FeedForward(nn.Module):
