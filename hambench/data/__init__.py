@@ -1,0 +1,1 @@
+"""Molecules on disk and in batches: the store, tasks and their splits, generation."""

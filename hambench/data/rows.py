@@ -1,0 +1,71 @@
+"""`Rows`: a lazy sequence of molecules with names, and parts of one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+from hambench.chem.molecule import Molecule
+from hambench.errors import DataError
+
+
+class Rows(Sequence[Molecule], ABC):
+    """Molecules that are read when asked for; every data set gives this.
+
+    ``rows[i]`` reads one molecule, ``rows[a:b]`` is a lazy part. A subclass says what the rows
+    are called (`ids`) and reads one (`row`).
+    """
+
+    @property
+    @abstractmethod
+    def ids(self) -> tuple[str, ...]:
+        """Names of the rows, in order; unique."""
+
+    @abstractmethod
+    def row(self, index: int) -> Molecule:
+        """Read the molecule at ``index``, 0 to n-1."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Molecule: ...
+    @overload
+    def __getitem__(self, index: slice) -> Rows: ...
+    def __getitem__(self, index: int | slice) -> Molecule | Rows:
+        if isinstance(index, slice):
+            return Part(self, range(len(self))[index])
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise RowError(f"{self!r} has no row {index}; rows go from 0 to {len(self) - 1}")
+        return self.row(int(place))
+
+    def __iter__(self) -> Iterator[Molecule]:
+        return (self.row(i) for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} molecules)"
+
+
+class Part(Rows):
+    """Some rows of another `Rows`, in a given order."""
+
+    def __init__(self, whole: Rows, indices: Sequence[int]) -> None:
+        self.whole = whole
+        self.indices = tuple(indices)
+        ids = whole.ids
+        self._ids = tuple(ids[i] for i in self.indices)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the rows, in order."""
+        return self._ids
+
+    def row(self, index: int) -> Molecule:
+        """Read the molecule at ``index`` of this part."""
+        return self.whole.row(self.indices[index])
+
+
+class RowError(DataError, IndexError):
+    """A row number outside the data (an IndexError too, as sequences raise)."""
