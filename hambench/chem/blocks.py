@@ -132,7 +132,9 @@ class BlockLayout:
     def _couplings(self, device: torch.device, dtype: torch.dtype) -> list[_Coupling]:
         key = (device, dtype)
         if key not in self._moved:
-            self._moved[key] = [g.to(device, dtype) for g in self._make_couplings()]
+            with torch.device("cpu"):
+                groups = self._make_couplings()
+            self._moved[key] = [g.to(device, dtype) for g in groups]
         return self._moved[key]
 
     def _make_couplings(self) -> list[_Coupling]:
@@ -218,7 +220,8 @@ class _Coupling:
 @lru_cache
 def layout(basis: OrbitalBasis) -> BlockLayout:
     """The (cached) `BlockLayout` of a basis."""
-    return BlockLayout(basis)
+    with torch.device("cpu"):  # whatever device the caller builds its model on
+        return BlockLayout(basis)
 
 
 @lru_cache(maxsize=1024)

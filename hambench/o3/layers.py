@@ -13,8 +13,7 @@ from torch.nn import functional
 
 def degree_rows(lmax: int) -> Tensor:
     """(S,) degree l of every row of the l-major layout, S = (lmax+1)^2."""
-    degrees = torch.arange(lmax + 1)
-    return degrees.repeat_interleave(2 * degrees + 1)
+    return torch.tensor([l for l in range(lmax + 1) for _ in range(2 * l + 1)])
 
 
 def gated(scalars: Tensor, rest: list[Tensor], gates: Tensor) -> Tensor:
@@ -37,18 +36,15 @@ class EquivariantRMSNorm(nn.Module):
         self.eps = eps
         self.scale = nn.Parameter(torch.ones(lmax + 1, channels))
         self.shift = nn.Parameter(torch.zeros(channels))
-        rows = degree_rows(lmax)
+        rows = degree_rows(lmax)  # integers, so that a change of floating type rounds nothing
         self.register_buffer("rows", rows, persistent=False)
-        weight = 1.0 / ((2 * rows + 1) * (lmax + 1))
-        self.register_buffer("weight", weight.to(torch.get_default_dtype()), persistent=False)
-        scalar = torch.zeros(len(rows), 1)
-        scalar[0] = 1
-        self.register_buffer("scalar", scalar, persistent=False)
+        self.register_buffer("share", (2 * rows + 1) * (lmax + 1), persistent=False)
+        self.register_buffer("scalar", (rows == 0)[:, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, S, C) -> (rows, S, C)."""
         x = x - x[:, :1].mean(-1, keepdim=True) * self.scalar
-        power = x.square().mean(-1) @ self.weight
+        power = (x.square().mean(-1) / self.share).sum(-1)
         x = x * (power + self.eps).rsqrt()[:, None, None] * self.scale[self.rows]
         return x + self.scalar * self.shift
 
@@ -119,10 +115,11 @@ class GaussianBasis(nn.Module):
 
     def __init__(self, count: int, cutoff: float, width: float = 1.0) -> None:
         super().__init__()
-        centres = torch.linspace(0, cutoff, count, dtype=torch.float64)
-        self.exponent = -0.5 / float(width * (centres[1] - centres[0])) ** 2  # 1/Angstrom^2
-        self.register_buffer("centres", centres.to(torch.get_default_dtype()), persistent=False)
+        self.spacing = cutoff / (count - 1)
+        self.exponent = -0.5 / (width * self.spacing) ** 2  # 1/Angstrom^2
+        self.register_buffer("steps", torch.arange(count), persistent=False)
 
     def forward(self, distance: Tensor) -> Tensor:
         """(E,) Angstrom -> (E, count)."""
-        return (self.exponent * (distance[:, None] - self.centres).square()).exp()
+        centres = self.spacing * self.steps.to(distance.dtype)
+        return (self.exponent * (distance[:, None] - centres).square()).exp()
