@@ -35,7 +35,8 @@ VERSION: Final = 1
 _ATOM_FIELDS: Final = {"numbers": ((), "i2"), "positions": ((3,), "f8"), "forces": ((3,), "f8")}
 _MATRIX_FIELDS: Final = ("hamiltonian", "overlap")
 _ROW_FIELDS: Final = {"charge": "i4", "multiplicity": "i4", "energy": "f8"}
-_CHUNK: Final = 8192  # values; about 64 kB, so that reading one row unpacks little more than it
+_CHUNK: Final = 8192  # entries; 64 kB of a matrix, so that a row unpacks little more than it
+_TEXT_CHUNK: Final = 512
 _BATCH: Final = 64  # rows in memory while writing
 
 
@@ -246,7 +247,7 @@ def _append(file: h5py.File, name: str, values: NDArray[Any], *, text: bool = Fa
             name,
             shape=(0, *values.shape[1:]),
             maxshape=(None, *values.shape[1:]),
-            chunks=(_CHUNK // int(np.prod(values.shape[1:], dtype=int)), *values.shape[1:]),
+            chunks=((_TEXT_CHUNK if text else _CHUNK), *values.shape[1:]),
             dtype=h5py.string_dtype() if text else values.dtype,
             compression=None if text else "gzip",  # variable-length text is not compressible
             shuffle=not text,
