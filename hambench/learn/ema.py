@@ -1,0 +1,63 @@
+"""Exponential moving average of a model's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class ExponentialAverage:
+    """``average <- d average + (1 - d) parameter`` after every step.
+
+    Args:
+        model: whose trainable parameters are averaged; buffers are used as they are.
+        decay: d.
+        ramp: use ``min(d, (1 + n) / (10 + n))`` at the n-th update, so that the first parameters
+            are forgotten sooner.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, *, ramp: bool = True) -> None:
+        self.decay = decay
+        self.ramp = ramp
+        self.updates = 0
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self.average = [p.detach().clone() for p in self._parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the current parameters."""
+        self.updates += 1
+        decay = self.decay
+        if self.ramp:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(self.average, self._parameters, 1 - decay)
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Make the average a copy of the current parameters."""
+        torch._foreach_copy_(self.average, self._parameters)
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """The model has the averaged parameters while the block runs."""
+        current = [p.detach().clone() for p in self._parameters]
+        torch._foreach_copy_(self._parameters, self.average)
+        try:
+            yield
+        finally:
+            torch._foreach_copy_(self._parameters, current)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average and the number of updates."""
+        return {"updates": self.updates, "average": self.average}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.updates = state["updates"]
+        torch._foreach_copy_(self.average, state["average"])

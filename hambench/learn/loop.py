@@ -1,0 +1,342 @@
+"""`fit`: train a model within a budget, with exact resume.
+
+Everything a step depends on is in the checkpoint (`Training.content`): a run that was killed at
+any moment and is started again ends with the same bits on a CPU, as long as its budget and its
+validations are counted in steps.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hambench.chem.molecule import Molecule
+from hambench.data.loader import Loaded, Loader
+from hambench.errors import ConfigError
+from hambench.learn.checkpoint import load_checkpoint, save_checkpoint, seed_generators
+from hambench.learn.device import open_fabric, peak_memory
+from hambench.learn.interrupts import Interrupted, StopRequest
+from hambench.learn.recipe import Recipe
+from hambench.learn.reporters import JsonLog, Reporter, Row, Terminal, bar
+from hambench.learn.training import Training, check_same_run, not_finite
+from hambench.learn.validation import evaluate, matmul_precision, metric_name
+from hambench.learn.weights import cast, load_weights, save_weights
+from hambench.model import Model, silent
+
+CHECKPOINTS, BEST, LOG = "checkpoints", "best.safetensors", "log.jsonl"
+_NO_GRADIENT = 4  # batches of a validation are larger by this: nothing is kept for a backward pass
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training run ended; costs are over all restarts.
+
+    Attributes:
+        steps: optimiser steps done.
+        epochs: passes over the training set.
+        metric: what was validated, ``h_mae`` or ``e_mae`` (Eh).
+        best_value: its best value; None without validation molecules.
+        best_step: step of the best value, whose weights the model has now.
+        wall_s: seconds spent, validations and checkpoints included.
+        steps_per_s, molecules_per_s: speed of training alone; None if no step was done.
+        peak_memory: bytes, of the GPU where there is one, else of the process.
+        stopped_by: ``max_steps``, ``max_minutes``, ``patience`` or ``stop_lr``.
+        restarts: how often the run went on from a checkpoint.
+    """
+
+    steps: int
+    epochs: float
+    metric: str
+    best_value: float | None
+    best_step: int
+    wall_s: float
+    steps_per_s: float | None
+    molecules_per_s: float | None
+    peak_memory: int
+    stopped_by: str
+    restarts: int
+
+
+def fit(
+    model: Model,
+    train: Sequence[Molecule],
+    val: Sequence[Molecule],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    seed: int,
+    device: str = "auto",
+    max_steps: int | None = None,
+    max_minutes: float | None = None,
+    progress: bool = True,
+    reporters: Sequence[Reporter] = (),
+) -> FitResult:
+    """Train ``model`` until its budget ends, going on where an earlier call in ``folder`` stopped.
+
+    Afterwards the model has the weights of its best validation (averaged ones with EMA), or the
+    last ones where ``val`` is empty. ``folder`` gets ``log.jsonl`` and ``checkpoints/`` with
+    ``last.pt``, ``previous.pt`` and ``best.safetensors``. A fresh run first lets the model
+    `prepare`; budgets in minutes count from there, validations included.
+
+    Args:
+        model: freshly built; converted to the recipe's precision in place.
+        train, val: molecules with labels, read by index.
+        recipe: see `Recipe`.
+        folder: of the run.
+        seed: of the data order and of all generators.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        max_steps, max_minutes: replace the recipe's budgets where given.
+        progress: show progress, as a bar on a terminal and as log lines elsewhere.
+        reporters: told about every row besides.
+
+    Raises:
+        ConfigError: no budget, or a device that is not there.
+        CheckpointError: ``folder`` holds checkpoints of another model, recipe or seed, or damaged
+            ones alone.
+        RunError: loss or metric not finite, disk full; the last good checkpoint stays.
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint was written after the last full step.
+    """
+    max_steps = recipe.max_steps if max_steps is None else max_steps
+    max_minutes = recipe.max_minutes if max_minutes is None else max_minutes
+    if max_steps is None and max_minutes is None:
+        raise ConfigError(
+            "training has no budget: set max_steps or max_minutes, e.g. max_minutes=10"
+        )
+    folder = Path(folder)
+    fabric = open_fabric(device)
+    saved = load_checkpoint(folder / CHECKPOINTS)
+    if saved is not None:
+        check_same_run(saved, model, recipe, seed, folder)
+    cast(model, torch.float64 if recipe.precision == "float64" else torch.float32)
+    seed_generators(seed)
+    if saved is None:
+        model.prepare(train, bar if progress else silent)
+    training = Training(model, recipe, seed, fabric)
+    if saved is not None:
+        training.restore(saved)
+    loop = _Loop(training, train, val, folder, max_steps, max_minutes)
+    terminal = [Terminal(max_steps, max_minutes)] if progress else []
+    with matmul_precision("high" if recipe.precision == "tf32" else "highest"):
+        stopped_by = loop.run([*terminal, *reporters])
+    return loop.result(stopped_by)
+
+
+class _Loop:
+    """The course of one `fit`: when to step, validate, log, save and stop."""
+
+    def __init__(
+        self,
+        training: Training,
+        train: Sequence[Molecule],
+        val: Sequence[Molecule],
+        folder: Path,
+        max_steps: int | None,
+        max_minutes: float | None,
+    ) -> None:
+        self.training, self.state, self.recipe = training, training.state, training.recipe
+        self.model, self.device = training.model, training.fabric.device
+        self.folder, self.best_file = folder, folder / CHECKPOINTS / BEST
+        self.max_steps, self.max_minutes = max_steps, max_minutes
+        self.stop = StopRequest()
+        spec, size, edges = self.model.graph, self.recipe.batch_size, self.recipe.max_edges
+        self.loader = Loader(
+            train, spec, batch_size=size, max_edges=edges, seed=training.seed, device=self.device
+        )
+        self.validator: Loader | None = None
+        if len(val):
+            self.validator = Loader(
+                val,
+                spec,
+                batch_size=size and _NO_GRADIENT * size,
+                max_edges=edges and _NO_GRADIENT * edges,
+                shuffle=False,
+                references=not spec.energy,
+                device=self.device,
+            )
+
+    def run(self, others: Sequence[Reporter]) -> str:
+        """Train as far as the budget goes; returns what ended it."""
+        state = self.state
+        reason = self._stop_reason(state.elapsed)
+        if reason is not None and state.step > 0 and not self._unvalidated():
+            return reason  # finished by an earlier call
+        self.log = JsonLog(self.folder / LOG, state.log_size)
+        self.reporters: list[Reporter] = [self.log, *others]
+        self._before = state.elapsed
+        self._began = self._resumed = time.monotonic()
+        try:
+            for reporter in self.reporters:
+                reporter.start(state.step)
+            if state.step > 0:
+                state.restarts += 1
+            self._save()
+            with closing(self.loader.stream(state.position)) as stream, self.stop:
+                return self._train(stream)
+        finally:
+            for reporter in self.reporters:
+                reporter.close()
+
+    def _train(self, stream: Iterator[Loaded]) -> str:
+        while True:
+            # Whatever is due here is seen from the state alone: a run that goes on from a
+            # checkpoint enters at this very place.
+            reason = self._stop_reason(self._elapsed())
+            if self._validation_due() or (reason and self._unvalidated()):
+                self._validate()
+                reason = self._stop_reason(self._elapsed())
+            if reason and not self._unvalidated():
+                break
+            if self.stop:
+                self._save()
+                raise Interrupted(
+                    f"stopped by {self.stop.signal} after step {self.state.step}, with a "
+                    f"checkpoint in {self.folder / CHECKPOINTS}; the same command goes on from it"
+                )
+            if self._checkpoint_due():
+                self._save()
+            self._step(stream)
+        if self.validator is None:
+            self.training.checked_losses()
+            with self.training.averaged():
+                save_weights(self.best_file, self.model, self.state.step, None)
+        self._save()
+        return reason
+
+    def _step(self, stream: Iterator[Loaded]) -> None:
+        state = self.state
+        progress = self._progress()
+        loaded = [next(stream) for _ in range(self.recipe.accumulate)]
+        state.epoch, state.batch = loaded[-1].after.epoch, loaded[-1].after.batch
+        state.molecules += sum(item.molecules for item in loaded)
+        self.training.step([item.batch for item in loaded], progress)
+        if state.step - state.logged == self.recipe.log_every:
+            self._log_training()
+        for reporter in self.reporters:
+            reporter.step(state.step, self._elapsed())
+
+    def _log_training(self) -> None:
+        losses = self.training.checked_losses()
+        state, training = self.state, self._training_time()
+        molecules = state.molecules - state.logged_molecules
+        seconds = training - state.logged_training
+        row: Row = {
+            "train_loss": math.fsum(losses) / len(losses),
+            "lr": self.training.groups[0]["lr"],
+            "molecules_per_s": molecules / seconds if seconds > 0 else None,
+        }
+        state.logged, state.logged_molecules = state.step, state.molecules
+        state.logged_training = training
+        self._report(row)
+
+    def _validate(self) -> None:
+        """Validate, unless stopped on the way; keep the weights if they are the best so far."""
+        assert self.validator is not None
+        self.training.checked_losses()
+        state = self.state
+        with self._paused(), self.training.averaged():
+            result = evaluate(self.model, self.validator, lambda: bool(self.stop))
+            if result is None:
+                return
+            if not math.isfinite(result.value):
+                raise not_finite(f"validation {result.metric}", result.value, state.step)
+            state.validated, state.validated_at = state.step, self._elapsed()
+            state.since_best += 1
+            if result.value < state.best:
+                state.best, state.best_step, state.since_best = result.value, state.step, 0
+                save_weights(self.best_file, self.model, state.step, result.value)
+        self.training.schedule.validated(result.value)
+        self._report({f"val_{result.metric}": result.value, "val_loss": result.loss})
+
+    def _save(self) -> None:
+        """Write a checkpoint, if everything is finite."""
+        self.training.checked_losses()
+        with self._paused():
+            state = self.state
+            state.elapsed, state.log_size = self._elapsed(), self.log.sync()
+            state.peak_memory = max(state.peak_memory, peak_memory(self.device))
+            save_checkpoint(self.folder / CHECKPOINTS, self.training.content())
+        self._saved_step, self._saved_at = state.step, self._elapsed()
+
+    def _report(self, values: Row) -> None:
+        state = self.state
+        row: Row = {"step": state.step, "epoch": state.epoch, "elapsed_s": self._elapsed()}
+        for reporter in self.reporters:
+            reporter.row(row | values)
+
+    def _stop_reason(self, elapsed: float) -> str | None:
+        state = self.state
+        if self.max_steps is not None and state.step >= self.max_steps:
+            return "max_steps"
+        if self.max_minutes is not None and elapsed >= 60 * self.max_minutes:
+            return "max_minutes"
+        if self.training.schedule.exhausted:
+            return "stop_lr"
+        if self.recipe.patience is not None and state.since_best >= self.recipe.patience:
+            return "patience"
+        return None
+
+    def _progress(self) -> float:
+        """Share of the budget used up; a matter of steps alone where time is not limited."""
+        steps = 0.0 if self.max_steps is None else self.state.step / self.max_steps
+        if self.max_minutes is None:
+            return steps
+        return max(steps, self._elapsed() / (60 * self.max_minutes))
+
+    def _unvalidated(self) -> bool:
+        return self.validator is not None and self.state.validated != self.state.step
+
+    def _validation_due(self) -> bool:
+        if not self._unvalidated():
+            return False
+        if self.recipe.validate_every is not None:
+            return self.state.step % self.recipe.validate_every == 0
+        assert self.recipe.validate_every_minutes is not None
+        return self._elapsed() - self.state.validated_at >= 60 * self.recipe.validate_every_minutes
+
+    def _checkpoint_due(self) -> bool:
+        steps, seconds = self.recipe.checkpoint_every_steps, self.recipe.checkpoint_every_seconds
+        if steps is not None and self.state.step - self._saved_step >= steps:
+            return True
+        return seconds is not None and self._elapsed() - self._saved_at >= seconds
+
+    def _elapsed(self) -> float:
+        """Seconds of the run, over all restarts."""
+        return self._before + time.monotonic() - self._began
+
+    def _training_time(self) -> float:
+        """Seconds of it spent in steps."""
+        return self.state.training + time.monotonic() - self._resumed
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """What happens in this block is no training time."""
+        self.state.training = self._training_time()
+        try:
+            yield
+        finally:
+            self._resumed = time.monotonic()
+
+    def result(self, stopped_by: str) -> FitResult:
+        """Load the best weights, sum up."""
+        best = load_weights(self.best_file, self.model)
+        state = self.state
+        per_s = 1 / state.training if state.training > 0 else None
+        return FitResult(
+            steps=state.step,
+            epochs=state.epoch + state.batch / len(self.loader.plan(state.epoch)),
+            metric=metric_name(self.model),
+            best_value=best.value,
+            best_step=best.step,
+            wall_s=state.elapsed,
+            steps_per_s=per_s and state.step * per_s,
+            molecules_per_s=per_s and state.molecules * per_s,
+            peak_memory=state.peak_memory,
+            stopped_by=stopped_by,
+            restarts=state.restarts,
+        )

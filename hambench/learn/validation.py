@@ -1,0 +1,87 @@
+"""Validation during training: the mean error of the molecules, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hambench.data.graph import Batch
+from hambench.data.loader import Loader
+from hambench.model import Model, Prediction
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Outcome of one pass over the validation set.
+
+    Attributes:
+        metric: ``h_mae``, mean over molecules of the mean ``|dH|`` over the full matrix, or for
+            models of energies ``e_mae``, mean ``|dE|``; both in Eh.
+        value: its value, computed in float64.
+        loss: training loss over the whole set.
+    """
+
+    metric: str
+    value: float
+    loss: float
+
+
+def metric_name(model: Model) -> str:
+    """The metric `evaluate` computes for this model."""
+    return "e_mae" if model.graph.energy else "h_mae"
+
+
+@torch.no_grad()
+def evaluate(model: Model, loader: Loader, stop: Callable[[], bool]) -> Validation | None:
+    """One pass over ``loader``, in full float32 products even where training uses TF32.
+
+    Args:
+        model: as it is; left in training mode.
+        loader: of the validation set, with references for a model of Hamiltonians.
+        stop: asked before every batch.
+
+    Returns:
+        None when ``stop`` said so.
+    """
+    errors, terms, counts = [], [], []
+    model.eval()
+    try:
+        with matmul_precision("highest"):
+            for loaded in loader.once():
+                if stop():
+                    return None
+                prediction = model(loaded.batch)
+                loss = model.loss(prediction, loaded.batch)
+                errors.append(molecule_errors(prediction, loaded.batch))
+                terms.append(loss.terms)
+                counts.append(loss.counts)
+    finally:
+        model.train()
+    value = torch.cat(errors).mean()
+    total = loss.finish(torch.stack(terms).sum(0), torch.stack(counts).sum(0))
+    return Validation(metric_name(model), float(value), float(total))
+
+
+def molecule_errors(prediction: Prediction, batch: Batch) -> Tensor:
+    """(B,) mean absolute error of each molecule in Eh, float64."""
+    if prediction.energies is not None:
+        return (prediction.energies.double() - batch.energies).abs()
+    matrices = prediction.matrices()
+    references = batch.reference.split([matrix.numel() for matrix in matrices])
+    pairs = zip(matrices, references, strict=True)
+    return torch.stack([(matrix.reshape(-1) - truth).abs().mean() for matrix, truth in pairs])
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Set torch's precision of float32 products (``highest``: float32, ``high``: TF32)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,144 @@
+"""Weights of a model in a safetensors file, with what is needed to tell whose they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from hambench.errors import CheckpointError
+from hambench.files import atomic_write
+from hambench.model import Model
+
+FORMAT = "hambench-weights-1"
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says of itself.
+
+    Attributes:
+        step: optimiser steps behind these weights.
+        value: validation metric they reached, None where nothing was validated.
+        identity: the model, see `identity`.
+    """
+
+    step: int
+    value: float | None
+    identity: dict[str, Any]
+
+
+def identity(model: Model) -> dict[str, Any]:
+    """What two models must share for one's weights to fit the other (JSON-able)."""
+    kind = type(model)
+    return {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "version": model.checkpoint_version,
+        "hyperparameters": model.hyperparameters,
+        "basis": model.basis.to_dict(),
+    }
+
+
+def check_identity(found: dict[str, Any], model: Model, where: Path) -> None:
+    """Compare the identity in a file with a model's.
+
+    Raises:
+        CheckpointError: they differ; the first difference is named.
+    """
+    found, wanted = _plain(found), _plain(identity(model))
+    if found == wanted:
+        return
+    key, is_, should = first_difference(found, wanted)
+    raise CheckpointError(
+        f"{where} holds another model: its {key} is {is_}, this model's is {should}; "
+        "build the model it was saved from, or choose another file"
+    )
+
+
+def first_difference(one: Any, other: Any, key: str = "") -> tuple[str, str, str]:
+    """Dotted key and both values, abbreviated, where two JSON-like trees first differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in sorted({*one, *other}):
+            if one.get(name) != other.get(name):
+                return first_difference(one.get(name), other.get(name), f"{key}.{name}".strip("."))
+    return key, f"{one!r:.60}", f"{other!r:.60}"
+
+
+def save_weights(path: Path, model: Model, step: int, value: float | None) -> None:
+    """Write the parameters and buffers as they are now, atomically.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "step": str(step),
+        "value": json.dumps(value),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "identity": json.dumps(identity(model)),
+    }
+    content = safetensors.torch.save(tensors, metadata)
+    with atomic_write(path, "wb") as file:
+        file.write(content)
+
+
+def load_weights(path: str | os.PathLike[str], model: Model) -> WeightsInfo:
+    """Give ``model`` the weights of a file, and the floating type they were trained in.
+
+    Raises:
+        CheckpointError: the file is missing, no weights file of ours, or of another model.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no weights file {path}; check the path") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no readable weights file ({error}); copy it again"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}; weights of other "
+            "programs are loaded with hambench.load_published"
+        )
+    found = json.loads(metadata["identity"])
+    check_identity(found, model, path)
+    cast(model, getattr(torch, metadata["dtype"]))
+    model.load_state_dict(tensors)
+    return WeightsInfo(int(metadata["step"]), json.loads(metadata["value"]), found)
+
+
+def cast(model: Model, dtype: torch.dtype) -> None:
+    """Convert the parameters, and the buffers of the parameters' type, in place.
+
+    Buffers of another floating type, such as label means kept in float64 beside float32
+    parameters, stay as they are.
+    """
+    before = model.dtype
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.dtype == before:
+                parameter.data = parameter.data.to(dtype)
+        _cast_buffers(module, before, dtype)
+
+
+def _cast_buffers(module: nn.Module, before: torch.dtype, dtype: torch.dtype) -> None:
+    for name, buffer in module.named_buffers(recurse=False):
+        if buffer.dtype == before:
+            setattr(module, name, buffer.to(dtype))
+
+
+def _plain(tree: Any) -> Any:
+    """The tree as JSON gives it back: tuples are lists, keys are strings."""
+    return json.loads(json.dumps(tree))
