@@ -61,7 +61,9 @@ class IrrepMap(nn.Module):
         super().__init__()
         self.sizes = [2 * l + 1 for l in range(layout.lmax + 1)]
         counts = [sum(i.l == l for i in wanted) for l in range(layout.lmax + 1)]
-        self.weights = nn.ParameterList(torch.randn(channels, n) for n in counts)
+        self.weights = nn.ParameterDict(
+            {str(l): nn.Parameter(torch.randn(channels, n)) for l, n in enumerate(counts) if n}
+        )
         self.bias = nn.Parameter(torch.zeros(counts[0])) if bias else None
         self.starts = self._starts(wanted, counts)
         self.width = sum(n * size for n, size in zip(counts, self.sizes, strict=True))
@@ -87,7 +89,7 @@ class IrrepMap(nn.Module):
         """(rows, S, C) -> (rows, width), degree by degree, m outer."""
         scale = x.shape[-1] ** -0.5
         parts = x.split(self.sizes, dim=1)
-        out = [p @ (w * scale) for p, w in zip(parts, self.weights, strict=True)]
+        out = [parts[int(l)] @ (weight * scale) for l, weight in self.weights.items()]
         if self.bias is not None:
             out[0] = out[0] + self.bias
         return torch.cat([o.flatten(1) for o in out], dim=1)

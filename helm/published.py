@@ -68,7 +68,7 @@ def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 f"{own[target].numel()}; build the model with the checkpoint's width and basis"
             )
         mapped[target] = tensor.detach().reshape(own[target].shape)
-    missing = [n for n, p in own.items() if n not in mapped and p.numel()]
+    missing = [n for n in own if n not in mapped]
     if missing:
         raise CheckpointError(
             f"the published checkpoint lacks '{missing[0]}' and {len(missing) - 1} more; "
