@@ -1,0 +1,103 @@
+"""`Comparison`: a predicted Hamiltonian beside its label, and what metrics share of the two."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hambench.chem.molecule import Molecule, formula
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.errors import DataError
+
+
+class Comparison:
+    """One molecule's prediction and label; metrics are functions of it.
+
+    Args:
+        prediction: array or torch tensor (nao, nao) in Eh, canonical order; taken as it is, in
+            float64, nothing is made symmetric.
+        molecule: with the original label, cut nowhere.
+        basis: orbital basis of both.
+        cutoff: Angstrom, for metrics of near pairs; None: all pairs are near.
+
+    Raises:
+        DataError: no label, a label unfit for scoring (`Molecule.checked`), or a prediction of
+            another shape or type.
+    """
+
+    def __init__(
+        self,
+        prediction: object,
+        molecule: Molecule,
+        basis: OrbitalBasis,
+        cutoff: float | None = None,
+    ) -> None:
+        counts = basis.ao_counts(molecule.numbers)
+        self.nao = int(counts.sum())
+        if molecule.hamiltonian is None:
+            raise DataError(
+                f"molecule '{molecule.id}' has no Hamiltonian to compare with; score on molecules "
+                "that have one"
+            )
+        self.molecule = molecule.checked(self.nao)
+        self.label = molecule.hamiltonian
+        self.prediction = _float64(prediction, molecule)
+        if self.prediction.shape != (self.nao, self.nao):
+            raise DataError(
+                f"molecule '{molecule.id}': the predicted Hamiltonian has shape "
+                f"{self.prediction.shape}, expected ({self.nao}, {self.nao}) for "
+                f"{formula(molecule.numbers)} in {basis.name}; check the order of the molecules "
+                "and the basis of the model"
+            )
+        self.cutoff = cutoff
+        self._counts = counts
+
+    @cached_property
+    def failed(self) -> bool:
+        """Whether the prediction cannot be used: NaN, infinity, or beyond what can be squared."""
+        return not np.isfinite(self.squared_error)
+
+    @cached_property
+    def difference(self) -> NDArray[np.float64]:
+        """(nao, nao) prediction minus label, Eh."""
+        return self.prediction - self.label
+
+    @cached_property
+    def squared_error(self) -> float:
+        """``sum_ij dH_ij^2`` in Eh^2."""
+        flat = self.difference.ravel()
+        with np.errstate(over="ignore"):
+            return float(flat @ flat)
+
+    @cached_property
+    def block_errors(self) -> NDArray[np.float64]:
+        """(N, N) sums of |dH| over the block of each ordered atom pair, Eh."""
+        starts = np.cumsum(self._counts) - self._counts
+        rows = np.add.reduceat(np.abs(self.difference), starts, axis=0)
+        return np.add.reduceat(rows, starts, axis=1)
+
+    @cached_property
+    def block_sizes(self) -> NDArray[np.int64]:
+        """(N, N) number of entries in those blocks."""
+        return np.outer(self._counts, self._counts)
+
+    @cached_property
+    def near(self) -> NDArray[np.bool_]:
+        """(N, N) pairs closer than the cutoff, every atom with itself among them."""
+        positions = self.molecule.positions
+        if self.cutoff is None:
+            return np.ones((len(positions),) * 2, dtype=bool)
+        return np.linalg.norm(positions[:, None] - positions[None], axis=-1) < self.cutoff
+
+
+def _float64(prediction: object, molecule: Molecule) -> NDArray[np.float64]:
+    detach = getattr(prediction, "detach", None)  # a torch tensor, without importing torch
+    values = np.asarray(prediction if detach is None else detach().cpu())
+    if not np.can_cast(values.dtype, np.float64, "same_kind"):
+        raise DataError(
+            f"molecule '{molecule.id}': the predicted Hamiltonian is of type {values.dtype}, "
+            "expected real numbers"
+        )
+    return values.astype(np.float64, copy=False)

@@ -1,0 +1,41 @@
+"""How scores are printed: reporting units, and no more digits than the interval supports."""
+
+from __future__ import annotations
+
+import math
+
+from hambench.scoring.metrics import Score
+from hambench.units import REPORT
+
+
+def reporting_unit(unit: str) -> tuple[str, float]:
+    """Label and factor a stored unit is printed with: ``("uEh", 1e6)`` for ``"Eh"``."""
+    return REPORT.get(unit, (unit, 1.0))
+
+
+def format_numbers(value: float, ci95: tuple[float, float] | None) -> tuple[str, str]:
+    """A value and its interval as text; the interval is empty text where there is none.
+
+    The last digit shown is the second significant one of the interval's half width; four
+    significant digits where there is no interval.
+    """
+    half = (ci95[1] - ci95[0]) / 2 if ci95 is not None else 0.0
+    finest = _exponent(half) - 1 if half > 0 else _exponent(value) - 3
+    places = max(0, -finest)
+    number = f"{value:.{places}f}"
+    if ci95 is None:
+        return number, ""
+    return number, f"[{ci95[0]:.{places}f}, {ci95[1]:.{places}f}]"
+
+
+def format_score(score: Score) -> str:
+    """A score as one text in its reporting unit: ``"12.3 [11.9, 12.8] uEh"``."""
+    label, factor = reporting_unit(score.unit)
+    ends = None if score.ci95 is None else (score.ci95[0] * factor, score.ci95[1] * factor)
+    number, interval = format_numbers(score.value * factor, ends)
+    return " ".join(part for part in (number, interval, label) if part)
+
+
+def _exponent(value: float) -> int:
+    """Power of ten of the first significant digit; 0 for zero."""
+    return math.floor(math.log10(abs(value))) if value else 0

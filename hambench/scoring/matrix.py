@@ -1,0 +1,60 @@
+"""Errors of the matrix elements, in the AO basis, against the original label of the file.
+
+Sums of absolute values do not change with the order or sign of the orbitals, but with any other
+change of basis: the coupled form of a network is no place to take them.
+"""
+
+from __future__ import annotations
+
+from hambench.scoring.comparison import Comparison
+from hambench.scoring.metrics import Terms, metric
+
+
+@metric("molecule mean over the full matrix: 1/G sum_g [1/n^2 sum_ij |dH_ij|]")
+def h_mae(c: Comparison) -> Terms:
+    """Primary: all pairs, both triangles, no cutoff; every molecule has the same weight."""
+    return c.block_errors.sum() / c.nao**2, 1.0
+
+
+@metric("element pooled: sum_g sum_ij |dH_ij| / sum_g n^2")
+def h_mae_elem(c: Comparison) -> Terms:
+    """Every matrix element has the same weight, so large molecules count more."""
+    return c.block_errors.sum(), float(c.nao**2)
+
+
+@metric("on-site blocks: molecule mean of the mean |dH| over blocks (a, a)")
+def h_mae_diag(c: Comparison) -> Terms:
+    """Blocks of an atom with itself, per molecule and then averaged (QH9's definition)."""
+    return c.block_errors.trace() / c.block_sizes.trace(), 1.0
+
+
+@metric("off-site blocks: molecule mean of the mean |dH| over blocks (a, b), a != b")
+def h_mae_offdiag(c: Comparison) -> Terms:
+    """Blocks of two atoms, per molecule and then averaged; a single atom has none."""
+    entries = c.nao**2 - c.block_sizes.trace()
+    error = c.block_errors.sum() - c.block_errors.trace()
+    return (error / entries, 1.0) if entries else (0.0, 0.0)
+
+
+@metric("as h_mae, over on-site blocks and pairs closer than the cutoff alone")
+def h_mae_in_cutoff(c: Comparison) -> Terms:
+    """What a model could have known: pairs it leaves out are not held against it here."""
+    return c.block_errors[c.near].sum() / c.block_sizes[c.near].sum(), 1.0
+
+
+@metric("root of the molecule mean square: sqrt(1/G sum_g [1/n^2 sum_ij dH_ij^2])", aggregate="rms")
+def h_rmse(c: Comparison) -> Terms:
+    """Every molecule has the same weight; never below ``h_mae``."""
+    return c.squared_error / c.nao**2, 1.0
+
+
+@metric("largest |dH_ij| of all molecules", aggregate="max")
+def h_max(c: Comparison) -> Terms:
+    """No interval: the bootstrap is not consistent for a maximum."""
+    return float(abs(c.difference).max()), 1.0
+
+
+@metric("share of molecules whose prediction holds NaN or infinity", unit="1")
+def failure_rate(c: Comparison) -> Terms:
+    """Such molecules are missing from every other metric, whose n says how many entered."""
+    return float(c.failed), 1.0

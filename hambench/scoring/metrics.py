@@ -1,0 +1,90 @@
+"""The metric registry: what every metric is called, its unit, its direction, how it adds up.
+
+A metric gives two numbers per molecule, a numerator and a denominator; its value over a test set
+is the ratio of their sums. A molecule mean has denominator 1, an element-pooled mean the number of
+elements. Molecules are the unit of resampling, so each metric has an interval for free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from hambench.errors import RegistryError, nearest
+from hambench.scoring.comparison import Comparison
+
+Terms = tuple[float, float]
+"""Numerator and denominator of one molecule; a denominator of 0: the metric has no entry there."""
+
+FAILURES: Final = "failure_rate"
+"""The metric that counts unusable predictions; it joins every score that has any."""
+
+
+class Score(NamedTuple):
+    """One metric over a test set.
+
+    Attributes:
+        value: in ``unit``.
+        unit: "Eh", or "1" for a pure number.
+        ci95: 95 % percentile bootstrap interval over molecules (lower, upper); None where
+            there is no such thing: fewer than two molecules, or a maximum.
+        n: molecules that entered.
+    """
+
+    value: float
+    unit: str
+    ci95: tuple[float, float] | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One registered metric.
+
+    Attributes:
+        name: as it stands in task files, results and tables.
+        unit: of its value ("Eh", or "1" for a pure number).
+        direction: which way is better.
+        description: one line with the formula; dH is prediction minus label, n the orbitals of
+            a molecule, G the molecules.
+        terms: its numerator and denominator for one molecule.
+        aggregate: over molecules: ``mean`` is sum(numerators) / sum(denominators), ``rms`` its
+            square root, ``max`` the largest numerator.
+    """
+
+    name: str
+    unit: str
+    direction: Literal["lower", "higher"]
+    description: str
+    terms: Callable[[Comparison], Terms]
+    aggregate: Literal["mean", "rms", "max"] = "mean"
+
+
+METRICS: Final[dict[str, Metric]] = {}
+"""All metrics by name, the primary one first."""
+
+
+def metric(
+    description: str,
+    *,
+    unit: str = "Eh",
+    direction: Literal["lower", "higher"] = "lower",
+    aggregate: Literal["mean", "rms", "max"] = "mean",
+) -> Callable[[Callable[[Comparison], Terms]], Callable[[Comparison], Terms]]:
+    """Register the decorated function of one molecule as a metric of its own name."""
+
+    def register(terms: Callable[[Comparison], Terms]) -> Callable[[Comparison], Terms]:
+        name = terms.__name__
+        assert name not in METRICS, f"metric '{name}' is registered twice"
+        METRICS[name] = Metric(name, unit, direction, description, terms, aggregate)
+        return terms
+
+    return register
+
+
+def find_metric(name: str) -> Metric:
+    """The metric called ``name``; RegistryError with the nearest name if there is none."""
+    if name not in METRICS:
+        raise RegistryError(f"no metric '{name}'.{nearest(name, METRICS)}")
+    return METRICS[name]

@@ -1,0 +1,258 @@
+"""``predictions.h5``: what a model predicted for a test set, enough to score it again.
+
+Layout (version 1): attributes ``format``, ``version``, ``task``, ``task_version``,
+``fingerprint``; datasets ``id`` (text), ``nao``, ``failed`` and ``values``: the row-major upper
+triangles (Eh, canonical AO order) of all molecules in order, float64 or float32. A failed
+prediction (NaN or infinity) has no values and reads as a matrix of NaN, so that whatever is not
+finite in the file itself is damage.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hambench.chem.triangle import pack_triangle, triangle_size, unpack_triangle
+from hambench.errors import DataError, VerificationError
+from hambench.files import atomic_path
+
+FORMAT: Final = "hambench-predictions"
+VERSION: Final = 1
+SYMMETRY: Final = 1e-10
+"""Largest ``|H - H^T|`` in Eh a prediction may show: models symmetrise, files keep a triangle."""
+_CHUNK: Final = 1 << 16  # values written and checked at a time
+
+
+class PredictionWriter:
+    """Adds one molecule after another to a file; made by `write_predictions`."""
+
+    def __init__(self, file: h5py.File, dtype: str) -> None:
+        self._file = file
+        self._values = file.create_dataset(
+            "values",
+            shape=(0,),
+            maxshape=(None,),
+            chunks=(_CHUNK,),
+            dtype=dtype,
+            compression="gzip",
+            shuffle=True,
+            fletcher32=True,
+        )
+        self._rows: dict[str, tuple[int, bool]] = {}
+        self._waiting: list[NDArray[np.float64]] = []
+
+    def add(self, name: str, hamiltonian: ArrayLike) -> None:
+        """Add the (nao, nao) Hamiltonian (Eh, on the CPU) predicted for the molecule ``name``.
+
+        Raises:
+            DataError: an empty or repeated name, or a matrix that is not square and symmetric.
+        """
+        if not name or name in self._rows:
+            raise DataError(f"molecule '{name}' has no id or was predicted twice; ids are unique")
+        matrix = np.asarray(hamiltonian, dtype=np.float64)
+        if matrix.ndim != 2 or len(set(matrix.shape)) != 1:
+            raise DataError(f"molecule '{name}': prediction of shape {matrix.shape} is not square")
+        packed = pack_triangle(matrix).astype(self._values.dtype)
+        failed = not (np.isfinite(matrix).all() and np.isfinite(packed).all())
+        if not failed:
+            asymmetry = float(np.abs(matrix - matrix.T).max(initial=0))
+            if asymmetry > SYMMETRY:
+                raise DataError(
+                    f"molecule '{name}': the prediction is not symmetric (largest difference "
+                    f"{asymmetry:.1e} Eh, allowed {SYMMETRY:g}); let the model symmetrise it"
+                )
+            self._waiting.append(packed)
+        self._rows[name] = (len(matrix), failed)
+        if sum(len(part) for part in self._waiting) >= _CHUNK:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write what waits and the columns of the rows; `write_predictions` calls it."""
+        self._flush()
+        sizes, failed = zip(*self._rows.values(), strict=True) if self._rows else ((), ())
+        with _disk_errors():
+            self._file["id"] = np.array(list(self._rows), dtype=h5py.string_dtype())
+            self._file["nao"] = np.array(sizes, dtype=np.int64)
+            self._file["failed"] = np.array(failed, dtype=bool)
+            self._file.flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            values = np.concatenate(self._waiting)
+            start = len(self._values)
+            with _disk_errors():
+                self._values.resize(start + len(values), axis=0)
+                self._values[start:] = values
+            self._waiting = []
+
+
+@contextmanager
+def write_predictions(
+    path: str | os.PathLike[str],
+    *,
+    task: str,
+    task_version: int,
+    fingerprint: str,
+    dtype: Literal["float64", "float32"] = "float64",
+) -> Iterator[PredictionWriter]:
+    """A writer whose file appears at ``path`` when the block ends well, and not before.
+
+    Args:
+        path: the file; an existing one is replaced.
+        task, task_version, fingerprint: of the data that was predicted.
+        dtype: float64 gives back the very scores; float32 halves the file (1e-7 relative).
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["version"] = VERSION
+        file.attrs["task"] = task
+        file.attrs["task_version"] = task_version
+        file.attrs["fingerprint"] = fingerprint
+        writer = PredictionWriter(file, dtype)
+        yield writer
+        writer.finish()
+
+
+class Predictions:
+    """A file of `write_predictions`, checked as a whole when opened, its matrices read lazily.
+
+    Attributes:
+        path: the file.
+        ids: names of the molecules, in order.
+        failed: those whose prediction was not finite.
+        task, task_version, fingerprint: of the data that was predicted.
+
+    Raises:
+        DataError: missing, foreign, truncated or corrupt file, another version, ids that are not
+            unique, sizes that do not add up, or numbers that are not finite (the molecule named).
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise DataError(
+                f"there is no file {self.path}; a run keeps it with save_predictions=true"
+            )
+        with self._open() as file:
+            if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
+                raise DataError(
+                    f"{self.path} holds no predictions of version {VERSION}; give a predictions.h5 "
+                    "that this version of hambench wrote"
+                )
+            self.task = str(file.attrs["task"])
+            self.task_version = int(file.attrs["task_version"])
+            self.fingerprint = str(file.attrs["fingerprint"])
+            self.ids: tuple[str, ...] = tuple(file["id"].asstr()[:].tolist())
+            self._nao = file["nao"][:].astype(np.int64)
+            self._failed = file["failed"][:].astype(bool)
+            self._check(file["values"])
+        self.failed = tuple(np.array(self.ids, dtype=object)[self._failed])
+        self._place = {name: place for place, name in enumerate(self.ids)}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"Predictions({self.path}: {len(self)} molecules of {self.task})"
+
+    def matrices(self, ids: Iterable[str] | None = None) -> Iterator[NDArray[np.float64]]:
+        """The (nao, nao) predictions in Eh of ``ids`` (None: all), NaN where one failed.
+
+        Raises:
+            VerificationError: a molecule that was not predicted.
+        """
+        with self._open() as file:
+            for name in self.ids if ids is None else ids:
+                if name not in self._place:
+                    raise VerificationError(
+                        f"{self.path} has no prediction for molecule '{name}'; it belongs to "
+                        f"another split or task than '{self.task}'"
+                    )
+                place = self._place[name]
+                if self._failed[place]:
+                    yield np.full((self._nao[place],) * 2, np.nan)
+                else:
+                    packed = file["values"][self._starts[place] : self._starts[place + 1]]
+                    yield unpack_triangle(packed.astype(np.float64))
+
+    def check_complete(self, ids: Iterable[str], fingerprint: str) -> None:
+        """Make sure that this is a prediction of these molecules, all of them and no others.
+
+        Args:
+            ids: of the split.
+            fingerprint: of the task's data.
+
+        Raises:
+            VerificationError: the first molecule missing or too many, or other data.
+        """
+        if fingerprint != self.fingerprint:
+            raise VerificationError(
+                f"{self.path} was predicted on data with fingerprint {self.fingerprint[:12]}, the "
+                f"data here have {fingerprint[:12]}; score it on the data it was made for"
+            )
+        wanted = set(ids)
+        for problem, names in (
+            ("lacks", wanted - set(self.ids)),
+            ("has, beyond the split,", set(self.ids) - wanted),
+        ):
+            if names:
+                raise VerificationError(
+                    f"{self.path} {problem} {len(names)} molecules (first: '{min(names)}') of "
+                    f"{len(wanted)}; predict the whole split and nothing else"
+                )
+
+    def _check(self, values: h5py.Dataset) -> None:
+        for name, count in Counter(self.ids).items():
+            if count > 1:
+                raise DataError(f"{self.path} has molecule '{name}' {count} times; ids are unique")
+        columns = len(self._nao) == len(self._failed) == len(self.ids) and (self._nao > 0).all()
+        sizes = np.where(self._failed, 0, triangle_size(self._nao)) if columns else []
+        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        if not columns or self._starts[-1] != len(values):
+            raise DataError(
+                f"{self.path}: the sizes of its {len(self.ids)} matrices do not add up to its "
+                f"{len(values)} values; the file is corrupt, predict again"
+            )
+        for start in range(0, len(values), _CHUNK):
+            bad = np.flatnonzero(~np.isfinite(values[start : start + _CHUNK]))
+            if len(bad):
+                place = int(np.searchsorted(self._starts, start + bad[0], side="right")) - 1
+                raise DataError(
+                    f"{self.path}: molecule '{self.ids[place]}' holds NaN or infinity and is not "
+                    "marked as failed; the file is corrupt, predict again"
+                )
+
+    @contextmanager
+    def _open(self) -> Iterator[h5py.File]:
+        try:
+            with h5py.File(self.path, "r", locking=False) as file:
+                yield file
+        except (OSError, RuntimeError, KeyError) as error:
+            raise DataError(
+                f"{self.path} cannot be read ({_short(error)}); it is truncated, corrupt or of "
+                "another kind: predict again"
+            ) from error
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """h5py reports some write errors as RuntimeError; give them back as what they are."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"HDF5 could not write: {_short(error)}") from error
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

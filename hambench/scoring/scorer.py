@@ -1,0 +1,206 @@
+"""`score` and `Scorer`: from predictions and molecules to numbers with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hambench.chem.molecule import Molecule
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.errors import ConfigError, DataError, RunError
+from hambench.scoring.comparison import Comparison
+from hambench.scoring.metrics import FAILURES, METRICS, Score, find_metric
+from hambench.scoring.statistics import RESAMPLES, ratio_intervals
+
+
+class Scorer:
+    """Collects the errors of one molecule after another; holds a few numbers per molecule.
+
+    A prediction with NaN or infinity is a *failure*: the molecule is missing from every metric
+    (whose ``n`` then is smaller), and ``failure_rate`` is reported, asked for or not.
+
+    Args:
+        metrics: names out of `METRICS`; None: all of them.
+        cutoff: Angstrom, for ``h_mae_in_cutoff``; None: all pairs are within.
+        basis: orbital basis; None: the one each molecule names.
+
+    Raises:
+        RegistryError: an unknown metric (with the nearest name).
+        ConfigError: no metric, or a cutoff that is not positive.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str] | None = None,
+        cutoff: float | None = None,
+        basis: OrbitalBasis | None = None,
+    ) -> None:
+        names = list(dict.fromkeys(METRICS if metrics is None else metrics))
+        if not names:
+            raise ConfigError("no metric was asked for; name one or more, or None for all")
+        if cutoff is not None and not cutoff > 0:
+            raise ConfigError(f"the cutoff of scoring is {cutoff}, expected Angstrom above 0")
+        self.cutoff = cutoff
+        self.basis = basis
+        self._asked = names
+        self._metrics = [find_metric(name) for name in dict.fromkeys([*names, FAILURES])]
+        self._ids: dict[str, None] = {}
+        self._groups: list[str] = []
+        self._terms: list[list[tuple[float, float]]] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, prediction: object, molecule: Molecule, group: str | None = None) -> None:
+        """Compare one prediction with its label.
+
+        Args:
+            prediction: array or tensor (nao, nao) in Eh, canonical AO order.
+            molecule: with its original label.
+            group: what to resample as one, e.g. the molecule a conformer belongs to; None:
+                this molecule by itself.
+
+        Raises:
+            DataError: see `Comparison`; or a molecule that was added before.
+        """
+        name = molecule.id or f"#{len(self._ids)}"
+        if name in self._ids:
+            raise DataError(
+                f"molecule '{name}' is scored twice; every row of a test set counts once"
+            )
+        compared = Comparison(prediction, molecule, self._basis_of(molecule), self.cutoff)
+        self._terms.append(
+            [
+                m.terms(compared) if m.name == FAILURES or not compared.failed else (0.0, 0.0)
+                for m in self._metrics
+            ]
+        )
+        self._ids[name] = None
+        self._groups.append(name if group is None else group)
+
+    def scores(self, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Score]:
+        """All metrics asked for, in that order, then the failures if there are any.
+
+        Args:
+            resamples: bootstrap samples of the intervals.
+            seed: of the bootstrap, not of a run: intervals are the same at every call.
+
+        Raises:
+            DataError: nothing was added, or a metric has no entry in any molecule.
+            RunError: every prediction is a failure.
+        """
+        if not self._terms:
+            raise DataError("there is nothing to score; give at least one molecule")
+        numerators, denominators = np.moveaxis(np.array(self._terms), 2, 0)
+        failures = self._metrics.index(METRICS[FAILURES])
+        failed = int(numerators[:, failures].sum())
+        if failed == len(self):
+            raise RunError(
+                f"all {failed} predictions hold NaN or infinity, there is nothing to score; the "
+                "training diverged: lower the learning rate or clip gradients"
+            )
+        entered = denominators > 0
+        for metric, entries in zip(self._metrics, entered.T, strict=True):
+            if not entries.any():
+                raise DataError(
+                    f"{metric.name} has no entry in any of the {len(self)} molecules "
+                    f"({metric.description}); leave this metric out"
+                )
+        intervals = ratio_intervals(
+            numerators, denominators, groups=self._groups, resamples=resamples, seed=seed
+        )
+        clusters = len(set(self._groups))
+        scores = {}
+        for k, metric in enumerate(self._metrics):
+            if metric.name not in self._asked and not failed:
+                continue
+            ratio = numerators[:, k].sum() / denominators[:, k].sum()
+            interval = intervals[k] if clusters > 1 else None
+            match metric.aggregate:
+                case "rms":
+                    ratio = np.sqrt(ratio)
+                    interval = None if interval is None else np.sqrt(interval)
+                case "max":
+                    ratio, interval = numerators[entered[:, k], k].max(), None
+            ends = None if interval is None else (float(interval[0]), float(interval[1]))
+            scores[metric.name] = Score(float(ratio), metric.unit, ends, int(entered[:, k].sum()))
+        return scores
+
+    def table(self) -> dict[str, NDArray[Any]]:
+        """Per molecule: ``id``, ``group``, and the value of every metric, NaN where it has none.
+
+        Returns:
+            Arrays of one length, in the order the molecules were added.
+        """
+        columns: dict[str, NDArray[Any]] = {
+            "id": np.array(list(self._ids), dtype=str),
+            "group": np.array(self._groups, dtype=str),
+        }
+        terms = np.array(self._terms).reshape(len(self), len(self._metrics), 2)
+        for k, metric in enumerate(self._metrics):
+            numerator, denominator = terms[:, k].T
+            value = np.full(len(self), np.nan)
+            np.divide(numerator, denominator, out=value, where=denominator > 0)
+            columns[metric.name] = np.sqrt(value) if metric.aggregate == "rms" else value
+        return columns
+
+    def _basis_of(self, molecule: Molecule) -> OrbitalBasis:
+        if self.basis is not None:
+            return self.basis
+        if molecule.basis is None:
+            raise DataError(
+                f"molecule '{molecule.id}' names no orbital basis; give one: score(..., basis=...)"
+            )
+        return _basis(molecule.basis, tuple(sorted(set(molecule.numbers.tolist()))))
+
+
+def score(
+    hamiltonians: Iterable[object],
+    molecules: Iterable[Molecule],
+    metrics: Sequence[str] | None = None,
+    cutoff: float | None = None,
+    basis: OrbitalBasis | None = None,
+    groups: Iterable[str] | None = None,
+) -> dict[str, Score]:
+    """Compare predicted Hamiltonians with the labels of molecules.
+
+    Both are read one at a time, so generators serve test sets larger than the memory.
+
+    Args:
+        hamiltonians: (nao, nao) arrays or tensors in Eh, canonical AO order.
+        molecules: with labels, in the same order.
+        metrics, cutoff, basis: see `Scorer`.
+        groups: one per molecule, clusters of the bootstrap; None: every molecule by itself.
+
+    Returns:
+        ``{"h_mae": Score(value, unit, ci95, n), ...}`` in the order asked for.
+
+    Raises:
+        RegistryError: an unknown metric.
+        DataError: see `Scorer`; or the arguments are not of one length.
+    """
+    scorer = Scorer(metrics, cutoff, basis)
+    end = object()
+    columns: list[Iterable[Any]] = [hamiltonians, molecules]
+    if groups is not None:
+        columns.append(groups)
+    for row in zip_longest(*columns, fillvalue=end):
+        if any(item is end for item in row):
+            names = ("Hamiltonians", "molecules", "groups")
+            short = [name for name, item in zip(names, row, strict=False) if item is end]
+            raise DataError(
+                f"only {len(scorer)} {' and '.join(short)} were given, fewer than the rest; give "
+                "one for each molecule"
+            )
+        scorer.add(*row)
+    return scorer.scores()
+
+
+@lru_cache(maxsize=1024)
+def _basis(name: str, elements: tuple[int, ...]) -> OrbitalBasis:
+    return OrbitalBasis.load(name, elements)
