@@ -24,7 +24,7 @@ _HOME = {
     "Store": "hambench.data.store",
     "build_model": "hambench.registry",
     "collate": "hambench.data.graph",
-    "load_published": "hambench.model",
+    "load_published": "hambench.registry",
     "load_task": "hambench.registry",
     "open_data": "hambench.registry",
     "score": "hambench.scoring",
@@ -48,8 +48,7 @@ if TYPE_CHECKING:
     from hambench.chem.orbitals import OrbitalBasis
     from hambench.data.graph import collate
     from hambench.data.store import Store
-    from hambench.model import load_published
-    from hambench.registry import build_model, load_task, open_data
+    from hambench.registry import build_model, load_published, load_task, open_data
     from hambench.scoring import score
 
 

@@ -1,0 +1,214 @@
+"""From the words on the command line to the checked, resolved configuration of one cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from hambench.errors import ConfigError, DataError, nearest
+from hambench.registry import MODELS, RECIPES, TASKS, search_path
+
+_GROUPS = {"task": TASKS, "model": MODELS, "recipe": RECIPES}
+_BUDGET = ("precision", "max_steps", "max_minutes")
+# Keys of a task, model or recipe that change no trained weight.
+_FREE = {"title", "source", "description", "citation", "license", "url", "references", "metrics"}
+_FREE |= {"checkpoint_every_steps", "checkpoint_every_seconds", "log_every"}
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return name
+
+
+class ScoreOptions(BaseModel):
+    """How a run is scored; see ``configs/run.yaml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split: str = "test"
+    metrics: list[str] | None = None
+    cutoff: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+
+class RunConfig(BaseModel):
+    """The resolved configuration of one cell; ``configs/run.yaml`` says what each key means."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    task: dict[str, Any]
+    model: dict[str, Any]
+    recipe: dict[str, Any]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    precision: Literal["float32", "float64", "tf32"] | None = None
+    max_steps: Annotated[int, Field(gt=0)] | None = None
+    max_minutes: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    root: Path = Path("runs")
+    run_dir: Path | None = None
+    overwrite: bool = False
+    save_predictions: bool = False
+    tensorboard: bool = False
+    data: Path | None = None
+    score: ScoreOptions = ScoreOptions()
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The recipe, with precision and budgets replaced where they were given by themselves."""
+        given = {key: getattr(self, key) for key in _BUDGET}
+        return self.recipe | {key: value for key, value in given.items() if value is not None}
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What decides the trained weights: no paths, device, score options, descriptive text."""
+        sections = {"task": self.task, "model": self.model, "recipe": self.training}
+        spec: dict[str, Any] = {
+            name: {key: value for key, value in section.items() if key not in _FREE}
+            for name, section in sections.items()
+        }
+        return spec | {"seed": self.seed}
+
+    @property
+    def run_id(self) -> str:
+        """sha256 of the canonical JSON of `spec`."""
+        text = json.dumps(self.spec, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """The run directory: ``run_dir``, or ``root/task/model/seedN-<8 digits of run_id>``."""
+        if self.run_dir is not None:
+            return self.run_dir
+        name = f"seed{self.seed}-{self.run_id[:8]}"
+        return self.root / self.task["name"] / self.model["name"] / name
+
+    def to_yaml(self) -> str:
+        """The content of ``config.yaml``."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """The configuration that ``hambench run`` gets from these overrides (Hydra's grammar).
+
+    Args:
+        overrides: ``["task=water_mini", "model=helm_small", "seed=1", "recipe.lr=1e-3"]``.
+
+    Raises:
+        ConfigError: an unknown task, model, recipe or key, or a value of the wrong kind; one
+            sentence with the nearest name.
+    """
+    parsed = _parse(overrides)
+    chosen = _choices(parsed)
+    try:
+        content = _compose(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error, parsed, chosen)) from error
+    for group, name in chosen.items():
+        content[group].setdefault("name", name)
+    return _validated(content, "the configuration")
+
+
+def read_config(path: Path) -> RunConfig:
+    """The ``config.yaml`` of a run directory.
+
+    Raises:
+        DataError: it is missing or unreadable.
+        ConfigError: it does not follow the schema.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path.parent} is no run directory: it has no {path.name}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is no configuration of a run; it was not written by hambench")
+    return _validated(content, str(path))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and leaves of nested mappings; sections come before what they hold."""
+    for key, value in tree.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for word in overrides:
+        try:
+            override = parser.parse_override(word)
+        except HydraException as error:
+            raise ConfigError(
+                f"cannot read '{word}': expected KEY=VALUE in Hydra's grammar, "
+                "e.g. seed=1 or recipe.batch_size=8"
+            ) from error
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"'{word}' names several values, a run has one; quote a comma inside a value"
+            )
+        if override.key_or_group.partition(".")[0] == "hydra":
+            raise ConfigError(f"'{word}' sets an option of Hydra's own, which has no effect here")
+        parsed.append(override)
+    return parsed
+
+
+def _choices(parsed: Sequence[Override]) -> dict[str, str]:
+    """Chosen task, model and recipe, each known to exist."""
+    given = {o.key_or_group: o.value() for o in parsed if o.key_or_group in _GROUPS}
+    for group in ("task", "model"):
+        if not isinstance(given.get(group), str):
+            raise ConfigError(
+                f"which {group}? Add {group}=NAME, one of: {', '.join(_GROUPS[group].names)}"
+            )
+    given.setdefault("recipe", given["model"])
+    return {group: registry.preset(given[group]).name for group, registry in _GROUPS.items()}
+
+
+def _compose(overrides: Sequence[str]) -> dict[str, Any]:
+    path = f"hydra.searchpath=[{','.join(search_path())}]"
+    with initialize_config_module("hambench.configs", version_base="1.3"):
+        config = hydra_compose("run", overrides=[*overrides, path])
+    content: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return content
+
+
+def _explain(error: Exception, parsed: Sequence[Override], chosen: Mapping[str, str]) -> str:
+    """One sentence for what Hydra refused: the unknown key if there is one, else its own words."""
+    known = [key for key, _ in flatten(_compose([f"{g}={name}" for g, name in chosen.items()]))]
+    for override in parsed:
+        key = override.key_or_group
+        if key not in known and not (override.is_add() or override.is_force_add()):
+            return f"unknown key '{key}' in '{override.input_line}'.{nearest(key, known)}"
+    return f"cannot compose the configuration: {' '.join(str(error).split())}"
+
+
+def _validated(content: Mapping[str, Any], where: str) -> RunConfig:
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = [name for name, _ in flatten(RunConfig.model_construct().model_dump())]
+            raise ConfigError(
+                f"unknown key '{key}' in {where}.{nearest(key, [*known, *_GROUPS, 'seed'])}"
+            ) from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{key}={first['input']} in {where}: {reason}") from error

@@ -1,0 +1,1 @@
+"""Hydra configs of the harness; those of tasks and models stand beside their code."""

@@ -1,0 +1,354 @@
+"""Names to tasks and models: entry points, and the YAML presets that stand beside their code.
+
+A package joins with one entry point and one YAML file per name::
+
+    [project.entry-points."hambench.models"]
+    mynet = "mypackage:MyNet"              # mypackage/model/mynet.yaml, mypackage/recipe/mynet.yaml
+
+    [project.entry-points."hambench.tasks"]
+    mydata = "mypackage:Provider"          # mypackage/task/mydata_water.yaml
+
+Listing names reads YAML and imports the named packages (whose ``__init__`` has to be light), but
+not the class behind an entry point: that happens on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from hambench.errors import ConfigError, DataError, HambenchError, RegistryError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hambench.chem.molecule import Molecule
+    from hambench.chem.orbitals import OrbitalBasis
+    from hambench.data.task import Task
+    from hambench.model import Model
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A name that can be used on the command line, and where it comes from.
+
+    Attributes:
+        name: what the user types.
+        content: the YAML file, as a dictionary.
+        path: the YAML file.
+        package: importable package it stands in.
+        entry: the entry point that provides it.
+        origin: distribution and version of that package.
+    """
+
+    name: str
+    content: dict[str, Any]
+    path: Path
+    package: str
+    entry: str
+    origin: str
+
+    @property
+    def title(self) -> str:
+        """One line for a listing."""
+        return str(self.content.get("title", ""))
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Something installed that cannot be used, and why."""
+
+    name: str
+    origin: str
+    reason: str
+
+
+class Registry:
+    """The entry points of one group and the presets of one kind beside them; read when asked.
+
+    Args:
+        group: entry-point group.
+        kind: "model", "task" or "recipe": folder of the YAML files, and the word in messages.
+    """
+
+    def __init__(self, group: str, kind: str) -> None:
+        self.group = group
+        self.kind = kind
+
+    @cached_property
+    def entries(self) -> dict[str, metadata.EntryPoint]:
+        """Entry points by name.
+
+        Raises:
+            RegistryError: two packages claim one name.
+        """
+        found: dict[str, metadata.EntryPoint] = {}
+        for entry in metadata.entry_points(group=self.group):
+            if entry.name in found:
+                raise RegistryError(
+                    f"{self.kind} provider '{entry.name}' is claimed by {origin(found[entry.name])}"
+                    f" and by {origin(entry)}; uninstall one of them"
+                )
+            found[entry.name] = entry
+        return found
+
+    @cached_property
+    def packages(self) -> dict[str, metadata.EntryPoint]:
+        """Importable packages that hold presets, each with its first entry point."""
+        return self._scan[0]
+
+    @cached_property
+    def presets(self) -> dict[str, Preset]:
+        """Presets by name, sorted.
+
+        Raises:
+            RegistryError: two files claim one name.
+        """
+        return self._scan[1]
+
+    @cached_property
+    def broken(self) -> list[Broken]:
+        """Plug-ins and files that cannot be used."""
+        return self._scan[2]
+
+    @property
+    def names(self) -> list[str]:
+        """All usable names, sorted."""
+        return list(self.presets)
+
+    def preset(self, name: str) -> Preset:
+        """The preset called ``name``.
+
+        Raises:
+            RegistryError: there is none (the nearest name is suggested), or it is broken.
+        """
+        if name in self.presets:
+            return self.presets[name]
+        for bad in self.broken:
+            if bad.name == name:
+                raise RegistryError(f"{self.kind} '{name}' of {bad.origin} is broken: {bad.reason}")
+        if not self.entries:
+            raise RegistryError(
+                f"no {self.kind} '{name}': no package provides any, hambench itself is not "
+                "installed; run `pip install -e .` in its folder"
+            )
+        raise RegistryError(f"no {self.kind} '{name}'.{nearest(name, self.presets)}")
+
+    def load(self, entry: str) -> Any:
+        """The object behind the entry point called ``entry``.
+
+        Raises:
+            RegistryError: nobody provides it, or importing it fails (the plug-in is named).
+        """
+        if entry not in self.entries:
+            raise RegistryError(f"no {self.kind} provider '{entry}'.{nearest(entry, self.entries)}")
+        point = self.entries[entry]
+        try:
+            return point.load()
+        except HambenchError:
+            raise
+        except Exception as error:
+            raise RegistryError(
+                f"{self.kind} provider '{entry}' ({point.value}) of {origin(point)} cannot be "
+                f"imported: {_reason(error)}; mend or uninstall that package"
+            ) from error
+
+    @cached_property
+    def _scan(
+        self,
+    ) -> tuple[dict[str, metadata.EntryPoint], dict[str, Preset], list[Broken]]:
+        packages: dict[str, metadata.EntryPoint] = {}
+        presets: dict[str, Preset] = {}
+        broken: list[Broken] = []
+        for entry in self.entries.values():
+            try:
+                package, folder = _package_of(entry)
+            except Exception as error:  # whatever a foreign package raises when imported
+                broken.append(Broken(entry.name, origin(entry), _reason(error)))
+                continue
+            if package in packages:
+                continue
+            packages[package] = entry
+            for path in sorted((folder / self.kind).glob("*.yaml")):
+                try:
+                    content = _read(path)
+                except HambenchError as error:
+                    broken.append(Broken(path.stem, origin(entry), str(error)))
+                    continue
+                if path.stem in presets:
+                    raise RegistryError(
+                        f"{self.kind} '{path.stem}' is defined twice, in {presets[path.stem].path} "
+                        f"and in {path}; uninstall one of the packages"
+                    )
+                provider = str(content.get("adapter", entry.name))
+                presets[path.stem] = Preset(
+                    path.stem, content, path, package, provider, origin(entry)
+                )
+        return packages, dict(sorted(presets.items())), broken
+
+
+MODELS = Registry("hambench.models", "model")
+RECIPES = Registry("hambench.models", "recipe")
+TASKS = Registry("hambench.tasks", "task")
+
+
+def model_names() -> list[str]:
+    """Names `build_model` takes."""
+    return MODELS.names
+
+
+def task_names() -> list[str]:
+    """Names `load_task` takes."""
+    return TASKS.names
+
+
+def plugins() -> dict[str, str]:
+    """Distribution -> version of every package that provides a task or a model."""
+    points = [*MODELS.entries.values(), *TASKS.entries.values()]
+    return {p.dist.name: p.dist.version for p in points if p.dist is not None}
+
+
+def search_path() -> list[str]:
+    """Hydra search path of all packages that bring presets: ``["pkg://hambench.helm", ...]``."""
+    return [f"pkg://{package}" for package in {**TASKS.packages, **MODELS.packages}]
+
+
+def build_model(name: str, basis: OrbitalBasis, **hyperparameters: Any) -> Model:
+    """The model of a preset, freshly initialised.
+
+    Args:
+        name: a preset, see `model_names`.
+        basis: orbital basis of the Hamiltonians it is to predict.
+        hyperparameters: replace those of the preset; all are kept in ``model.hyperparameters``.
+
+    Raises:
+        RegistryError: no such preset.
+        ConfigError: a hyperparameter the model does not have, or a value it refuses.
+    """
+    preset = MODELS.preset(name)
+    adapter = MODELS.load(preset.entry)
+    values = {**preset.content.get("hyperparameters", {}), **hyperparameters}
+    known = list(inspect.signature(adapter).parameters)[1:]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"model '{name}' has no hyperparameter '{key}'.{nearest(key, known)}")
+    model: Model = adapter(basis, **values)
+    model.hyperparameters = values
+    return model
+
+
+def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
+    """Load a checkpoint of a model's original code into ours, in place.
+
+    The model's package maps the names: its module ``published`` has ``load_published``.
+
+    Args:
+        model: built with the hyperparameters of the checkpoint.
+        state_dict: the original code's tensors by name.
+
+    Raises:
+        ConfigError: that model's package cannot read any original code's checkpoints.
+        CheckpointError: a tensor is missing, left over, or of another size.
+    """
+    spec = sys.modules[type(model).__module__].__spec__
+    name = f"{spec.parent if spec else ''}.published"
+    if not name.partition(".")[0] or util.find_spec(name) is None:
+        raise ConfigError(
+            f"{type(model).__name__} reads no checkpoints of other codes: there is no module {name}"
+        )
+    importlib.import_module(name).load_published(model, state_dict)
+
+
+def load_task(name: str, path: str | os.PathLike[str] | None = None, **options: Any) -> Task:
+    """The task called ``name``; its metadata needs no data on disk.
+
+    Args:
+        name: see `task_names`.
+        path: where its data is; None: where the task looks by itself.
+        options: replace top-level values of the task's YAML file.
+
+    Raises:
+        RegistryError: no such task.
+        ConfigError: an option the task does not have.
+    """
+    preset = TASKS.preset(name)
+    for key in options:
+        if key not in preset.content:
+            raise ConfigError(f"task '{name}' has no option '{key}'.{nearest(key, preset.content)}")
+    task: Task = TASKS.load(preset.entry)().task({**preset.content, **options}, path=path)
+    return task
+
+
+def open_data(path: str | os.PathLike[str]) -> Sequence[Molecule]:
+    """Any supported file as a lazy sequence of molecules; the format is detected.
+
+    Raises:
+        DataError: the file is missing, or no installed reader knows it.
+    """
+    if not Path(path).exists():
+        raise DataError(f"there is no file {path}; check the path")
+    for entry in TASKS.entries:
+        molecules: Sequence[Molecule] | None = TASKS.load(entry)().open(Path(path))
+        if molecules is not None:
+            return molecules
+    raise DataError(
+        f"no installed reader knows the format of {path}; expected a file that `hambench data "
+        "generate` wrote, or one of a data set in `hambench data list`"
+    )
+
+
+def origin(entry: metadata.EntryPoint) -> str:
+    """Distribution and version an entry point comes from, for messages."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unnamed distribution"
+
+
+def _package_of(entry: metadata.EntryPoint) -> tuple[str, Path]:
+    """Name and folder of the package an entry point's presets stand in, imported."""
+    spec = util.find_spec(entry.module)
+    if spec is None:
+        raise ImportError(f"no module named '{entry.module}'")
+    is_package = spec.submodule_search_locations is not None
+    name = entry.module if is_package else entry.module.rpartition(".")[0]
+    if not name:
+        raise ImportError(f"'{entry.module}' is a lone module; presets need a package around it")
+    file = importlib.import_module(name).__file__
+    if file is None:
+        raise ImportError(f"package '{name}' has no __init__.py")
+    return name, Path(file).parent
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads ``1e-3`` as a number, as Hydra does (YAML 1.1 makes it a string)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A preset file as a dictionary, its name checked."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is no readable YAML: {_reason(error)}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping, it holds a {type(content).__name__}")
+    if content.get("name", path.stem) != path.stem:
+        raise ConfigError(f"{path} names itself '{content['name']}', expected '{path.stem}'")
+    return content
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
