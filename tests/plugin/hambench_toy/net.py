@@ -1,0 +1,37 @@
+"""The smallest model that learns: a constant block per element and per pair of elements."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.data.graph import Batch, GraphSpec
+from hambench.model import Loss, Model, Prediction, squared_errors
+
+
+class Toy(Model):
+    """Mean blocks in the frame of the file.
+
+    Args:
+        cutoff: Angstrom, pairs beyond have no block.
+        start: initial spread of the parameters.
+    """
+
+    def __init__(self, basis: OrbitalBasis, *, cutoff: float = 5.0, start: float = 0.1) -> None:
+        super().__init__(basis)
+        self.cutoff = cutoff
+        size, elements = GraphSpec(basis).layout.size, max(basis.elements) + 1
+        self.node = nn.Parameter(start * torch.randn(elements, size))
+        self.edge = nn.Parameter(start * torch.randn(elements, elements, size))
+
+    @property
+    def graph(self) -> GraphSpec:
+        return GraphSpec(self.basis, self.cutoff, "uncoupled", self.dtype)
+
+    def forward(self, batch: Batch) -> Prediction:
+        i, j = batch.numbers[batch.edge_index]
+        return Prediction(batch, self.graph, node=self.node[batch.numbers], edge=self.edge[i, j])
+
+    def loss(self, prediction: Prediction, batch: Batch) -> Loss:
+        return squared_errors(prediction, batch)
