@@ -1,0 +1,101 @@
+"""Finding the results, and writing what becomes of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hambench.errors import DataError
+from hambench.files import atomic_write
+from hambench.leaderboard.page import page
+from hambench.leaderboard.ranking import Ranking, rank
+from hambench.leaderboard.tables import ranking_table
+from hambench.leaderboard.text import markdown
+from hambench.results import RESULT, Result, read_result
+
+
+@dataclass(frozen=True)
+class Board:
+    """All rankings, and the results that are in none with the reason why.
+
+    Attributes:
+        rankings: one per task, version, data and split.
+        left_out: (result, reason), both text.
+    """
+
+    rankings: tuple[Ranking, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+
+def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
+    """Read and rank all results at or below ``paths``.
+
+    A result that cannot be read or ranked does not stop the others: it is listed as left out.
+
+    Args:
+        paths: ``result.json`` files, run directories, or folders above them.
+
+    Raises:
+        DataError: a path that does not exist, or no result anywhere.
+    """
+    results: dict[str, Result] = {}
+    left_out: list[tuple[str, str]] = []
+    for name, path in sorted(_find(paths).items()):
+        try:
+            results[name] = read_result(path)
+        except DataError as error:
+            left_out.append((name, str(error).replace(str(path), RESULT)))
+    rankings, unranked = rank(results)
+    return Board(tuple(rankings), tuple(sorted(left_out + unranked)))
+
+
+def write(board: Board, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write ``leaderboard.md`` and ``index.html`` in ``folder``; same board, same bytes.
+
+    Raises:
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    tables = [ranking_table(ranking) for ranking in board.rankings]
+    contents = {
+        "leaderboard.md": markdown(tables, board.left_out),
+        "index.html": page(tables, board.left_out),
+    }
+    written = []
+    for name, content in contents.items():
+        with atomic_write(Path(folder) / name) as file:
+            file.write(content)
+        written.append(Path(folder) / name)
+    return written
+
+
+def build(paths: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> list[Path]:
+    """`collect` and `write` in one."""
+    return write(collect(paths), folder)
+
+
+def _find(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
+    """Result files by the name they go by: their path below the folder that was given.
+
+    Not the absolute path, so that a moved tree gives the same page.
+    """
+    found: dict[str, Path] = {}
+    seen: set[Path] = set()
+    given = [Path(path) for path in paths]
+    for root in given:
+        if not root.exists():
+            raise DataError(f"there is no {root}; give folders that hold runs")
+        files = sorted(root.rglob(RESULT)) if root.is_dir() else [root]
+        for file in files:
+            if file.resolve() in seen:
+                continue
+            seen.add(file.resolve())
+            name = file.relative_to(root).as_posix() if root.is_dir() else file.name
+            while name in found:  # two roots with the same tree below
+                name += "'"
+            found[name] = file
+    if not found:
+        where = ", ".join(map(str, given)) or "no folder at all"
+        raise DataError(f"no {RESULT} in {where}; a run writes it when it is finished")
+    return found

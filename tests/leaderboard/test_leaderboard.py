@@ -1,0 +1,285 @@
+"""The leaderboard: who is compared with whom, who wins, and that names stay text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hambench.errors import DataError
+from hambench.leaderboard import Board, build, collect, table, write
+from hambench.results import Cost, Metric, Provenance, Result, write_result
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+Write = Callable[..., Path]
+
+
+def metric(value: float, width: float = 0.05, **changes: Any) -> Metric:
+    """A metric of ``value`` uEh with an interval of a share of it to each side."""
+    low, high = value * (1 - width) * 1e-6, value * (1 + width) * 1e-6
+    content = {"value": value * 1e-6, "unit": "Eh", "ci95": (low, high), "n": 100}
+    return Metric(**content | changes)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Write:
+    """Writes a result below ``runs`` and returns that folder."""
+
+    def put(name: str, value: float | None = None, **changes: Any) -> Path:
+        after = timedelta(seconds=changes.pop("finished", 100))
+        content = dict(
+            run_id="0" * 64,
+            task="water_mini",
+            task_version=1,
+            fingerprint="ab" * 32,
+            source="generated",
+            split="test",
+            model="helm",
+            preset="helm_small",
+            hyperparameters={"channels": 16},
+            parameters=123456,
+            recipe={"optimizer": {"name": "adam"}, "title": "words"},
+            seed=0,
+            metrics={"h_mae": metric(value or 100.0)},
+            cost=Cost(
+                device="cpu",
+                wall_s=200,
+                steps=5000,
+                epochs=10,
+                steps_per_s=25,
+                molecules_per_s=100,
+                stopped_by="max_steps",
+            ),
+            provenance=Provenance(
+                package="0.1.0",
+                commit=None,
+                dirty=None,
+                python="3.11",
+                libraries={},
+                plugins={},
+                cuda=None,
+                gpu=None,
+                cpu="cpu",
+                cores=2,
+                os="Linux",
+                command="hambench run",
+                restarts=0,
+                started=START,
+                finished=START + after,
+            ),
+        )
+        write_result(tmp_path / "runs" / name, Result(**content | changes))
+        return tmp_path / "runs"
+
+    return put
+
+
+def order(board: Board) -> list[tuple[int | None, str]]:
+    (ranking,) = board.rankings
+    return [(place, entry.preset) for place, entry in ranking.entries]
+
+
+def test_seeds_are_averaged(run: Write) -> None:
+    for seed, value in enumerate((90.0, 100.0, 116.0)):
+        runs = run(f"s{seed}", value, seed=seed, parameters=1000)
+    board = collect([runs])
+    ((place, entry),) = board.rankings[0].entries
+    found = entry.summary("h_mae")
+    assert (place, entry.seeds, board.left_out) == (1, (0, 1, 2), ())
+    assert found.value == pytest.approx(102e-6)
+    assert found.ci95 == pytest.approx((102e-6 * 0.95, 102e-6 * 1.05))
+    assert found.spread == pytest.approx(13.114877e-6)  # deviations -12, -2, 14: sqrt(344 / 2)
+    assert "102.0 [96.9, 107.1]" in table(board)
+
+
+def test_order_ties_and_failures(run: Write) -> None:
+    run("a", 100.0, preset="first")
+    run("b", 108.0, preset="tied")
+    run("c", 300.0, preset="last")
+    partial = {
+        "h_mae": metric(1.0, n=99),
+        "failure_rate": Metric(value=0.01, unit="1", ci95=None, n=100),
+    }
+    runs = run("d", preset="failing", metrics=partial)
+    board = collect([runs])
+    assert order(board) == [(1, "first"), (1, "tied"), (3, "last"), (None, "failing")]
+    assert "1.00%" in table(board)
+
+
+def test_ties_reach_to_the_first_of_a_rank_only(run: Write) -> None:
+    """100 meets 108 and 108 meets 117, but 117 is worse than 100."""
+    for name, value in {"a": 100.0, "b": 108.0, "c": 117.0}.items():
+        runs = run(name, value, preset=name)
+    assert order(collect([runs])) == [(1, "a"), (1, "b"), (3, "c")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"task": "water"}, {"task_version": 2}, {"fingerprint": "cd" * 32}, {"split": "validation"},
+     {"source": "published"}],
+)  # fmt: skip
+def test_other_data_are_never_mixed(run: Write, other: dict[str, Any]) -> None:
+    run("a", 100.0)
+    board = collect([run("b", 1.0, **other)])
+    assert [len(ranking.entries) for ranking in board.rankings] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("other", "entries"),
+    [
+        ({"hyperparameters": {"channels": 32}}, 2),
+        ({"recipe": {"optimizer": {"name": "muon"}}}, 2),
+        ({"recipe": {"optimizer": {"name": "adam"}, "title": "other words"}}, 1),
+    ],
+)
+def test_settings_are_told_apart(run: Write, other: dict[str, Any], entries: int) -> None:
+    run("a", 100.0)
+    board = collect([run("b", 101.0, seed=1, **other)])
+    assert len(board.rankings[0].entries) == entries
+
+
+def test_a_cell_run_twice_counts_once(run: Write) -> None:
+    run("new", 100.0, finished=500)
+    board = collect([run("old", 1.0, finished=400)])
+    ((_, entry),) = board.rankings[0].entries
+    assert entry.summary("h_mae").value == pytest.approx(1e-4)
+    assert board.left_out == (
+        ("old/result.json", "new/result.json is the same cell, finished later"),
+    )
+
+
+def test_what_cannot_be_ranked_is_listed(run: Write) -> None:
+    run("a")
+    run("b", metrics={"h_max": metric(100.0)}, preset="other")
+    run("c", metrics={"h_mae": metric(100.0, unit="meV")}, preset="other")
+    runs = run("d", task="future", metrics={"spectrum_error": metric(100.0)})
+    (runs / "broken").mkdir()
+    (runs / "broken" / "result.json").write_text("{")
+    board = collect([runs])
+    reasons = dict(board.left_out)
+    assert "has no 'h_mae'" in reasons["b/result.json"]
+    assert "'h_mae' is in 'meV', expected 'Eh'" in reasons["c/result.json"]
+    assert "'spectrum_error' is not known" in reasons["d/result.json"]
+    assert "not a valid result.json" in reasons["broken/result.json"]
+    assert str(runs) not in reasons["broken/result.json"]
+    assert order(board) == [(1, "helm_small")]
+    for text in (table(board), *(p.read_text() for p in write(board, runs.parent / "out"))):
+        assert "broken/result.json" in text.replace("\\", "")
+
+
+def test_same_input_same_bytes(run: Write, tmp_path: Path) -> None:
+    for k in range(4):
+        runs = run(f"r{k}", 100.0 + k, preset=f"m{k % 2}", seed=k // 2)
+    first = build([runs], tmp_path / "one")
+    moved = tmp_path / "elsewhere"
+    runs.rename(moved)
+    second = build([moved, moved / "r1"], tmp_path / "two")
+    assert [p.name for p in first] == ["leaderboard.md", "index.html"]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["index.html", "leaderboard.md"]
+
+
+def test_files_and_folders_can_be_given(run: Write) -> None:
+    runs = run("a")
+    for given in (runs, runs / "a", runs / "a" / "result.json"):
+        assert order(collect([given])) == [(1, "helm_small")]
+    with pytest.raises(DataError, match=r"there is no .*nowhere"):
+        collect([runs / "nowhere"])
+    (runs / "a" / "result.json").unlink()
+    with pytest.raises(DataError, match="a run writes it when it is finished"):
+        collect([runs])
+
+
+class Page(HTMLParser):
+    """Tags with attributes, and the text outside of script and style."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag != "meta":
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "</td></table><h1>won</h1>",
+    "' onmouseover='alert(1)",
+    "&lt;b&gt;",
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_stay_text(run: Write, tmp_path: Path, name: str) -> None:
+    harmless = Page(build([run("a")], tmp_path / "plain")[1].read_text())
+    (tmp_path / "runs" / "a" / "result.json").unlink()
+    cost = {"device": name, "wall_s": 1, "steps": 1, "epochs": 1, "steps_per_s": None,
+            "molecules_per_s": None, "stopped_by": name}  # fmt: skip
+    runs = run(
+        "a", task=name, preset=name, model=name, split=name, fingerprint=name, cost=Cost(**cost),
+        hyperparameters={name: name}, recipe={name: name},
+    )  # fmt: skip
+    found = Page(build([runs], tmp_path / "out")[1].read_text())
+    assert [tag for tag, _ in found.tags] == [tag for tag, _ in harmless.tags]
+    assert [sorted(a) for _, a in found.tags] == [sorted(a) for _, a in harmless.tags]
+    assert name in found.text
+
+
+def test_hostile_names_stay_text_elsewhere(run: Write, tmp_path: Path) -> None:
+    name = "a|b\n# won\n`x` [y](javascript:z) <b> *c* \x1b[31m \u202etxt"
+    board = collect([run("a", preset=name)])
+    text = write(board, tmp_path / "out")[0].read_text()
+    row = next(line for line in text.splitlines() if "won" in line)
+    assert r"a\|b \# won \`x\` \[y\](javascript:z) &lt;b&gt; \*c\*" in row
+    assert len(re.findall(r"(?<!\\)\|", row)) == 12  # eleven columns
+    for shown in (row, table(board)):
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+
+
+def test_the_page_needs_nothing_from_elsewhere(run: Write, tmp_path: Path) -> None:
+    text = build([run("a")], tmp_path / "out")[1].read_text()
+    page = Page(text)
+    assert not {"link", "img", "iframe"} & {tag for tag, _ in page.tags}
+    assert not any({"src", "href"} & attributes.keys() for _, attributes in page.tags)
+    assert "://" not in text
+    script = re.search("<script>(.*)</script>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert (
+        "meta",
+        {"name": "viewport", "content": "width=device-width, initial-scale=1"},
+    ) in page.tags
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_missing_secondary_metrics_and_other_units(run: Write, tmp_path: Path) -> None:
+    both = {"h_mae": metric(100.0), "h_max": metric(5000.0, ci95=None)}
+    run("a", preset="a", metrics=both)
+    board = collect([run("b", 200.0, preset="b")])
+    lines = table(board).splitlines()
+    assert "h_max / uEh" in lines[1]
+    assert "5000" in lines[2]
+    assert "5000" not in lines[3]
+    cells = write(board, tmp_path / "out")[0].read_text().splitlines()[-1].split("|")
+    assert cells[5].strip() == ""
