@@ -45,8 +45,8 @@ class EquivariantRMSNorm(nn.Module):
         """(rows, S, C) -> (rows, S, C)."""
         x = x - x[:, :1].mean(-1, keepdim=True) * self.scalar
         power = (x.square().mean(-1) / self.share).sum(-1)
-        x = x * (power + self.eps).rsqrt()[:, None, None] * self.scale[self.rows]
-        return x + self.scalar * self.shift
+        x = x * (power + self.eps).rsqrt()[:, None, None]
+        return torch.addcmul(self.scalar * self.shift, x, self.scale.index_select(0, self.rows))
 
 
 class SO3Linear(nn.Module):

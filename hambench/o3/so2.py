@@ -175,8 +175,8 @@ class SO2Convolution(nn.Module):
         out = [axial.unflatten(-1, (-1, self.outputs))]
         for part, linear in zip(parts[1:], self.maps, strict=True):
             real, imaginary = linear(part).chunk(2, dim=-1)
-            plus, minus = imaginary.unbind(1)
-            mixed = real + torch.stack([-minus, plus], dim=1)
+            (real_plus, real_minus), (imag_plus, imag_minus) = real.unbind(1), imaginary.unbind(1)
+            mixed = torch.stack([real_plus - imag_minus, real_minus + imag_plus], dim=1)
             out.append(mixed.unflatten(-1, (-1, self.outputs)))
         return out, (scalars[:, 0] if self.extra else None)
 
