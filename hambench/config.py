@@ -185,8 +185,9 @@ def _compose(overrides: Sequence[str]) -> dict[str, Any]:
     path = f"hydra.searchpath=[{','.join(search_path())}]"
     with initialize_config_module("hambench.configs", version_base="1.3"):
         config = hydra_compose("run", overrides=[*overrides, path])
-    content: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    return content
+    content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
 
 
 def _explain(error: Exception, parsed: Sequence[Override], chosen: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata, util
@@ -33,8 +33,8 @@ from hambench.errors import ConfigError, DataError, HambenchError, RegistryError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hambench.chem.molecule import Molecule
     from hambench.chem.orbitals import OrbitalBasis
+    from hambench.data.rows import Rows
     from hambench.data.task import Task
     from hambench.model import Model
 
@@ -290,7 +290,7 @@ def load_task(name: str, path: str | os.PathLike[str] | None = None, **options: 
     return task
 
 
-def open_data(path: str | os.PathLike[str]) -> Sequence[Molecule]:
+def open_data(path: str | os.PathLike[str]) -> Rows:
     """Any supported file as a lazy sequence of molecules; the format is detected.
 
     Raises:
@@ -299,7 +299,7 @@ def open_data(path: str | os.PathLike[str]) -> Sequence[Molecule]:
     if not Path(path).exists():
         raise DataError(f"there is no file {path}; check the path")
     for entry in TASKS.entries:
-        molecules: Sequence[Molecule] | None = TASKS.load(entry)().open(Path(path))
+        molecules: Rows | None = TASKS.load(entry)().open(Path(path))
         if molecules is not None:
             return molecules
     raise DataError(

@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from hambench.errors import DataError
 from hambench.files import atomic_write
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 """Version of ``result.json``; raised whenever a reader would have to know."""
 
 RESULT = "result.json"

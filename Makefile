@@ -1,0 +1,41 @@
+# make demo       train, score and rank a small model here, from nothing
+# make test       the test suite, less than 15 minutes on 2 cores
+# make test-slow  the long proofs
+# make lint       ruff, mypy
+PYTHON ?= python3
+VENV ?= .venv
+export OMP_NUM_THREADS ?= 1
+
+INSTALLED = $(VENV)/.installed
+RUN = $(VENV)/bin/hambench
+DEMO ?= runs/demo
+
+.PHONY: demo test test-slow lint install clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"hambench needs Python 3.11 or later, {sys.executable} is {v.major}.{v.minor}; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[dev,pyscf,plots]'
+	touch $@
+
+demo: $(INSTALLED)
+	OMP_NUM_THREADS= $(RUN) run task=water_mini model=helm_small seed=0 max_minutes=3.5 \
+	  save_predictions=true root=$(DEMO)
+	$(RUN) leaderboard $(DEMO) --out $(DEMO)/leaderboard
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/python scripts/link_tree.py
+	MYPYPATH=build/typecheck $(VENV)/bin/mypy -p hambench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,109 @@
+"""The command line: thin, and light until a command runs (no torch for ``--help`` or ``list``)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+import hambench
+from hambench.cli.data import data
+from hambench.cli.run import evaluate, run
+from hambench.cli.show import completion, doctor, leaderboard, list_
+from hambench.errors import HambenchError, nearest
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    the run failed (status.json in its folder says why)
+  2    wrong usage or configuration
+  3    data missing or corrupt
+  4    a verification failed
+  130  interrupted; the same command goes on from the last checkpoint"""
+
+
+class _Group(click.Group):
+    """Commands in the order they were added; a mistyped one gets the nearest name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise click.UsageError(f"no command '{name}'.{nearest(name, self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Group,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(hambench.__version__, prog_name="hambench", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error (at any place).")
+def cli(debug: bool) -> None:
+    """Train and compare machine-learned Hamiltonians of molecules.
+
+    \b
+    Examples:
+      hambench list
+      hambench run task=water_mini model=helm_small seed=0
+      hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
+      hambench leaderboard runs
+    """
+
+
+for _command in (run, evaluate, leaderboard, data, list_, doctor, completion):
+    cli.add_command(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        argv: words behind the program's name; None: those of this process.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("hambench").setLevel(logging.INFO)
+    try:
+        code = cli.main(words, prog_name="hambench", standalone_mode=False)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "hambench"
+        code = _say(f"{error.format_message()} See `{command} --help`.", error.exit_code)
+    except click.ClickException as error:
+        code = _say(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort) as error:
+        code = _say(str(error) or "interrupted; the same command goes on", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except HambenchError as error:
+        if debug:
+            traceback.print_exc()
+        code = _say(str(error), error.exit_code)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        code = _say(
+            f"this is a defect of hambench ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}); please report it with the traceback in the run's "
+            "traceback.txt, or shown by --debug",
+            1,
+        )
+    sys.exit(code or 0)
+
+
+def _say(message: str, code: int) -> int:
+    prefix = "interrupted" if code == 130 else "error"
+    click.echo(f"{prefix}: {message.removeprefix('interrupted; ')}", err=True)
+    return code

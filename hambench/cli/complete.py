@@ -1,0 +1,61 @@
+"""Shell completion of overrides: keys, and the names of tasks, models and recipes."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem
+
+_KEYS = (
+    "seed",
+    "device",
+    "precision",
+    "max_steps",
+    "max_minutes",
+    "root",
+    "run_dir",
+    "overwrite",
+    "save_predictions",
+    "tensorboard",
+    "data",
+    "score.split",
+    "score.metrics",
+    "score.cutoff",
+)
+_VALUES = {
+    "device": ("auto", "cpu", "cuda"),
+    "precision": ("float32", "float64", "tf32"),
+    "overwrite": ("true", "false"),
+    "save_predictions": ("true", "false"),
+    "tensorboard": ("true", "false"),
+}
+
+
+def complete_override(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Completions of ``KEY=VALUE``; bash hands over the words split at the equals sign."""
+    before = [*ctx.args, *(ctx.params.get(param.name or "") or ())]
+    if before[-1:] == ["="] or incomplete == "=":  # bash: KEY, =, VALUE
+        key = before[-2] if incomplete != "=" else before[-1]
+        start, shown = ("" if incomplete == "=" else incomplete), ""
+    else:
+        key, equals, start = incomplete.partition("=")
+        if not equals:
+            keys = [f"{k}=" for k in ("task", "model", "recipe", *_KEYS)]
+            return [CompletionItem(k, type="nospace") for k in keys if k.startswith(incomplete)]
+        shown = f"{key}="
+    return [CompletionItem(f"{shown}{v}") for v in _values(key) if v.startswith(start)]
+
+
+def complete_task(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of tasks."""
+    return [CompletionItem(name) for name in _values("task") if name.startswith(incomplete)]
+
+
+def _values(key: str) -> tuple[str, ...]:
+    from hambench.registry import MODELS, RECIPES, TASKS
+
+    registries = {"task": TASKS, "model": MODELS, "recipe": RECIPES}
+    return tuple(registries[key].names) if key in registries else _VALUES.get(key, ())

@@ -1,0 +1,121 @@
+"""``hambench data``: what data there are, and making them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hambench.cli.complete import complete_task
+from hambench.cli.table import align, as_json
+
+if TYPE_CHECKING:
+    from hambench.data.rows import Rows
+
+
+@click.group()
+def data() -> None:
+    """List, inspect and make the data of tasks.
+
+    \b
+    Examples:
+      hambench data list
+      hambench data info water_mini
+      hambench data generate water_mini --workers 4 --to water.h5
+    """
+
+
+@data.command("list")
+@click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
+def list_(json_: bool) -> None:
+    """All tasks: where their labels come from, and whether their data are on this machine."""
+    from hambench.registry import load_task, task_names
+
+    tasks = [load_task(name) for name in task_names()]
+    if json_:
+        click.echo(as_json([task.describe() for task in tasks]))
+        return
+    rows: list[tuple[str, ...]] = [("task", "labels", "basis", "molecules", "data")]
+    for task in tasks:
+        about = task.describe()
+        here = about["path"] if about["available"] else f"missing; {about['obtain']}"
+        total = str(sum(about["splits"].values()))
+        rows.append((task.name, task.source, about["basis"], total, here))
+    click.echo(align(rows))
+
+
+@data.command()
+@click.argument("what", metavar="TASK|FILE", shell_complete=complete_task)
+@click.option("--json", "json_", is_flag=True, help="Print JSON instead of text.")
+def info(what: str, json_: bool) -> None:
+    """All about a task, or about a data file of any supported format.
+
+    \b
+    Examples:
+      hambench data info water_mini
+      hambench data info water.h5
+    """
+    from hambench.registry import load_task, open_data, task_names
+
+    if what not in task_names() and Path(what).exists():
+        about = _about_file(what, open_data(what))
+    else:
+        task = load_task(what)
+        about = task.describe()
+        if task.available:
+            about["fingerprint"] = task.fingerprint
+    if json_:
+        click.echo(as_json(about))
+        return
+    import yaml
+
+    click.echo(yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=100), nl=False)
+
+
+@data.command()
+@click.argument("task", shell_complete=complete_task)
+@click.option("-n", "--n", type=click.IntRange(min=1), help="Only the first N geometries.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes.  [default: one per processor core]"
+)
+@click.option("--to", type=click.Path(path_type=Path), help="File to write.  [default: the task's]")
+def generate(task: str, n: int | None, workers: int | None, to: Path | None) -> None:
+    """Compute the labels of a task with PySCF; start again to go on after a stop.
+
+    The result does not depend on the number of workers or on interruptions.
+
+    \b
+    Examples:
+      hambench data generate water_mini --to water.h5
+      hambench data generate water_mini --n 20 --to few.h5 --workers 2
+    """
+    from hambench.data.generate import generate as make
+    from hambench.data.task import GeneratedTask
+    from hambench.errors import ConfigError
+    from hambench.registry import load_task
+
+    found = load_task(task)
+    if not isinstance(found, GeneratedTask):
+        raise ConfigError(
+            f"the labels of task '{task}' are published, not generated; get them with: "
+            f"{found.describe()['obtain']}"
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    path = make(found, n=n, workers=workers or cores or 1, to=to)
+    click.echo(f"data of {task}: {path}")
+
+
+def _about_file(path: str, rows: Rows) -> dict[str, Any]:
+    """What can be said of a data file without its task."""
+    first = rows[0]
+    fields = ("hamiltonian", "overlap", "energy", "forces")
+    return {
+        "path": path,
+        "bytes": Path(path).stat().st_size,
+        "molecules": len(rows),
+        "first": repr(first),
+        "basis": first.basis,
+        "labels": [name for name in fields if getattr(first, name) is not None],
+    }

@@ -1,0 +1,105 @@
+"""``hambench run`` and ``hambench evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hambench.cli.complete import complete_override
+from hambench.cli.table import align, as_json
+
+if TYPE_CHECKING:
+    from hambench.experiment import Outcome
+    from hambench.scoring import Score
+
+
+@click.command(options_metavar="[--cfg]")
+@click.argument("overrides", nargs=-1, metavar="KEY=VALUE...", shell_complete=complete_override)
+@click.option("--cfg", is_flag=True, help="Print the composed configuration and do nothing.")
+def run(overrides: tuple[str, ...], cfg: bool) -> None:
+    """Train a model on a task and score it: one cell of the benchmark.
+
+    The configuration is composed by Hydra and changed by its overrides; task and model must be
+    given. Results go to runs/TASK/MODEL/seedSEED-ID (or run_dir=...). The same command goes on
+    where an earlier start stopped; a finished run is not computed again.
+
+    \b
+    Examples:
+      hambench run task=water_mini model=helm_small
+      hambench run task=water_mini model=helm_small seed=1 max_minutes=5
+      hambench run task=water_mini model=helm recipe.batch_size=4 device=cuda
+      hambench run task=water_mini model=helm max_steps=1000 precision=float64
+      hambench run task=water_mini model=helm --cfg
+    """
+    from hambench.config import compose
+
+    config = compose(overrides)
+    if cfg:
+        click.echo(f"# run directory: {config.folder}\n{config.to_yaml()}", nl=False)
+        return
+    from hambench import experiment
+
+    _show(experiment.run(config))
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--metrics", help="Names, separated by commas.  [default: those of the run]")
+@click.option("--split", help="Split to score.  [default: that of the run]")
+@click.option("--cutoff", type=float, help="Angstrom, for h_mae_in_cutoff.  [default: the model's]")
+@click.option("--device", default="auto", show_default=True, help="Where the model predicts.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
+def evaluate(
+    run_dir: Path,
+    metrics: str | None,
+    split: str | None,
+    cutoff: float | None,
+    device: str,
+    json_: bool,
+) -> None:
+    """Compute the metrics of a run again, from its predictions or its best checkpoint.
+
+    Nothing is written.
+
+    \b
+    Examples:
+      hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
+      hambench evaluate RUN_DIR --metrics h_mae,h_max --split validation
+    """
+    from hambench import experiment
+
+    names = [name.strip() for name in metrics.split(",")] if metrics else None
+    scores = experiment.evaluate(run_dir, metrics=names, split=split, cutoff=cutoff, device=device)
+    if json_:
+        click.echo(as_json({name: score._asdict() for name, score in scores.items()}))
+    else:
+        click.echo(_table(scores))
+
+
+def _show(outcome: Outcome) -> None:
+    """The last screen of a run."""
+    from hambench.scoring import Score
+
+    result, cost = outcome.result, outcome.result.cost
+    if not outcome.fresh:
+        click.echo(f"this run is finished already ({outcome.folder}); overwrite=true starts anew")
+    scores = {name: Score(**metric.model_dump()) for name, metric in result.metrics.items()}
+    click.echo(f"\n{result.preset} on {result.task} v{result.task_version}, {result.split} split")
+    click.echo(_table(scores))
+    speed = f", {cost.molecules_per_s:.3g} molecules/s" if cost.molecules_per_s else ""
+    click.echo(
+        f"\n{result.parameters:,} parameters, {cost.steps} steps in {cost.wall_s:.0f} s{speed} on "
+        f"{cost.device} (stopped by {cost.stopped_by})\nresult: {outcome.folder / 'result.json'}"
+    )
+
+
+def _table(scores: Mapping[str, Score]) -> str:
+    """Metrics in reporting units with their 95 % intervals and numbers of molecules."""
+    from hambench.scoring import format_score
+
+    rows = [("metric", "value [95 % interval]", "n")]
+    rows += [(name, format_score(score), str(score.n)) for name, score in scores.items()]
+    return align(rows)

@@ -1,0 +1,19 @@
+"""How the command line prints rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+
+def align(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows of text as a table with aligned columns, the first row its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def as_json(value: object) -> str:
+    """Indented JSON."""
+    return json.dumps(value, indent=2)

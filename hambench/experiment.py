@@ -1,0 +1,325 @@
+"""One cell of the benchmark, task x model x seed, from start to finish; resumable at any point."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hambench import registry, rundir
+from hambench.chem.molecule import Molecule
+from hambench.config import RunConfig, read_config
+from hambench.data.loader import Loader
+from hambench.data.task import Task
+from hambench.errors import ConfigError, HambenchError
+from hambench.learn import FitResult, Interrupted, Recipe, fit, load_weights
+from hambench.learn.loop import BEST, open_fabric
+from hambench.learn.reporters import Reporter, Row, TensorBoard
+from hambench.learn.validation import matmul_precision
+from hambench.model import Model
+from hambench.results import (
+    Cost,
+    Metric,
+    Result,
+    Status,
+    provenance,
+    read_result,
+    write_result,
+)
+from hambench.scoring import Score, Scorer, find_metric
+from hambench.scoring.predictions import Predictions, write_predictions
+
+Array = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+_STATUS_SECONDS = 10.0  # between updates of status.json
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        result: what its ``result.json`` holds.
+        folder: its run directory.
+        fresh: False where it had been finished before and nothing was computed.
+    """
+
+    result: Result
+    folder: Path
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a configuration names, built: everything that can be wrong in it was checked."""
+
+    config: RunConfig
+    task: Task
+    model: Model
+    recipe: Recipe
+
+    @classmethod
+    def build(cls, config: RunConfig) -> Cell:
+        """Task, model (initialised by the seed) and recipe of a configuration.
+
+        Raises:
+            ConfigError: an option, hyperparameter, metric or device that is not there.
+            DataError: the data of the task are missing.
+        """
+        recipe = Recipe.parse(config.training)
+        if recipe.max_steps is None and recipe.max_minutes is None:
+            raise ConfigError(
+                f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
+            )
+        open_fabric(config.device)
+        options = {key: value for key, value in config.task.items() if key != "name"}
+        task = registry.load_task(config.task["name"], config.data, **options)
+        for name in config.score.metrics or task.metrics:
+            find_metric(name)
+        for split in (*_training_splits(task), config.score.split):
+            task.split(split)
+        torch.manual_seed(config.seed)
+        hyperparameters = config.model.get("hyperparameters", {})
+        model = registry.build_model(config.model["name"], task.basis, **hyperparameters)
+        return cls(config, task, model, recipe)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics to compute."""
+        return self.config.score.metrics or self.task.metrics
+
+    @property
+    def cutoff(self) -> float | None:
+        """Angstrom, of ``h_mae_in_cutoff``: the one asked for, else the model's."""
+        return self.config.score.cutoff or self.model.graph.cutoff
+
+
+def run(config: RunConfig, *, progress: bool = True) -> Outcome:
+    """Train, predict, score; go on where an earlier start of the same run stopped.
+
+    A finished run returns at once. The run directory is `RunConfig.folder`.
+
+    Args:
+        config: see `hambench.config.compose`.
+        progress: show progress on the terminal, or as log lines where there is none.
+
+    Raises:
+        ConfigError: something in the configuration is not there or does not fit, or the run
+            directory holds another run.
+        DataError: the task's data are missing or corrupt.
+        RunError: the run failed (``status.json`` says why), or another process has the directory.
+        Interrupted: Ctrl-C or SIGTERM; the same configuration goes on from the checkpoint.
+    """
+    folder = config.folder
+    if rundir.is_finished(folder) and not config.overwrite:
+        rundir.check_same(folder, config)
+        return Outcome(read_result(folder), folder, fresh=False)
+    cell = Cell.build(config)
+    with rundir.lock(folder):
+        status = _StatusFile(folder, rundir.begin(folder, config))
+        try:
+            result = _run(cell, folder, status, progress)
+        except (Interrupted, KeyboardInterrupt) as error:
+            status.update(state="interrupted", reason=str(error) or "Ctrl-C")
+            raise
+        except HambenchError as error:
+            status.update(state="failed", reason=str(error))
+            raise
+        except Exception as error:
+            (folder / rundir.TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+            status.update(state="failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        status.update(state="done", step=result.cost.steps)
+    return Outcome(result, folder, fresh=True)
+
+
+def evaluate(
+    folder: Path,
+    *,
+    metrics: Sequence[str] | None = None,
+    cutoff: float | None = None,
+    split: str | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Score]:
+    """Compute the metrics of a run again; nothing is written.
+
+    From ``predictions.h5`` where the run kept one for that split (no model is needed then), else
+    from its best weights.
+
+    Args:
+        folder: a run directory.
+        metrics, cutoff, split: None: as in the run.
+        device: where the model predicts.
+        progress: show progress on a terminal.
+
+    Raises:
+        DataError: no run directory, or neither predictions nor weights in it.
+        RegistryError: an unknown metric or split.
+    """
+    as_run = read_config(folder / rundir.CONFIG)
+    asked = {"metrics": metrics and list(metrics), "cutoff": cutoff, "split": split}
+    options = as_run.score.model_copy(update={k: v for k, v in asked.items() if v is not None})
+    cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
+    kept = folder / rundir.PREDICTIONS
+    if kept.is_file() and options.split == as_run.score.split:
+        return _score_kept(cell, kept)
+    load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
+    return _score(cell, predict(cell, progress))
+
+
+def predict(cell: Cell, progress: bool = True) -> Iterator[tuple[Molecule, Array]]:
+    """Molecules of the scored split, each with its predicted Hamiltonian.
+
+    The model predicts in evaluation mode, with float32 products in full precision.
+
+    Args:
+        cell: its model as it is now; moved to the device.
+        progress: show a bar on a terminal.
+
+    Yields:
+        The molecule, and (nao, nao) float64 in Eh, symmetric, canonical order.
+    """
+    molecules = cell.task.split(cell.config.score.split)
+    device = open_fabric(cell.config.device).device
+    model = cell.model.to(device).eval()
+    loader = Loader(
+        molecules,
+        model.graph,
+        batch_size=cell.recipe.batch_size,
+        max_edges=cell.recipe.max_edges,
+        shuffle=False,
+        device=device,
+    )
+    bar = tqdm(
+        total=len(molecules), desc="predict", unit="mol", leave=False,
+        disable=not (progress and sys.stderr.isatty()),
+    )  # fmt: skip
+    with bar, torch.no_grad(), matmul_precision("highest"):
+        for rows, loaded in zip(loader.plan(0), loader.once(), strict=True):
+            for row, matrix in zip(rows, model(loaded.batch).matrices(), strict=True):
+                yield molecules[row], matrix.cpu().numpy()
+            bar.update(len(rows))
+
+
+def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Result:
+    task, model, config = cell.task, cell.model, cell.config
+    fingerprint = task.fingerprint  # reads every row: corrupt data fail here, not after training
+    train, validation = (task.split(name) for name in _training_splits(task))
+    logger.info("task %s v%d: %d molecules to train on", task.name, task.version, len(train))
+    logger.info("model %s: %s parameters", config.model["name"], f"{model.count_parameters():,}")
+    device, precision = open_fabric(config.device).device, cell.recipe.precision
+    logger.info("run %s on %s, %s: %s", config.run_id[:8], device, precision, folder)
+    reporters: list[Reporter] = [status]
+    if config.tensorboard:
+        reporters.append(TensorBoard(folder / rundir.TENSORBOARD))
+    fitted = fit(
+        model, train, validation, cell.recipe, folder,
+        seed=config.seed, device=config.device, progress=progress, reporters=reporters,
+    )  # fmt: skip
+    kept = folder / rundir.PREDICTIONS if config.save_predictions else None
+    scores = _score(cell, predict(cell, progress), kept)
+    result = _result(cell, fitted, scores, fingerprint, status.current, device)
+    write_result(folder, result)
+    return result
+
+
+def _score(
+    cell: Cell, predictions: Iterable[tuple[Molecule, Array]], kept: Path | None = None
+) -> dict[str, Score]:
+    """Scores of predictions, which are written to ``kept`` on the way."""
+    scorer = Scorer(cell.metrics, cell.cutoff, cell.task.basis)
+    with ExitStack() as stack:
+        writer = None
+        if kept is not None:
+            task = cell.task
+            file = write_predictions(
+                kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint
+            )
+            writer = stack.enter_context(file)
+        for molecule, hamiltonian in predictions:
+            scorer.add(hamiltonian, molecule)
+            if writer is not None:
+                writer.add(molecule.id, hamiltonian)
+    return scorer.scores()
+
+
+def _score_kept(cell: Cell, kept: Path) -> dict[str, Score]:
+    """Scores of the predictions that a run kept, which must be of these very molecules."""
+    molecules = cell.task.split(cell.config.score.split)
+    predictions = Predictions(kept)
+    predictions.check_complete(molecules.ids, cell.task.fingerprint)
+    hamiltonians = predictions.matrices(molecules.ids)
+    return _score(cell, zip(molecules, hamiltonians, strict=True))
+
+
+def _result(
+    cell: Cell,
+    fitted: FitResult,
+    scores: dict[str, Score],
+    fingerprint: str,
+    status: Status,
+    device: torch.device,
+) -> Result:
+    config, task = cell.config, cell.task
+    name = config.model["name"]
+    return Result(
+        run_id=config.run_id,
+        task=task.name,
+        task_version=task.version,
+        fingerprint=fingerprint,
+        source="generated" if task.source == "generated" else "published",
+        split=config.score.split,
+        model=registry.MODELS.preset(name).entry,
+        preset=name,
+        hyperparameters=cell.model.hyperparameters,
+        parameters=cell.model.count_parameters(),
+        recipe=cell.recipe.model_dump(mode="json"),
+        seed=config.seed,
+        metrics={name: Metric(**score._asdict()) for name, score in scores.items()},
+        cost=Cost(
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            wall_s=fitted.wall_s,
+            steps=fitted.steps,
+            epochs=fitted.epochs,
+            steps_per_s=fitted.steps_per_s,
+            molecules_per_s=fitted.molecules_per_s,
+            peak_memory=fitted.peak_memory,
+            stopped_by=fitted.stopped_by,
+        ),
+        provenance=provenance(status.started, status.restarts, registry.plugins()),
+    )
+
+
+def _training_splits(task: Task) -> tuple[str, str]:
+    return task.protocol.training_split, task.protocol.validation_split
+
+
+class _StatusFile(Reporter):
+    """Keeps ``status.json`` up to date while the run goes on."""
+
+    def __init__(self, folder: Path, status: Status) -> None:
+        self.folder, self.current = folder, status
+        self._written = time.monotonic()
+
+    def update(self, **changes: object) -> None:
+        """Write ``status.json`` with these fields changed."""
+        self.current = rundir.update(self.folder, self.current, **changes)
+        self._written = time.monotonic()
+
+    def row(self, row: Row) -> None:
+        """Note the step, now and then."""
+        if time.monotonic() - self._written > _STATUS_SECONDS:
+            self.update(step=row["step"])
