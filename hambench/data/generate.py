@@ -96,7 +96,8 @@ def generate(
             "or write elsewhere with --to"
         )
     parts = target.with_name(f"{target.name}.parts") / key[:16]
-    parts.mkdir(parents=True, exist_ok=True)
+    with atomic_write(parts / "theory.json") as file:  # and finds out whether one can write here
+        json.dump(task.level.to_dict(), file, indent=1)
     jobs = _jobs(molecules, task.level, parts)
     _run(jobs, workers, progress, f"labels of {task.name}")
     provenance = {

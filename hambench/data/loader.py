@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -123,11 +123,11 @@ class Loader:
             batches = [batches[k] for k in generator.permutation(len(batches))]
         return batches
 
-    def stream(self, start: Position = START) -> Iterator[Loaded]:
+    def stream(self, start: Position = START) -> Generator[Loaded, None, None]:
         """Batches from ``start`` on, epoch after epoch, without end."""
         return self._prefetched(self._places(start))
 
-    def once(self) -> Iterator[Loaded]:
+    def once(self) -> Generator[Loaded, None, None]:
         """The batches of epoch 0."""
         places = self._places(START)
         return self._prefetched(islice(places, len(self.plan(0))))
@@ -142,7 +142,9 @@ class Loader:
                 yield plan[k], Position(epoch + 1, 0) if last else Position(epoch, k + 1)
             epoch, first = epoch + 1, 0
 
-    def _prefetched(self, places: Iterator[tuple[list[int], Position]]) -> Iterator[Loaded]:
+    def _prefetched(
+        self, places: Iterator[tuple[list[int], Position]]
+    ) -> Generator[Loaded, None, None]:
         with ThreadPoolExecutor(1, thread_name_prefix="hambench-loader") as pool:
             waiting: deque[tuple[Future[Batch], int, Position]] = deque()
             try:

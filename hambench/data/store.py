@@ -10,6 +10,7 @@ say where a row starts. Floats are float64; chunks are compressed and carry a ch
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,7 +63,7 @@ def write_store(
             that some rows have and others lack.
         RunError: the disk is full, or the folder cannot be written.
     """
-    with atomic_path(path) as temporary, _disk_errors(), h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, _writing(temporary) as (file, sink):
         file.attrs["format"] = FORMAT
         file.attrs["version"] = VERSION
         file.attrs["basis"] = json.dumps(basis.to_dict())
@@ -86,6 +87,7 @@ def write_store(
                         f"before have {sorted(labels)}; all rows of a store need the same labels"
                     )
             _append_batch(file, batch, labels or frozenset())
+            sink.check()
 
 
 class Store(Rows):
@@ -108,19 +110,9 @@ class Store(Rows):
         self._pid = -1
         if not self.path.is_file():
             raise DataError(f"there is no file {self.path}; check the path")
-        file = self._open()
-        if file.attrs.get("format") != FORMAT:
-            raise DataError(
-                f"{self.path} is an HDF5 file, but not one of hambench; convert it, or open it "
-                "with the task it belongs to"
-            )
-        version = int(file.attrs.get("version", 0))
-        if version != VERSION:
-            raise DataError(
-                f"{self.path} has store version {version}, this hambench reads version {VERSION}; "
-                + ("update hambench" if version > VERSION else "generate the file anew")
-            )
         with self._reading("header"):
+            file = self._open()
+            self._check_format(file.attrs)
             self.basis = OrbitalBasis.from_dict(json.loads(file.attrs["basis"]))
             self.theory: dict[str, Any] = json.loads(file.attrs["theory"])
             self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
@@ -197,11 +189,25 @@ class Store(Rows):
             yield
         except DataError as error:
             raise DataError(f"{self.path}, {where}: {error}") from error
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{self.path}, {where}: cannot be read ({_short(error)}); the file is corrupt, "
                 "make or fetch it again"
             ) from error
+
+    @staticmethod
+    def _check_format(attributes: Mapping[str, Any]) -> None:
+        if attributes.get("format") != FORMAT:
+            raise DataError(
+                "an HDF5 file, but not one of hambench; convert it, or open it with the task it "
+                "belongs to"
+            )
+        version = int(attributes.get("version", 0))
+        if version != VERSION:
+            raise DataError(
+                f"store version {version}, but this hambench reads version {VERSION}; "
+                + ("update hambench" if version > VERSION else "generate the file anew")
+            )
 
     def _check_lengths(self, lengths: Mapping[str, int]) -> None:
         n = len(self._ids)
@@ -277,13 +283,39 @@ def _unpack(packed: NDArray[np.float64]) -> NDArray[np.float64]:
     return matrix
 
 
+class _Sink(io.FileIO):
+    """A file that keeps a write error to itself until asked.
+
+    HDF5 does not survive one: it prints, leaks and may crash the process (version 1.14). So it is
+    told that all is well, and what it has written is thrown away.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data``, or remember why not."""
+        view = memoryview(data).cast("B")
+        try:
+            while view and self.error is None:
+                view = view[super().write(view) :]
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def check(self) -> None:
+        """Raise the error of an earlier write."""
+        if self.error is not None:
+            raise self.error
+
+
 @contextmanager
-def _disk_errors() -> Iterator[None]:
-    """h5py reports some write errors as RuntimeError; give them back as what they are."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(f"HDF5 could not write: {_short(error)}") from error
+def _writing(path: Path) -> Iterator[tuple[h5py.File, _Sink]]:
+    with _Sink(path, "w+") as sink:
+        try:
+            with h5py.File(sink, "w") as file:
+                yield file, sink
+        finally:
+            sink.check()
 
 
 def _short(error: BaseException) -> str:

@@ -1,0 +1,207 @@
+"""Generation of labels with real PySCF on tiny molecules: kills, resumption, failures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hambench.chem import dft
+from hambench.chem.molecule import Molecule
+from hambench.data.generate import generate
+from hambench.data.store import Store, write_store
+from hambench.data.task import GeneratedTask, TaskSpec
+from hambench.errors import ConfigError, RunError
+
+pytest.importorskip("pyscf")
+
+THEORY = dft.Theory("pbe", "sto-3g", grid_level=0)
+ROWS = 6
+SPEC = TaskSpec.from_dict(
+    {
+        "name": "hydrogen",
+        "version": 1,
+        "title": "hydrogen molecules",
+        "citation": "none",
+        "license": "MIT",
+        "family": "hydrogen",
+        "source": "generated",
+        "file": "hydrogen.h5",
+        "basis": "sto-3g",
+        "elements": ["H"],
+        "theory": THEORY.to_dict(),
+        "splits": {
+            name: {"file": name, "sha256": "0" * 64, "count": 1}
+            for name in ("train", "validation", "test")
+        },
+        "targets": [{"name": "hamiltonian", "unit": "Eh", "shape": "nao x nao"}],
+        "metrics": [{"name": "h_mae", "direction": "lower"}],
+    }
+)
+
+
+class Hydrogen(GeneratedTask):
+    """Six (or other given) cheap molecules."""
+
+    molecules = tuple(
+        Molecule([1, 1], [[0, 0, 0], [0.1, 0.2, 0.7 + 0.02 * i]], id=f"h2-{i}") for i in range(ROWS)
+    )
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {"sampler": "none"}
+
+    def geometries(self, n: int | None = None) -> list[Molecule]:
+        return list(self.molecules)[:n]
+
+
+def _start(target: Path) -> subprocess.Popen[str]:
+    """`generate` in a process of its own, as a user has it."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_generate import Hydrogen, SPEC, generate\n"
+        "generate(Hydrogen(SPEC), workers=2, to=sys.argv[2], progress=False)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(Path(__file__).parent), str(target)],
+        env={**os.environ, "PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _parts(target: Path) -> list[Path]:
+    return sorted(target.parent.glob(f"{target.name}.parts/*/row-*.npz"))
+
+
+def _wait_for_parts(target: Path, process: subprocess.Popen[str], count: int) -> None:
+    while len(_parts(target)) < count:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+
+
+def _assert_same_rows(a: Path, b: Path) -> None:
+    one, other = Store(a), Store(b)
+    assert one.ids == other.ids
+    assert one.provenance == other.provenance
+    for x, y in zip(one, other, strict=True):
+        assert x.energy == y.energy
+        for name in ("hamiltonian", "overlap", "forces", "positions"):
+            np.testing.assert_array_equal(getattr(x, name), getattr(y, name))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The uninterrupted result of one worker."""
+    target = tmp_path_factory.mktemp("reference") / "hydrogen.h5"
+    return generate(Hydrogen(SPEC), workers=1, to=target, progress=False)
+
+
+def test_labels_are_those_of_calculate(reference: Path) -> None:
+    store = Store(reference)
+    assert store.ids == tuple(m.id for m in Hydrogen.molecules)
+    assert store.theory == THEORY.to_dict()
+    expected = dft.calculate(Hydrogen.molecules[4], THEORY).molecule
+    assert store[4].energy == pytest.approx(expected.energy, abs=1e-11)
+    np.testing.assert_allclose(store[4].hamiltonian, expected.hamiltonian, atol=1e-11)
+    np.testing.assert_allclose(store[4].forces, expected.forces, atol=1e-11)
+    assert not list(reference.parent.glob("*.parts"))
+
+
+def test_provenance_says_how_exact_the_labels_are(reference: Path) -> None:
+    provenance = Store(reference).provenance
+    assert provenance["versions"]["pyscf"]
+    assert provenance["left_out"] == {}
+    assert provenance["convergence_noise_eh"]["h_max"] < 1e-8
+    assert 1e-12 < provenance["orientation_noise_eh"]["h_max"] < 1e-2
+    assert provenance["orientation_noise_eh"]["rows"] == 3
+
+
+def test_killed_run_goes_on_where_it_was(reference: Path, tmp_path: Path) -> None:
+    target = tmp_path / "hydrogen.h5"
+    process = _start(target)
+    _wait_for_parts(target, process, 2)
+    process.kill()
+    process.wait()
+    assert not target.exists()
+    time.sleep(0.3)  # the orphaned workers end by themselves
+    kept = _parts(target)
+    time.sleep(0.3)
+    assert _parts(target) == kept
+    assert len(kept) >= 2
+    with np.load(kept[0]) as part:  # a mark that shows whether the part is used or redone
+        content = {**part, "energy": np.float64(12.5)}
+    np.savez(kept[0], **content)
+    generate(Hydrogen(SPEC), workers=2, to=target, progress=False)
+    marked = int(kept[0].stem.split("-")[1])
+    assert Store(target)[marked].energy == 12.5
+    rows = [m if i != marked else Store(reference)[i] for i, m in enumerate(Store(target))]
+    store = Store(target)
+    write_store(
+        target, rows, basis=store.basis, theory=THEORY.to_dict(), provenance=store.provenance
+    )
+    _assert_same_rows(target, reference)
+
+
+def test_interrupt_says_how_to_go_on(reference: Path, tmp_path: Path) -> None:
+    target = tmp_path / "hydrogen.h5"
+    process = _start(target)
+    _wait_for_parts(target, process, 1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "are finished and kept; start the same command again to go on" in errors
+    assert not target.exists()
+    generate(Hydrogen(SPEC), workers=2, to=target, progress=False)
+    _assert_same_rows(target, reference)
+
+
+def test_finished_file_is_not_made_again(reference: Path) -> None:
+    before = reference.stat().st_mtime_ns
+    assert generate(Hydrogen(SPEC), to=reference, progress=False) == reference
+    assert reference.stat().st_mtime_ns == before
+    other = SPEC.model_copy(update={"theory": {**SPEC.theory, "grid_level": 1}})
+    with pytest.raises(ConfigError, match=r"hydrogen\.h5 exists and was made by another recipe"):
+        generate(Hydrogen(other), to=reference, progress=False)
+
+
+def test_first_rows_only(reference: Path, tmp_path: Path) -> None:
+    target = generate(Hydrogen(SPEC), n=2, to=tmp_path / "two.h5", progress=False)
+    store = Store(target)
+    assert store.ids == ("h2-0", "h2-1")
+    np.testing.assert_array_equal(store[1].hamiltonian, Store(reference)[1].hamiltonian)
+
+
+def test_rows_that_do_not_converge_are_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hard = Molecule([3, 1], [[0, 0, 0], [0, 0, 3.2]], id="lih")
+    monkeypatch.setattr(Hydrogen, "molecules", (Hydrogen.molecules[0], hard, Hydrogen.molecules[1]))
+    few = SPEC.model_copy(update={"theory": replace(THEORY, max_cycles=2).to_dict()})
+    target = generate(Hydrogen(few), to=tmp_path / "mixed.h5", progress=False)
+    store = Store(target)
+    assert store.ids == ("h2-0", "h2-1")
+    assert list(store.provenance["left_out"]) == ["lih"]
+    assert "did not converge" in store.provenance["left_out"]["lih"]
+
+
+def test_wrong_requests_are_named(tmp_path: Path) -> None:
+    task = Hydrogen(SPEC)
+    with pytest.raises(ConfigError, match="0 workers cannot compute"):
+        generate(task, workers=0, to=tmp_path / "a.h5")
+    with pytest.raises(ConfigError, match="first 2 geometries are not the full data"):
+        generate(task, n=2)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write"):
+        generate(task, to=tmp_path / "file" / "a.h5")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,180 @@
+"""Task descriptions, splits, fingerprints, and what a user is told when something is wrong."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from hambench.chem.molecule import Molecule
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.data.store import write_store
+from hambench.data.task import DATA_VARIABLE, GeneratedTask, TaskSpec
+from hambench.errors import ConfigError, DataError, RegistryError
+
+IDS = {"train": ["a", "b", "c"], "validation": ["d"], "test": ["e", "f"]}
+
+
+class Tiny(GeneratedTask):
+    """Six hydrogen molecules in a folder of the test's choosing."""
+
+    place = Path()
+
+    @property
+    def folder(self) -> Path:
+        return self.place
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {"bond": "0.7 to 0.8"}
+
+    def geometries(self, n: int | None = None) -> list[Molecule]:
+        return hydrogen_molecules()[:n]
+
+
+def hydrogen_molecules() -> list[Molecule]:
+    """One of every id, bonds from 0.70 to 0.75 Angstrom."""
+    names = [row for ids in IDS.values() for row in ids]
+    return [
+        Molecule([1, 1], [[0, 0, 0], [0, 0, 0.7 + 0.01 * i]], id=row) for i, row in enumerate(names)
+    ]
+
+
+@pytest.fixture
+def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The description of `Tiny`; its index lists stand in ``tmp_path``."""
+    monkeypatch.setattr(Tiny, "place", tmp_path)
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "elsewhere"))
+    splits = {}
+    for name, ids in IDS.items():
+        text = "\n".join(ids) + "\n"
+        (tmp_path / f"{name}.txt").write_text(text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        splits[name] = {"file": f"{name}.txt", "sha256": digest, "count": len(ids)}
+    return {
+        "name": "tiny",
+        "version": 1,
+        "title": "six hydrogen molecules",
+        "citation": "none",
+        "license": "MIT",
+        "family": "tiny",
+        "source": "generated",
+        "file": "tiny.h5",
+        "basis": "def2-svp",
+        "elements": ["H"],
+        "theory": {"xc": "pbe", "basis": "def2-svp"},
+        "splits": splits,
+        "targets": [{"name": "hamiltonian", "unit": "Eh", "shape": "nao x nao"}],
+        "metrics": [{"name": "h_mae", "direction": "lower"}],
+    }
+
+
+def _write(path: Path, shift: float = 0.0, leave_out: str = "") -> None:
+    basis = OrbitalBasis.load("def2-svp", [1])
+    matrix = np.eye(10) + shift
+    rows = [
+        Molecule(m.numbers, m.positions, hamiltonian=matrix * i, energy=0.0, id=m.id)
+        for i, m in enumerate(hydrogen_molecules())
+        if m.id != leave_out
+    ]
+    write_store(path, rows, basis=basis)
+
+
+def test_description_needs_no_data(content: dict[str, Any], tmp_path: Path) -> None:
+    task = Tiny(content)
+    assert (task.name, task.version, task.unit, task.source) == ("tiny", 1, "Eh", "generated")
+    assert task.metrics == ["h_mae"]
+    assert task.basis == OrbitalBasis.load("def2-svp", [1])
+    assert task.splits == {name: tuple(ids) for name, ids in IDS.items()}
+    assert not task.available
+    described = json.loads(json.dumps(task.describe()))
+    assert described["splits"] == {"train": 3, "validation": 1, "test": 2}
+    assert described["obtain"] == "hambench data generate tiny"
+    assert described["path"] == str(tmp_path / "elsewhere" / "tiny.h5")
+
+
+def test_missing_data_names_the_command(content: dict[str, Any], tmp_path: Path) -> None:
+    message = r"'tiny' are not at .*tiny\.h5; get them with: hambench data generate tiny"
+    with pytest.raises(DataError, match=message):
+        Tiny(content).split("train")
+    with pytest.raises(DataError, match=message):
+        _ = Tiny(content, path=tmp_path).rows
+
+
+def test_splits_are_lazy_rows_in_index_order(content: dict[str, Any], tmp_path: Path) -> None:
+    _write(tmp_path / "tiny.h5")
+    for task in (Tiny(content), Tiny(content, tmp_path), Tiny(content, tmp_path / "tiny.h5")):
+        test = task.split("test")
+        assert test.ids == ("e", "f")
+        assert test[1].hamiltonian[0, 0] == 5
+        assert [m.id for m in task.split("train")[1:]] == ["b", "c"]
+    with pytest.raises(RegistryError, match=r"no split 'tset'\. Did you mean 'test'"):
+        task.split("tset")
+
+
+def test_incomplete_or_other_data_are_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    _write(tmp_path / "tiny.h5", leave_out="e")
+    assert len(Tiny(content).split("train")) == 3
+    with pytest.raises(DataError, match="lacks 1 of 2 rows of split 'test' \\(first: 'e'\\)"):
+        Tiny(content).split("test")
+    other = {**content, "basis": "def2-tzvpd"}
+    with pytest.raises(DataError, match="is in basis def2-svp, task 'tiny' in def2-tzvpd"):
+        Tiny(other).split("train")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["fock"] = [1.0]
+    with pytest.raises(DataError, match="not one of hambench"):
+        Tiny(content, tmp_path / "foreign.h5").split("train")
+
+
+def test_fingerprint_follows_every_content(content: dict[str, Any], tmp_path: Path) -> None:
+    _write(tmp_path / "tiny.h5")
+    _write(tmp_path / "copy.h5")
+    _write(tmp_path / "other.h5", shift=1e-12)
+    reference = Tiny(content).fingerprint
+    assert len(reference) == 64
+    assert Tiny(content, tmp_path / "copy.h5").fingerprint == reference
+    assert Tiny(content, tmp_path / "other.h5").fingerprint != reference
+    assert Tiny({**content, "version": 2}).fingerprint != reference
+    fewer = copy.deepcopy(content)
+    (tmp_path / "fewer.txt").write_text("e\n")
+    digest = hashlib.sha256(b"e\n").hexdigest()
+    fewer["splits"]["test"] = {"file": "fewer.txt", "sha256": digest, "count": 1}
+    assert Tiny(fewer).fingerprint != reference
+
+
+def test_changed_index_lists_are_found(content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("e\ng\n")
+    with pytest.raises(DataError, match=r"split 'test': .*test\.txt .*is not the list of 2 rows"):
+        _ = Tiny(content).splits
+    (tmp_path / "test.txt").unlink()
+    with pytest.raises(DataError, match=r"split 'test': no index list .*test\.txt"):
+        _ = Tiny(content).splits
+    overlapping = copy.deepcopy(content)
+    overlapping["splits"]["test"] = overlapping["splits"]["train"]
+    with pytest.raises(DataError, match="row 'a' is in split 'test' and in 'train' too"):
+        _ = Tiny(overlapping).splits
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 0}, "version: Input should be greater than 0 .*got 0"),
+        ({"elements": ["H", "Xx"]}, "unknown: Xx"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"metrics": []}, "metrics: "),
+        ({"source": "stolen"}, "source: .*'generated' or 'published'"),
+        ({"protocol": {"test_split": "tset"}}, r"protocol.test_split 'tset' is not in splits"),
+        ({"splits": {"train": {"file": "a", "sha256": "0", "count": 1}}}, "splits.train.sha256"),
+    ],
+)
+def test_wrong_description_is_named(
+    content: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"task 'tiny': .*{message}"):
+        TaskSpec.from_dict({**content, **change})
