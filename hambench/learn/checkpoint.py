@@ -7,18 +7,23 @@ are read with ``weights_only=True``: they hold tensors and plain values, and run
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import random
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from hambench.errors import CheckpointError
 from hambench.files import atomic_path
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 FORMAT = 1
 LAST, PREVIOUS = "last.pt", "previous.pt"
@@ -34,9 +39,13 @@ def save_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
     """
     last = folder / LAST
     with atomic_path(last) as temporary:
-        # a Python file reports a full disk as OSError, torch's own writer does not
-        with open(temporary, "wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
+        with _Sink(io.FileIO(temporary, "wb")) as file:
+            try:
+                torch.save({"format": FORMAT, **content}, file)
+            except RuntimeError:
+                if file.error is None:
+                    raise
+                raise file.error from None
             file.flush()
             os.fsync(file.fileno())
         if last.exists():
@@ -55,7 +64,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         if not path.exists():
             continue
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = _read(path)
             version = content["format"]
         except Exception as error:  # a damaged file fails in many ways
             reason = " ".join(str(error).split())[:120]
@@ -79,12 +88,36 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+class _Sink(io.BufferedWriter):
+    """A file that remembers why a write failed, which torch.save does not tell."""
+
+    error: OSError | None = None
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Content of a checkpoint whose checksums, which torch ignores, were found right."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"wrong checksum of {damaged}")
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
     """State of all global generators, any of which a model may draw from."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)  # noqa: NPY002
+    legacy: dict[str, Any] = np.random.get_state(legacy=False)  # noqa: NPY002
+    words = torch.from_numpy(legacy["state"]["key"].astype(np.int64))
     state = {
         "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "numpy": {**legacy, "state": {**legacy["state"], "key": words}},
         "torch": torch.get_rng_state(),
     }
     if device.type == "cuda":
@@ -96,9 +129,10 @@ def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None
     """Continue from `random_state`."""
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
-    kind, keys, position, has_gauss, gauss = state["numpy"]
-    words = keys.numpy().astype(np.uint32)
-    np.random.set_state((kind, words, position, has_gauss, gauss))  # noqa: NPY002
+    legacy = state["numpy"]
+    words = legacy["state"]["key"].numpy().astype(np.uint32)
+    legacy = {**legacy, "state": {**legacy["state"], "key": words}}
+    np.random.set_state(legacy)  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class ExponentialAverage:
@@ -24,7 +24,7 @@ class ExponentialAverage:
         self.decay = decay
         self.ramp = ramp
         self.updates = 0
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self._parameters]
 
     @torch.no_grad()

@@ -172,7 +172,7 @@ class _Loop:
         self._began = self._resumed = time.monotonic()
         try:
             for reporter in self.reporters:
-                reporter.start(state.step)
+                reporter.start(state.step, state.elapsed)
             if state.step > 0:
                 state.restarts += 1
             self._save()

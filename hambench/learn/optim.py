@@ -17,7 +17,7 @@ Parameters of fewer dimensions go to AdamW in both.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -147,7 +147,7 @@ class Muon(Optimizer):
         momenta = [self.state[p]["momentum"] for p in params]
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, gradients)
-        direction = momenta
+        direction: Sequence[Tensor] = momenta
         if group["nesterov"]:
             direction = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
         if group["weight_decay"]:

@@ -138,7 +138,8 @@ class Recipe(_Section):
 
     optimizer: Optimizer = Field(description="optimiser and its options")
     schedule: Schedule = Field(
-        Constant(name="constant"), description="learning-rate schedule and its options"
+        Constant(name="constant", warmup_steps=0),
+        description="learning-rate schedule and its options",
     )
     batch_size: Count | None = Field(None, description="molecules per batch")
     max_edges: Count | None = Field(

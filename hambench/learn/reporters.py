@@ -28,8 +28,8 @@ logger = logging.getLogger("hambench.learn")
 class Reporter:
     """Base of the reporters; each method may be left as it is."""
 
-    def start(self, step: int) -> None:
-        """Training begins or goes on behind ``step`` finished steps; later rows are void."""
+    def start(self, step: int, elapsed_s: float) -> None:
+        """Training begins, or goes on behind ``step`` finished steps: later rows are void."""
 
     def step(self, step: int, elapsed_s: float) -> None:
         """One more step is done. Called often: must be quick."""
@@ -79,21 +79,22 @@ class Terminal(Reporter):
 
     def __init__(self, max_steps: int | None, max_minutes: float | None) -> None:
         self.max_steps, self.max_minutes = max_steps, max_minutes
-        self._bar: tqdm[Any] | None = None
+        self._bar: Any = None
         self._shown: dict[str, str] = {}
         self._last_line = 0.0
 
-    def start(self, step: int) -> None:
+    def start(self, step: int, elapsed_s: float) -> None:
         """Open the bar."""
-        if sys.stderr.isatty():
-            total = self.max_steps or round(60 * (self.max_minutes or 0))
-            unit = "step" if self.max_steps else "s"
-            self._bar = tqdm(total=total, initial=step, unit=unit, desc="train", smoothing=0.05)
+        if not sys.stderr.isatty():
+            return
+        total = self.max_steps or round(60 * (self.max_minutes or 0))
+        unit, done = ("step", step) if self.max_steps else ("s", round(elapsed_s))
+        self._bar = tqdm(total=total, initial=done, unit=unit, desc="train", smoothing=0.05)
 
     def step(self, step: int, elapsed_s: float) -> None:
         """Move the bar: to the step, or to the seconds where only time is limited."""
         if self._bar is not None:
-            done = step if self.max_steps else round(min(elapsed_s, self._bar.total))
+            done = step if self.max_steps else min(round(elapsed_s), self._bar.total)
             self._bar.update(done - self._bar.n)
 
     def row(self, row: Row) -> None:
@@ -135,7 +136,7 @@ class TensorBoard(Reporter):
         self._folder = folder
         self._writer: SummaryWriter | None = None
 
-    def start(self, step: int) -> None:
+    def start(self, step: int, elapsed_s: float) -> None:
         """Open the event file; points beyond ``step`` of an earlier start are hidden."""
         self._writer = self._make(str(self._folder), purge_step=step + 1)
 
