@@ -1,0 +1,28 @@
+"""Models to compare with: published networks, and floors that learn nothing.
+
+``MeanBlock`` predicts what label statistics tell, ``Minao`` what the usual initial guess of an
+SCF gives for free; a network has to beat both to be worth its training.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hambench.baselines.mean.model import MeanBlock
+    from hambench.baselines.minao.model import Minao
+
+__all__ = ["MeanBlock", "Minao"]
+
+_HOME = {
+    "MeanBlock": "hambench.baselines.mean.model",
+    "Minao": "hambench.baselines.minao.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load an adapter on first use: listing models imports no torch."""
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

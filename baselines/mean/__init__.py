@@ -1,0 +1,1 @@
+"""The mean of the training labels, as far as rotations leave it."""

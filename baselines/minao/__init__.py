@@ -1,0 +1,1 @@
+"""The Fock matrix of the minao guess."""

@@ -1,0 +1,84 @@
+"""`Minao`: the Fock matrix of PySCF's default guess density; what a model gets without learning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from hambench.chem.dft import Theory, initial_fock
+from hambench.chem.dft import theory as named_theory
+from hambench.chem.molecule import Molecule
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.data.graph import Batch, GraphSpec
+from hambench.errors import ConfigError
+from hambench.model import Loss, Model, Prediction, squared_errors
+
+
+class Minao(Model):
+    """One Fock build from the projected minimal-basis atomic densities; no parameters.
+
+    Needs PySCF, and computes on the CPU.
+
+    Args:
+        basis: orbital basis of the labels.
+        theory: level of theory of the labels: the settings of a `Theory`, as a task gives them, or
+            the name of one in ``chem.dft.THEORIES``.
+
+    Raises:
+        ConfigError: a theory in another basis, or none.
+        RegistryError: an unknown name of a theory.
+    """
+
+    def __init__(self, basis: OrbitalBasis, *, theory: str | Mapping[str, Any]) -> None:
+        super().__init__(basis)
+        self.theory = _theory(theory)
+        if self.theory.basis.lower() != basis.name:
+            raise ConfigError(
+                f"theory of minao: basis {self.theory.basis}, expected {basis.name}, in which the "
+                "labels are; give the theory of the task's own labels"
+            )
+
+    @property
+    def graph(self) -> GraphSpec:
+        """All pairs, float64 matrix elements."""
+        return GraphSpec(self.basis, None, "uncoupled", torch.float64)
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Build the Fock matrices of the batch, one after another."""
+        atoms = torch.bincount(batch.batch).tolist()
+        columns = zip(
+            batch.numbers.cpu().split(atoms),
+            batch.positions.cpu().split(atoms),
+            batch.charge.tolist(),
+            batch.multiplicity.tolist(),
+            strict=True,
+        )
+        focks = [
+            initial_fock(Molecule(z.numpy(), x.numpy(), charge, multiplicity), self.theory)
+            for z, x, charge, multiplicity in columns
+        ]
+        flat = torch.cat([torch.from_numpy(fock).reshape(-1) for fock in focks])
+        flat = flat.to(batch.positions)
+        size = self.graph.layout.size
+        node = flat.new_zeros(batch.num_nodes * size)
+        edge = flat.new_zeros(batch.num_edges * size)
+        node[batch.node_places] = flat[batch.node_matrix]
+        edge[batch.edge_places] = flat[batch.edge_matrix]
+        return Prediction(batch, self.graph, node=node.view(-1, size), edge=edge.view(-1, size))
+
+    def loss(self, prediction: Prediction, batch: Batch) -> Loss:
+        """RMSE + MSE over all entries, for the log: there is nothing to train."""
+        return squared_errors(prediction, batch)
+
+
+def _theory(given: str | Mapping[str, Any]) -> Theory:
+    if not isinstance(given, str):
+        return Theory.from_dict(given)
+    if given.startswith("${"):  # the preset as it stands; a run fills it in
+        raise ConfigError(
+            "minao needs the level of theory of the labels, which a run takes from its task; give "
+            'it here: build_model("minao", task.basis, theory=task.theory)'
+        )
+    return named_theory(given)
