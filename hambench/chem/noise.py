@@ -45,17 +45,15 @@ def orientation_noise(
 
     Raises SCFError and ConfigError as `hambench.chem.dft.calculate` does.
     """
-    here = calculate(molecule, theory, forces=False).molecule
+    h_here, e_here = _labels(molecule, theory)
     basis = OrbitalBasis.load(theory.basis, molecule.numbers.tolist())
     differences = []
     for _ in range(rotations):
         rotation = random_rotation(rng)
         turned = replace(molecule, positions=molecule.positions @ rotation.T)
-        there = calculate(turned, theory, forces=False).molecule
+        h_there, e_there = _labels(turned, theory)
         D = ao_rotation(molecule.numbers, basis, rotation)
-        differences.append(
-            _difference(here, replace(there, hamiltonian=D.T @ there.hamiltonian @ D))
-        )
+        differences.append(_difference(h_here - D.T @ h_there @ D, e_here - e_there))
     return worst(differences)
 
 
@@ -67,8 +65,8 @@ def convergence_noise(molecule: Molecule, theory: Theory, tighter: float = 0.1) 
     tight = replace(
         theory, conv_tol_grad=theory.conv_tol_grad * tighter, max_cycles=4 * theory.max_cycles
     )
-    usual, better = (calculate(molecule, t, forces=False).molecule for t in (theory, tight))
-    return _difference(usual, better)
+    (h_usual, e_usual), (h_tight, e_tight) = (_labels(molecule, t) for t in (theory, tight))
+    return _difference(h_usual - h_tight, e_usual - e_tight)
 
 
 def worst(noises: list[Noise]) -> Noise:
@@ -80,10 +78,13 @@ def worst(noises: list[Noise]) -> Noise:
     )
 
 
-def _difference(a: Molecule, b: Molecule) -> Noise:
-    difference = np.abs(np.subtract(a.hamiltonian, b.hamiltonian))
-    return Noise(
-        float(difference.max()),
-        float(difference.mean()),
-        abs(float(np.subtract(a.energy, b.energy))),
-    )
+def _labels(molecule: Molecule, theory: Theory) -> tuple[NDArray[np.float64], float]:
+    labelled = calculate(molecule, theory, forces=False).molecule
+    assert labelled.hamiltonian is not None  # as `calculate` promises
+    assert labelled.energy is not None
+    return labelled.hamiltonian, labelled.energy
+
+
+def _difference(hamiltonian: NDArray[np.float64], energy: float) -> Noise:
+    size = np.abs(hamiltonian)
+    return Noise(float(size.max()), float(size.mean()), abs(energy))

@@ -242,7 +242,8 @@ def _append_batch(file: h5py.File, batch: Sequence[Molecule], labels: frozenset[
             triangles = [_pack(getattr(m, name)) for m in batch]
             sizes = np.array([len(t) for t in triangles])
             _append(file, name, np.concatenate(triangles))
-    for name, lengths in {"atom_offset": [len(m) for m in batch], "matrix_offset": sizes}.items():
+    atoms = np.array([len(m) for m in batch])
+    for name, lengths in {"atom_offset": atoms, "matrix_offset": sizes}.items():
         _append(file, name, file[name][-1] + np.cumsum(lengths))
 
 

@@ -162,7 +162,7 @@ class Task(ABC):
         return self.spec.title
 
     @property
-    def source(self) -> str:
+    def source(self) -> Literal["generated", "published"]:
         """ "generated" (our own labels) or "published" (files of others)."""
         return self.spec.source
 
