@@ -55,9 +55,13 @@ def save_checkpoint(folder: Path, content: Mapping[str, Any]) -> None:
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest readable checkpoint, or None where there is none.
 
+    What killed runs left half written in ``folder`` is removed.
+
     Raises:
         CheckpointError: all files are unreadable, or of another format version.
     """
+    for left_over in folder.glob(".*"):  # names that `atomic_path` gives
+        left_over.unlink(missing_ok=True)
     broken = []
     for name in (LAST, PREVIOUS):
         path = folder / name

@@ -18,7 +18,7 @@ import torch
 
 from hambench.chem.molecule import Molecule
 from hambench.data.loader import Loaded, Loader
-from hambench.errors import ConfigError
+from hambench.errors import ConfigError, RunError
 from hambench.learn.checkpoint import load_checkpoint, save_checkpoint, seed_generators
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.interrupts import Interrupted, StopRequest
@@ -214,7 +214,14 @@ class _Loop:
         loaded = [next(stream) for _ in range(self.recipe.accumulate)]
         state.epoch, state.batch = loaded[-1].after.epoch, loaded[-1].after.batch
         state.molecules += sum(item.molecules for item in loaded)
-        self.training.step([item.batch for item in loaded], progress)
+        try:
+            self.training.step([item.batch for item in loaded], progress)
+        except torch.OutOfMemoryError as error:
+            size = "batch_size" if self.recipe.batch_size else "max_edges"
+            raise RunError(
+                f"the GPU has too little memory for step {state.step + 1}; lower recipe.{size} "
+                f"(now {getattr(self.recipe, size)}) and raise recipe.accumulate to make up for it"
+            ) from error
         if state.step - state.logged == self.recipe.log_every:
             self._log_training()
         for reporter in self.reporters:

@@ -204,7 +204,7 @@ class Recipe(_Section):
     def comparable(self) -> dict[str, Any]:
         """What two runs must share for one to go on where the other stopped (JSON-able).
 
-        Budgets may grow, and how often to log or save is free.
+        Budgets may grow, and how often to save is free.
         """
         free = {"name", "title", "source", "max_steps", "max_minutes"}
         free |= {"checkpoint_every_steps", "checkpoint_every_seconds"}

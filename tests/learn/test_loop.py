@@ -156,6 +156,17 @@ def test_a_parameter_that_is_not_finite_is_not_saved(tmp_path):
     assert load_checkpoint(tmp_path / "checkpoints")["state"]["step"] == 13
 
 
+def test_too_little_memory_is_told(tmp_path):
+    class Greedy(Toy):
+        def loss(self, prediction, batch):
+            if self.calls == 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().loss(prediction, batch)
+
+    with pytest.raises(RunError, match=r"memory for step 5; lower recipe\.batch_size \(now 4\)"):
+        run(tmp_path, Greedy(dropout=0.0))
+
+
 def test_without_validation_the_last_weights_are_the_result(tmp_path):
     model = Toy(dropout=0.0)
     result = run(tmp_path, model, val=0, ema_decay=None)

@@ -97,6 +97,8 @@ def test_killed_runs_end_with_the_bits_of_an_uninterrupted_one(variant, start, t
     values = {**RECIPE, **VARIANTS[variant]}
     train(tmp_path / "whole", values)
     killed = tmp_path / "killed"
+    (killed / "checkpoints").mkdir(parents=True)
+    (killed / "checkpoints" / ".last.pt.x1").write_bytes(b"half")
     draw = random.Random(variant)
     deaths = 0
     for _ in range(5):
@@ -111,6 +113,7 @@ def test_killed_runs_end_with_the_bits_of_an_uninterrupted_one(variant, start, t
     last.join()
     assert last.exitcode == 0
     assert deaths >= 2
+    assert not list((killed / "checkpoints").glob(".*"))  # nothing half written is left
     same_outcome(tmp_path / "whole", killed)
 
 
