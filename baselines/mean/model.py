@@ -30,7 +30,19 @@ class MeanBlock(Model):
 
     Args:
         basis: orbital basis.
+
+    Attributes:
+        on_site: (elements, scalar irreps) means in Eh.
+        pair: (ordered element pairs, irreps) means in Eh.
     """
+
+    on_site: Tensor
+    pair: Tensor
+    row: Tensor
+    owner: Tensor
+    harmonic: Tensor
+    even: Tensor
+    scalars: Tensor
 
     def __init__(self, basis: OrbitalBasis) -> None:
         super().__init__(basis)

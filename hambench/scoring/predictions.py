@@ -217,7 +217,9 @@ class Predictions:
             if count > 1:
                 raise DataError(f"{self.path} has molecule '{name}' {count} times; ids are unique")
         columns = len(self._nao) == len(self._failed) == len(self.ids) and (self._nao > 0).all()
-        sizes = np.where(self._failed, 0, triangle_size(self._nao)) if columns else []
+        sizes = triangle_size(self._nao)
+        if columns:
+            sizes[self._failed] = 0
         self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         if not columns or self._starts[-1] != len(values):
             raise DataError(
