@@ -23,10 +23,12 @@ from hambench.data.loader import Loader
 from hambench.data.task import Task
 from hambench.errors import ConfigError, HambenchError
 from hambench.learn import FitResult, Interrupted, Recipe, fit, load_weights
-from hambench.learn.loop import BEST, open_fabric
-from hambench.learn.reporters import Reporter, Row, TensorBoard
-from hambench.learn.validation import matmul_precision
-from hambench.model import Model
+from hambench.learn.device import open_fabric, peak_memory
+from hambench.learn.loop import BEST
+from hambench.learn.reporters import Reporter, Row, TensorBoard, bar
+from hambench.learn.validation import matmul_precision, metric_name
+from hambench.learn.weights import save_weights
+from hambench.model import Model, silent
 from hambench.results import (
     Cost,
     Metric,
@@ -203,15 +205,15 @@ def predict(cell: Cell, progress: bool = True) -> Iterator[tuple[Molecule, Array
         shuffle=False,
         device=device,
     )
-    bar = tqdm(
+    shown = tqdm(
         total=len(molecules), desc="predict", unit="mol", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
-    with bar, torch.no_grad(), matmul_precision("highest"):
+    with shown, torch.no_grad(), matmul_precision("highest"):
         for rows, loaded in zip(loader.plan(0), loader.once(), strict=True):
             for row, matrix in zip(rows, model(loaded.batch).matrices(), strict=True):
                 yield molecules[row], matrix.cpu().numpy()
-            bar.update(len(rows))
+            shown.update(len(rows))
 
 
 def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Result:
@@ -225,15 +227,40 @@ def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Resul
     reporters: list[Reporter] = [status]
     if config.tensorboard:
         reporters.append(TensorBoard(folder / rundir.TENSORBOARD))
-    fitted = fit(
-        model, train, validation, cell.recipe, folder,
-        seed=config.seed, device=config.device, progress=progress, reporters=reporters,
-    )  # fmt: skip
+    if model.count_parameters() == 0:
+        fitted = _prepare(cell, train, folder, device, progress)
+    else:
+        fitted = fit(
+            model, train, validation, cell.recipe, folder,
+            seed=config.seed, device=config.device, progress=progress, reporters=reporters,
+        )  # fmt: skip
     kept = folder / rundir.PREDICTIONS if config.save_predictions else None
     scores = _score(cell, predict(cell, progress), kept)
     result = _result(cell, fitted, scores, fingerprint, status.current, device)
     write_result(folder, result)
     return result
+
+
+def _prepare(
+    cell: Cell, train: Sequence[Molecule], folder: Path, device: torch.device, progress: bool
+) -> FitResult:
+    """All the training there is for a model without parameters: statistics of the labels."""
+    began = time.monotonic()
+    cell.model.prepare(train, bar if progress else silent)
+    save_weights(folder / rundir.CHECKPOINTS / BEST, cell.model, 0, None)
+    return FitResult(
+        steps=0,
+        epochs=0.0,
+        metric=metric_name(cell.model),
+        best_value=None,
+        best_step=0,
+        wall_s=time.monotonic() - began,
+        steps_per_s=None,
+        molecules_per_s=None,
+        peak_memory=peak_memory(device),
+        stopped_by="no parameters",
+        restarts=0,
+    )
 
 
 def _score(
