@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -103,6 +103,7 @@ class Helm(_HelmModel):
         _one_of("loss_mask", loss_mask, ("padded", "unpadded"))
         self.label_scaling, self.loss_space = label_scaling, loss_space
         self.padded = loss_mask == "padded"
+        self._graph: tuple[tuple[Any, ...], GraphSpec] | None = None
         blocks = layout(basis)
         self.head = HamiltonianHead(
             blocks, channels, Reductions(reduce_node, reduce_node_intra, reduce_edge)
@@ -114,11 +115,21 @@ class Helm(_HelmModel):
 
     @property
     def graph(self) -> GraphSpec:
-        """Edges within the cutoff, labels in the loss space and scaling of this model."""
-        scaling = None
+        """Edges within the cutoff, labels in the loss space and scaling of this model.
+
+        Made anew only after a change of type or of the label statistics: copying these from a
+        GPU would stall every step.
+        """
+        state: tuple[Any, ...] = (self.loss_space, self.dtype)
         if self.label_scaling != "none":
-            scaling = Normalisation(self.label_mean.cpu(), self.label_std.cpu())
-        return GraphSpec(self.basis, self.cutoff, self.loss_space, self.dtype, scaling)
+            state += tuple((t.data_ptr(), t._version) for t in (self.label_mean, self.label_std))
+        if self._graph is None or self._graph[0] != state:
+            scaling = None
+            if self.label_scaling != "none":
+                scaling = Normalisation(self.label_mean.cpu().clone(), self.label_std.cpu().clone())
+            spec = GraphSpec(self.basis, self.cutoff, self.loss_space, self.dtype, scaling)
+            self._graph = state, spec
+        return self._graph[1]
 
     def prepare(self, molecules: Sequence[Molecule], progress: Progress = silent) -> None:
         """Mean and deviation of the on-site scalars per element, over the training set."""
