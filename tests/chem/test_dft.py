@@ -80,8 +80,18 @@ def test_initial_guesses_are_near_the_hamiltonian(water: dft.DFTResult) -> None:
         dft.initial_fock(WATER, theory, "minoa")
 
 
-def test_forces_are_minus_the_slope_of_the_energy() -> None:
-    theory = replace(dft.theory("wb97x-d/def2-svp"), grid_level=2)
+@pytest.mark.parametrize(
+    "theory",
+    [
+        replace(dft.theory("wb97x-d/def2-svp"), grid_level=2),
+        pytest.param(
+            replace(dft.theory("wb97m-v/def2-tzvpd"), grid_level=1, nlc_grid_level=0),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["wb97x-d", "wb97m-v"],
+)
+def test_forces_are_minus_the_slope_of_the_energy(theory: dft.Theory) -> None:
     result = dft.calculate(HF, theory)
     step, energies = 2e-3, []
     for sign in (1, -1):
@@ -90,6 +100,11 @@ def test_forces_are_minus_the_slope_of_the_energy() -> None:
         energies.append(dft.calculate(replace(HF, positions=moved), theory, forces=False))
     slope = (energies[0].molecule.energy - energies[1].molecule.energy) / (2 * step)
     assert result.molecule.forces[1, 2] == pytest.approx(-slope, abs=1e-5)
+
+
+def test_dispersion_adds_to_energy_and_forces_only() -> None:
+    theory = replace(dft.theory("wb97x-d/def2-svp"), grid_level=1)
+    result = dft.calculate(HF, theory)
     without = dft.calculate(HF, replace(theory, dispersion=False))
     np.testing.assert_allclose(
         result.molecule.hamiltonian, without.molecule.hamiltonian, atol=1e-12
