@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from hambench.errors import ConfigError, DataError, nearest
+from hambench.learn import Recipe
 from hambench.registry import MODELS, RECIPES, TASKS, search_path
 
 _GROUPS = {"task": TASKS, "model": MODELS, "recipe": RECIPES}
@@ -113,12 +114,15 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     """
     parsed = _parse(overrides)
     chosen = _choices(parsed)
+    # A recipe need not list what it leaves at its default: its schema knows which keys there are.
+    words = [f"++{o.input_line}" if _sets_recipe(o) else str(o.input_line) for o in parsed]
     try:
-        content = _compose(overrides)
+        content = _compose(words)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error, parsed, chosen)) from error
     for group, name in chosen.items():
         content[group].setdefault("name", name)
+    content["recipe"] = Recipe.parse(content["recipe"]).model_dump(mode="json")
     return _validated(content, "the configuration")
 
 
@@ -169,6 +173,15 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
+def _is_plain(override: Override) -> bool:
+    """Whether it is ``KEY=VALUE``, without ``+``, ``++`` or ``~``."""
+    return not (override.is_add() or override.is_force_add() or override.is_delete())
+
+
+def _sets_recipe(override: Override) -> bool:
+    return _is_plain(override) and override.key_or_group.startswith("recipe.")
+
+
 def _choices(parsed: Sequence[Override]) -> dict[str, str]:
     """Chosen task, model and recipe, each known to exist."""
     given = {o.key_or_group: o.value() for o in parsed if o.key_or_group in _GROUPS}
@@ -195,7 +208,7 @@ def _explain(error: Exception, parsed: Sequence[Override], chosen: Mapping[str, 
     known = [key for key, _ in flatten(_compose([f"{g}={name}" for g, name in chosen.items()]))]
     for override in parsed:
         key = override.key_or_group
-        if key not in known and not (override.is_add() or override.is_force_add()):
+        if key not in known and _is_plain(override) and not _sets_recipe(override):
             return f"unknown key '{key}' in '{override.input_line}'.{nearest(key, known)}"
     return f"cannot compose the configuration: {' '.join(str(error).split())}"
 

@@ -108,9 +108,10 @@ def begin(folder: Path, config: RunConfig) -> Status:
 
     Call it while holding the `lock`. With ``config.overwrite`` what a run wrote there is removed.
     """
-    if config.overwrite:
+    if config.overwrite and (folder / CONFIG).is_file():
         _clear(folder)
-    check_same(folder, config)
+    else:
+        check_same(folder, config)
     try:
         before = read_status(folder)
         status = before.model_copy(
@@ -133,8 +134,7 @@ def update(folder: Path, status: Status, **changes: object) -> Status:
 
 
 def _clear(folder: Path) -> None:
-    if not (folder / CONFIG).is_file():
-        return  # not a run of ours: check_same refuses it
+    """Remove what a run writes, and nothing else."""
     for name in _OURS:
         path = folder / name
         if path.is_dir():

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import torch
+
+from hambench.registry import MODELS, RECIPES
 
 torch.set_num_threads(1)
 
@@ -17,3 +24,29 @@ torch.set_num_threads(1)
 def rng() -> np.random.Generator:
     """A seeded generator, the same in every test."""
     return np.random.default_rng(20260101)
+
+
+@pytest.fixture(scope="session")
+def toy_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of installed packages with the plug-in of tests/plugin (model ``toy``) in it."""
+    base = tmp_path_factory.mktemp("plugin")
+    source = shutil.copytree(Path(__file__).parent / "plugin", base / "source")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(base / "site"), str(source)], check=True)
+    return base / "site"
+
+
+@pytest.fixture
+def toy(toy_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Name of the plug-in's model, which the registry of this process knows for one test."""
+    monkeypatch.syspath_prepend(str(toy_site))
+    _forget()
+    yield "toy"
+    _forget()
+
+
+def _forget() -> None:
+    """Let the registry look for plug-ins again."""
+    for registry in (MODELS, RECIPES):
+        for name in ("entries", "_scan", "packages", "presets", "broken"):
+            vars(registry).pop(name, None)

@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "scoring": {"chem"},
     "registry": {"data", "model", "chem"},
     "configs": set(),
-    "config": {"registry"},
+    "config": {"registry", "learn"},
     "rundir": {"config", "results"},
     "experiment": {
         "registry", "config", "rundir", "data", "model", "learn", "scoring", "results", "chem",

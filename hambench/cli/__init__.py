@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = _say(f"{error.format_message()} See `{command} --help`.", error.exit_code)
     except click.ClickException as error:
         code = _say(error.format_message(), 2)
-    except (KeyboardInterrupt, click.Abort) as error:
-        code = _say(str(error) or "interrupted; the same command goes on", 130)
+    except (KeyboardInterrupt, click.Abort) as error:  # click makes the one of the other
+        code = _say(str(error.__cause__ or error) or "the same command goes on", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
@@ -105,5 +105,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _say(message: str, code: int) -> int:
     prefix = "interrupted" if code == 130 else "error"
-    click.echo(f"{prefix}: {message.removeprefix('interrupted; ')}", err=True)
+    click.echo(f"{prefix}: {message}", err=True)
     return code

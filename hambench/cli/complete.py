@@ -34,17 +34,15 @@ def complete_override(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Completions of ``KEY=VALUE``; bash hands over the words split at the equals sign."""
-    before = [*ctx.args, *(ctx.params.get(param.name or "") or ())]
-    if before[-1:] == ["="] or incomplete == "=":  # bash: KEY, =, VALUE
-        key = before[-2] if incomplete != "=" else before[-1]
-        start, shown = ("" if incomplete == "=" else incomplete), ""
-    else:
-        key, equals, start = incomplete.partition("=")
-        if not equals:
-            keys = [f"{k}=" for k in ("task", "model", "recipe", *_KEYS)]
-            return [CompletionItem(k, type="nospace") for k in keys if k.startswith(incomplete)]
-        shown = f"{key}="
-    return [CompletionItem(f"{shown}{v}") for v in _values(key) if v.startswith(start)]
+    before: tuple[str, ...] = ctx.params.get(param.name or "") or ()
+    joined = "".join(before[-2:]) if before[-1:] == ("=",) else "".join(before[-1:])
+    if joined.partition("=")[2] == "" and joined:  # bash: KEY, =, VALUE
+        return [CompletionItem(v) for v in _values(joined.strip("=")) if v.startswith(incomplete)]
+    key, equals, start = incomplete.partition("=")
+    if not equals:
+        keys = [f"{k}=" for k in ("task", "model", "recipe", *_KEYS)]
+        return [CompletionItem(k, type="nospace") for k in keys if k.startswith(incomplete)]
+    return [CompletionItem(f"{key}={v}") for v in _values(key) if v.startswith(start)]
 
 
 def complete_task(

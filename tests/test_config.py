@@ -1,0 +1,126 @@
+"""Composing a configuration: Hydra's overrides, one sentence for every mistake, run identity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hambench import registry
+from hambench.config import RunConfig, compose, read_config
+from hambench.errors import ConfigError, DataError, RegistryError
+from hambench.learn import Recipe
+
+CELL = ["task=water_mini", "model=helm_main_md17"]
+
+
+@pytest.mark.parametrize("task", registry.task_names())
+@pytest.mark.parametrize("model", registry.model_names())
+def test_every_preset_composes_with_every_task(task: str, model: str):
+    config = compose([f"task={task}", f"model={model}"])
+    assert config.task["name"] == task
+    assert config.model["name"] == model
+    assert Recipe.parse(config.training).name == model
+    assert RunConfig.model_validate(config.model_dump()) == config
+
+
+@pytest.mark.parametrize("name", registry.RECIPES.names)
+def test_every_recipe_is_a_recipe(name: str):
+    assert Recipe.parse(compose([*CELL, f"recipe={name}"]).training).name == name
+
+
+def test_overrides_reach_every_section():
+    config = compose(
+        [*CELL, "seed=3", "recipe.batch_size=2", "model.hyperparameters.channels=8",
+         "score.metrics=[h_mae,h_max]", "precision=float64", "max_minutes=1e-1"]
+    )  # fmt: skip
+    assert config.seed == 3
+    assert config.training["batch_size"] == 2
+    assert config.model["hyperparameters"]["channels"] == 8
+    assert config.score.metrics == ["h_mae", "h_max"]
+    assert config.training["precision"] == "float64"
+    assert config.training["max_minutes"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ([], "which task? Add task=NAME, one of: water_mini"),
+        (["task=water_mini"], "which model? Add model=NAME, one of: helm"),
+        (["task=water_min", "model=helm"], "no task 'water_min'. Did you mean 'water_mini'?"),
+        (["task=water_mini", "model=hlem"], "no model 'hlem'. Did you mean 'helm'?"),
+        ([*CELL, "recipe=helm_mian_md17"], "Did you mean 'helm_main_md17'?"),
+        ([*CELL, "sed=1"], "unknown key 'sed' in 'sed=1'. Did you mean 'seed'?"),
+        ([*CELL, "recipe.batchsize=1"], "Did you mean 'batch_size'?"),
+        ([*CELL, "model.hyperparameters.chanels=1"], "Did you mean 'model.hyperparameters.ch"),
+        ([*CELL, "score.cutof=1"], "Did you mean 'score.cutoff'?"),
+        ([*CELL, "+sede=1"], "unknown key 'sede' in the configuration. Did you mean 'seed'?"),
+        ([*CELL, "seed=one"], "seed=one"),
+        ([*CELL, "seed=-1"], "greater than or equal to 0"),
+        ([*CELL, "max_steps=0"], "max_steps=0"),
+        ([*CELL, "max_minutes=nan"], "finite number"),
+        ([*CELL, "device=gpu"], "device=gpu in the configuration: expected auto, cpu, cuda"),
+        ([*CELL, "precision=half"], "precision=half"),
+        ([*CELL, "seed=0,1"], "names several values, a run has one"),
+        ([*CELL, "seed"], "cannot read 'seed': expected KEY=VALUE"),
+        ([*CELL, "hydra.run.dir=x"], "Hydra's own"),
+        ([*CELL, "data=${nowhere}"], "Interpolation key 'nowhere' not found"),
+        ([*CELL, "model.hyperparameters.channels.x=1"], "unknown key"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_a_mistake_gets_one_sentence(overrides: list[str], said: str):
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_is_a_registry_error():
+    with pytest.raises(RegistryError):
+        compose(["task=x", "model=helm"])
+
+
+def test_run_id_is_of_what_decides_the_weights():
+    base = compose(CELL)
+    same = ("device=cpu", "root=x", "run_dir=y", "overwrite=true", "save_predictions=true",
+            "score.split=validation", "data=z", "tensorboard=true", "recipe.log_every=7",
+            "recipe.checkpoint_every_steps=9", "recipe.accumulate=1")  # fmt: skip
+    for override in same:
+        assert compose([*CELL, override]).run_id == base.run_id, override
+    other = ("seed=1", "max_steps=7", "precision=float64", "recipe.batch_size=3",
+             "model.hyperparameters.channels=8", "recipe=helm_main_omol",
+             "task.version=2")  # fmt: skip
+    ids = {compose([*CELL, override]).run_id for override in other}
+    assert len(ids | {base.run_id}) == len(other) + 1
+
+
+def test_a_budget_is_the_same_wherever_it_was_said():
+    assert compose([*CELL, "max_steps=7"]).run_id == compose([*CELL, "recipe.max_steps=7"]).run_id
+
+
+def test_the_run_directory_says_task_model_seed_and_id():
+    config = compose([*CELL, "seed=5", "root=somewhere"])
+    name = f"seed5-{config.run_id[:8]}"
+    assert config.folder == Path("somewhere/water_mini/helm_main_md17") / name
+    assert compose([*CELL, "run_dir=here"]).folder == Path("here")
+
+
+def test_config_yaml_reads_back_equal(tmp_path: Path):
+    config = compose([*CELL, "recipe.optimizer.lr=3e-4", "max_minutes=2.5", "score.cutoff=4"])
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    again = read_config(tmp_path / "config.yaml")
+    assert again == config
+    assert again.run_id == config.run_id
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("a: [", "cannot read"), ("- 1", "no configuration of a run"), ("seed: 0", "task")],
+)
+def test_a_bad_config_yaml_is_named(tmp_path: Path, content: str, said: str):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises((ConfigError, DataError), match=said):
+        read_config(tmp_path / "config.yaml")
+    with pytest.raises(DataError, match="is no run directory"):
+        read_config(tmp_path / "none" / "config.yaml")

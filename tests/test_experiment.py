@@ -1,0 +1,281 @@
+"""One cell from start to finish: the files it leaves, resuming, refusing, scoring again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hambench import experiment, rundir
+from hambench.config import RunConfig, compose
+from hambench.errors import ConfigError, DataError, RegistryError, RunError
+from hambench.learn.loop import BEST
+from hambench.registry import load_task
+from hambench.results import read_result, read_status
+from hambench.scoring.predictions import Predictions
+
+
+def cell(root: Path, *overrides: str) -> RunConfig:
+    return compose(["task=water_mini", "model=toy", "device=cpu", f"root={root}", *overrides])
+
+
+def run(config: RunConfig) -> experiment.Outcome:
+    return experiment.run(config, progress=False)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_cell_leaves_its_files_and_a_full_result(tmp_path: Path):
+    config = cell(tmp_path, "save_predictions=true")
+    outcome = run(config)
+    assert outcome.fresh
+    assert outcome.folder == config.folder
+    names = {path.name for path in config.folder.iterdir()}
+    assert names == {
+        "config.yaml", "status.json", "log.jsonl", "checkpoints", "predictions.h5", "result.json",
+    }  # fmt: skip
+    status = read_status(config.folder)
+    assert (status.state, status.step, status.restarts, status.reason) == ("done", 30, 0, "")
+    result = read_result(config.folder)
+    assert result == outcome.result
+    task = load_task("water_mini")
+    assert (result.task, result.task_version, result.source) == ("water_mini", 1, "generated")
+    assert result.fingerprint == task.fingerprint
+    assert (result.model, result.preset, result.seed) == ("toy", "toy", 0)
+    assert result.hyperparameters == {"cutoff": 5.0, "start": 0.1}
+    assert result.parameters == (9 + 81) * _block_size()
+    assert result.recipe["optimizer"]["lr"] == 0.03
+    assert list(result.metrics) == task.metrics
+    for metric in result.metrics.values():
+        assert metric.ci95 is not None
+        assert metric.ci95[0] <= metric.value <= metric.ci95[1]
+        assert (metric.n, metric.unit) == (100, "Eh")
+    assert (result.cost.steps, result.cost.stopped_by, result.cost.device) == (
+        30,
+        "max_steps",
+        "cpu",
+    )
+    assert result.cost.epochs == 5.0
+    assert result.provenance.plugins["hambench-toy"] == "1.2.3"
+
+
+def _block_size() -> int:
+    from hambench.data.graph import GraphSpec
+
+    return GraphSpec(load_task("water_mini").basis).layout.size
+
+
+@pytest.mark.usefixtures("toy")
+def test_training_lowers_the_error(tmp_path: Path):
+    short = run(cell(tmp_path, "max_steps=1")).result.metrics["h_mae"].value
+    long = run(cell(tmp_path, "max_steps=200")).result.metrics["h_mae"].value
+    assert long < 0.5 * short
+
+
+@pytest.mark.usefixtures("toy")
+def test_same_seed_same_result_and_another_seed_another(tmp_path: Path):
+    one, two = (run(cell(tmp_path / name)).result for name in "ab")
+    assert one.metrics == two.metrics
+    assert one.run_id == two.run_id
+    other = run(cell(tmp_path, "seed=1")).result
+    assert other.metrics != one.metrics
+    assert other.fingerprint == one.fingerprint
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_finished_run_is_not_computed_again(tmp_path: Path):
+    config = cell(tmp_path)
+    first = run(config)
+    before = {p: p.stat().st_mtime_ns for p in config.folder.rglob("*")}
+    again = run(config)
+    assert not again.fresh
+    assert again.result == first.result
+    assert {p: p.stat().st_mtime_ns for p in config.folder.rglob("*")} == before
+    assert run(config.model_copy(update={"overwrite": True})).fresh
+
+
+@pytest.mark.usefixtures("toy")
+def test_another_configuration_in_the_directory_is_refused(tmp_path: Path):
+    config = cell(tmp_path, f"run_dir={tmp_path / 'here'}")
+    run(config)
+    result = (tmp_path / "here" / "result.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"seed=0, this one has seed=1.*overwrite=true"):
+        run(config.model_copy(update={"seed": 1}))
+    assert (tmp_path / "here" / "result.json").read_bytes() == result
+
+
+def start(root: Path, site: Path, *words: str) -> subprocess.Popen:
+    """``hambench run`` of a longer cell in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "hambench",
+        "run",
+        "task=water_mini",
+        "model=toy",
+        "max_steps=200",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    return subprocess.Popen(
+        [*command, f"root={root}", "device=cpu", *words],
+        env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for_step(root: Path, step: int) -> Path:
+    """Folder of the only run below ``root``, once its log has reached ``step``."""
+    while True:
+        for log in root.rglob("log.jsonl"):
+            rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+            if rows and rows[-1]["step"] >= step:
+                return log.parent
+        time.sleep(0.02)
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(
+    toy_site: Path, tmp_path: Path, toy: str
+):
+    process = start(tmp_path / "cut", toy_site)
+    folder = wait_for_step(tmp_path / "cut", 20)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "interrupted: " in said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    status = read_status(folder)
+    assert status.state == "interrupted"
+    assert not rundir.is_finished(folder)
+
+    process = start(tmp_path / "cut", toy_site)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    whole = run(cell(tmp_path / "whole", "max_steps=200")).result
+    resumed = read_result(folder)
+    assert resumed.metrics == whole.metrics
+    assert resumed.provenance.restarts == read_status(folder).restarts == 1
+
+
+def test_kill_9_and_a_restart_give_the_same_bits(toy_site: Path, tmp_path: Path, toy: str):
+    process = start(tmp_path / "cut", toy_site)
+    folder = wait_for_step(tmp_path / "cut", 20)
+    process.kill()
+    process.wait()
+    assert read_status(folder).state == "running"
+    resumed = run(cell(tmp_path / "cut", "max_steps=200"))
+    whole = run(cell(tmp_path / "whole", "max_steps=200"))
+    assert resumed.folder == folder
+    assert resumed.result.metrics == whole.result.metrics
+    one, other = (load_file(f / rundir.CHECKPOINTS / BEST) for f in (folder, whole.folder))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_failure_is_written_down(tmp_path: Path):
+    config = cell(tmp_path, "recipe.optimizer.lr=1e38", "max_steps=50")
+    with pytest.raises(RunError) as caught:
+        run(config)
+    status = read_status(config.folder)
+    assert (status.state, status.reason) == ("failed", str(caught.value))
+    assert not (config.folder / "result.json").exists()
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_defect_leaves_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(experiment, "fit", broken)
+    config = cell(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        run(config)
+    assert "ZeroDivisionError: of ours" in (config.folder / "traceback.txt").read_text()
+    assert read_status(config.folder).reason == "ZeroDivisionError: of ours"
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "said"),
+    [
+        (["+model.hyperparameters.x=1"], ConfigError, "no hyperparameter 'x'"),
+        (["score.metrics=[failure_rat]"], RegistryError, "'failure_rate'"),
+        (["score.split=tset"], RegistryError, "Did you mean 'test'"),
+        (["data=/no/where.h5"], DataError, "/no/where.h5"),
+        (["device=cuda:99"], ConfigError, "device=cuda:99 is not there"),
+        (["task.basis=def2-tzvpd"], DataError, "def2-tzvpd"),
+        (["task.family=x"], RegistryError, "no family 'x'"),
+        (["recipe.max_steps=null"], ConfigError, "no budget"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+@pytest.mark.usefixtures("toy")
+def test_a_mistake_is_found_before_anything_is_written(
+    tmp_path: Path, overrides: list[str], error: type[Exception], said: str
+):
+    with pytest.raises(error, match=said) as caught:
+        run(cell(tmp_path / "runs", *overrides))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("toy")
+def test_evaluate_gives_the_very_numbers(tmp_path: Path):
+    config = cell(tmp_path, "save_predictions=true")
+    outcome = run(config)
+    wanted = {
+        name: tuple(metric.model_dump().values()) for name, metric in outcome.result.metrics.items()
+    }
+    kept = experiment.evaluate(outcome.folder, progress=False)
+    assert {name: tuple(score) for name, score in kept.items()} == wanted
+    (outcome.folder / "predictions.h5").unlink()
+    anew = experiment.evaluate(outcome.folder, progress=False)
+    assert {name: tuple(score) for name, score in anew.items()} == wanted
+    other = experiment.evaluate(
+        outcome.folder, metrics=["h_max", "h_mae_in_cutoff"], split="validation", cutoff=0.5,
+        progress=False,
+    )  # fmt: skip
+    assert list(other) == ["h_max", "h_mae_in_cutoff"]
+    assert other["h_mae_in_cutoff"].value != wanted["h_mae"][0]
+
+
+@pytest.mark.usefixtures("toy")
+def test_predictions_are_of_the_test_split(tmp_path: Path):
+    outcome = run(cell(tmp_path, "save_predictions=true"))
+    predictions = Predictions(outcome.folder / "predictions.h5")
+    test = load_task("water_mini").split("test")
+    assert predictions.ids == test.ids
+    assert predictions.fingerprint == outcome.result.fingerprint
+    errors = [
+        np.abs(h - molecule.hamiltonian).mean()
+        for h, molecule in zip(predictions.matrices(), test, strict=True)
+    ]
+    assert np.mean(errors) == pytest.approx(outcome.result.metrics["h_mae"].value, rel=1e-12)
+
+
+@pytest.mark.usefixtures("toy")
+def test_evaluate_refuses_what_does_not_belong(tmp_path: Path):
+    with pytest.raises(DataError, match="is no run directory"):
+        experiment.evaluate(tmp_path)
+    one = run(cell(tmp_path)).folder
+    wide = run(cell(tmp_path, "model.hyperparameters.cutoff=4")).folder
+    shutil.copy(one / rundir.CHECKPOINTS / BEST, wide / rundir.CHECKPOINTS / BEST)
+    with pytest.raises(ConfigError, match=r"holds another model: its hyperparameters.cutoff is 5"):
+        experiment.evaluate(wide, progress=False)
+
+
+def test_a_model_without_parameters_runs_and_is_scored_again(tmp_path: Path):
+    config = compose(["task=water_mini", "model=mean_block", f"root={tmp_path}"])
+    outcome = run(config)
+    assert (outcome.result.parameters, outcome.result.cost.steps) == (0, 0)
+    scores = experiment.evaluate(outcome.folder, progress=False)
+    assert scores["h_mae"].value == outcome.result.metrics["h_mae"].value

@@ -1,0 +1,148 @@
+"""Run directories: one writer, one configuration, a status that is always whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hambench import rundir
+from hambench.config import RunConfig
+from hambench.errors import ConfigError, RunError
+from hambench.results import read_status
+
+
+def config(**changes: object) -> RunConfig:
+    values = {
+        "task": {"name": "t", "version": 1},
+        "model": {"name": "m", "hyperparameters": {"channels": 4}},
+        "recipe": {"name": "m", "batch_size": 2},
+        "seed": 0,
+    }
+    return RunConfig.model_validate({**values, **changes})
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from hambench.rundir import lock
+with lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen:
+    """A process that holds the lock of ``folder``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_two_writers_cannot_run_in_one_directory(tmp_path: Path):
+    process = holder(tmp_path)
+    try:
+        with (
+            pytest.raises(RunError, match=f"in use by process {process.pid} on "),
+            rundir.lock(tmp_path),
+        ):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path):
+    process = holder(tmp_path)
+    process.kill()
+    process.wait()
+    assert (tmp_path / rundir.LOCK).exists()
+    with rundir.lock(tmp_path):
+        assert json.loads((tmp_path / rundir.LOCK).read_text())["pid"] == os.getpid()
+    assert not (tmp_path / rundir.LOCK).exists()
+
+
+def test_a_lock_of_another_machine_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    held = {"host": "not-" + socket.gethostname(), "pid": 1, "job": "77"}
+    (tmp_path / rundir.LOCK).write_text(json.dumps(held))
+    with (
+        pytest.raises(RunError, match=r"process 1 on not-.*, job 77; if that"),
+        rundir.lock(tmp_path),
+    ):
+        pass
+    monkeypatch.setenv("SLURM_JOB_ID", "77")  # the same job, requeued on another machine
+    with rundir.lock(tmp_path):
+        pass
+
+
+def test_the_lock_is_released_by_an_error(tmp_path: Path):
+    with pytest.raises(ValueError, match="x"), rundir.lock(tmp_path):
+        raise ValueError("x")
+    with rundir.lock(tmp_path):
+        pass
+
+
+def test_a_restart_counts_and_keeps_the_start(tmp_path: Path):
+    first = rundir.begin(tmp_path, config())
+    assert (first.state, first.restarts) == ("running", 0)
+    rundir.update(tmp_path, first, state="failed", reason="why", step=4)
+    again = rundir.begin(tmp_path, config(device="cpu"))
+    assert (again.state, again.restarts, again.reason, again.step) == ("running", 1, "", 4)
+    assert again.started == first.started
+    assert read_status(tmp_path) == again
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 1}, "holds a run with seed=0, this one has seed=1"),
+        ({"max_steps": 3}, "recipe.max_steps=None, this one has recipe.max_steps=3"),
+        ({"task": {"name": "t", "version": 2}}, "task.version=1, this one has task.version=2"),
+        (
+            {"model": {"name": "m", "hyperparameters": {"channels": 8}}},
+            "model.hyperparameters.channels=4, this one has model.hyperparameters.channels=8",
+        ),
+    ],
+)
+def test_another_configuration_is_refused(tmp_path: Path, changes: dict, said: str):
+    rundir.begin(tmp_path, config())
+    before = (tmp_path / rundir.CONFIG).read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        rundir.begin(tmp_path, config(**changes))
+    for word in (said, "resume", "another run_dir", "overwrite=true"):
+        assert word in str(caught.value)
+    assert (tmp_path / rundir.CONFIG).read_bytes() == before
+
+
+def test_overwrite_removes_the_run_and_nothing_else(tmp_path: Path):
+    rundir.begin(tmp_path, config())
+    (tmp_path / rundir.CHECKPOINTS).mkdir()
+    (tmp_path / rundir.CHECKPOINTS / "last.pt").touch()
+    (tmp_path / rundir.RESULT).touch()
+    (tmp_path / "notes.txt").write_text("mine")
+    status = rundir.begin(tmp_path, config(seed=1, overwrite=True))
+    assert status.restarts == 0
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {rundir.CONFIG, rundir.STATUS, "notes.txt"}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_other_files_is_refused(tmp_path: Path, overwrite: bool):
+    (tmp_path / "result.json").write_text("precious")
+    with pytest.raises(ConfigError, match=r"holds other files \(result\.json\) and no run"):
+        rundir.begin(tmp_path, config(overwrite=overwrite))
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_broken_status_does_not_stop_a_restart(tmp_path: Path):
+    rundir.begin(tmp_path, config())
+    (tmp_path / rundir.STATUS).write_text("{")
+    assert rundir.begin(tmp_path, config()).state == "running"
