@@ -4,11 +4,11 @@
 # make lint       ruff, mypy
 PYTHON ?= python3
 VENV ?= .venv
-export OMP_NUM_THREADS ?= 1
 
 INSTALLED = $(VENV)/.installed
 RUN = $(VENV)/bin/hambench
 DEMO ?= runs/demo
+MINUTES ?= 4
 
 .PHONY: demo test test-slow lint install clean
 
@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	OMP_NUM_THREADS= $(RUN) run task=water_mini model=helm_small seed=0 max_minutes=3.5 \
+	$(RUN) run task=water_mini model=helm_small seed=0 max_minutes=$(MINUTES) \
 	  save_predictions=true root=$(DEMO)
 	$(RUN) leaderboard $(DEMO) --out $(DEMO)/leaderboard
 
