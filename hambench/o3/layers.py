@@ -50,51 +50,43 @@ class EquivariantRMSNorm(nn.Module):
 
 
 class SO3Linear(nn.Module):
-    """One matrix per degree, shared by its m; bias on l = 0."""
+    """One matrix per degree, shared by its m; bias on l = 0. Acts on row-major features."""
 
     def __init__(self, lmax: int, inputs: int, outputs: int) -> None:
         super().__init__()
         bound = inputs**-0.5
         self.weight = nn.Parameter(torch.empty(lmax + 1, outputs, inputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.sizes = [2 * l + 1 for l in range(lmax + 1)]
+        rows = degree_rows(lmax)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("scalar", (rows == 0)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, S, inputs) -> (rows, S, outputs)."""
-        parts = x.split(self.sizes, dim=1)
-        weights = self.weight.unbind(0)
-        scalars = functional.linear(parts[0], weights[0], self.bias)
-        rest = [functional.linear(p, w) for p, w in zip(parts[1:], weights[1:], strict=True)]
-        return torch.cat([scalars, *rest], dim=1)
-
-
-class Gate(nn.Module):
-    """``silu`` on l = 0, every higher degree times ``tanh`` of its gate scalars."""
-
-    def __init__(self, lmax: int) -> None:
-        super().__init__()
-        self.sizes = [2 * l + 1 for l in range(lmax + 1)]
-
-    def forward(self, x: Tensor, gates: Tensor) -> Tensor:
-        """Features (rows, S, C) and gate scalars (rows, L*C) -> (rows, S, C)."""
-        scalars, *rest = x.split(self.sizes, dim=1)
-        return gated(functional.silu(scalars), rest, gates.tanh())
+        """(S, rows, inputs) -> (S, rows, outputs), in one batched product."""
+        weight = self.weight.index_select(0, self.rows).transpose(1, 2)
+        return torch.baddbmm(self.scalar * self.bias, x, weight)
 
 
 class FeedForward(nn.Module):
-    """Atomwise (or edgewise) network: per-degree linear, gate, per-degree linear."""
+    """Atomwise (or edgewise) network: per-degree linear, gate, per-degree linear.
+
+    The gate is ``silu`` on l = 0 and ``tanh(silu(linear(x_0)))`` times every higher degree.
+    """
 
     def __init__(self, lmax: int, channels: int) -> None:
         super().__init__()
         self.gates = nn.Linear(channels, lmax * channels)
         self.linear1 = SO3Linear(lmax, channels, channels)
         self.linear2 = SO3Linear(lmax, channels, channels)
-        self.gate = Gate(lmax)
+        self.register_buffer("rows", degree_rows(lmax)[1:] - 1, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, S, C) -> (rows, S, C)."""
-        gates = functional.silu(self.gates(x[:, 0]))
-        return self.linear2(self.gate(self.linear1(x), gates))
+        gates = functional.silu(self.gates(x[:, 0])).tanh().unflatten(-1, (-1, x.shape[-1]))
+        hidden = self.linear1(x.transpose(0, 1))
+        factors = gates.transpose(0, 1).index_select(0, self.rows)
+        hidden = hidden * torch.cat([hidden[:1].sigmoid(), factors])
+        return self.linear2(hidden).transpose(0, 1)
 
 
 class RadialMLP(nn.Sequential):
