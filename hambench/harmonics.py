@@ -23,9 +23,7 @@ def generators(l: int) -> NDArray[np.float64]:
     """
     m = np.arange(-l, l + 1)
     raising = np.diag(np.sqrt(l * (l + 1) - m[:-1] * m[1:]), -1)
-    angular = np.stack(
-        [(raising + raising.T) / 2, (raising - raising.T) / 2j, np.diag(m)]
-    )
+    angular = np.stack([(raising + raising.T) / 2, (raising - raising.T) / 2j, np.diag(m)])
     real = np.zeros((2 * l + 1,) * 2, dtype=complex)
     real[l, l] = 1
     for k in range(1, l + 1):

@@ -71,6 +71,9 @@ class Helm(_HelmModel):
             empty places.
     """
 
+    label_mean: Tensor
+    label_std: Tensor
+
     def __init__(
         self,
         basis: OrbitalBasis,

@@ -181,7 +181,9 @@ class Backbone(nn.Module):
         coefficients = self.edge_degree(geometry.invariants)
         z = geometry.frames.axial_to_space(coefficients.unflatten(-1, (self.lmax + 1, -1)))
         scalars = self.node_scalars(batch)
-        x = torch.cat([scalars[:, None], scalars.new_zeros(len(scalars), z.shape[1] - 1, self.channels)], 1)
+        x = torch.cat(
+            [scalars[:, None], scalars.new_zeros(len(scalars), z.shape[1] - 1, self.channels)], 1
+        )
         return x.index_add(0, geometry.target, z / MESSAGE_SCALE), z
 
     def node_scalars(self, batch: Batch) -> Tensor:

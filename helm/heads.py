@@ -55,9 +55,7 @@ class IrrepMap(nn.Module):
         bias: learn a bias of the l = 0 outputs.
     """
 
-    def __init__(
-        self, layout: BlockLayout, channels: int, wanted: list[Irrep], bias: bool
-    ) -> None:
+    def __init__(self, layout: BlockLayout, channels: int, wanted: list[Irrep], bias: bool) -> None:
         super().__init__()
         self.sizes = [2 * l + 1 for l in range(layout.lmax + 1)]
         counts = [sum(i.l == l for i in wanted) for l in range(layout.lmax + 1)]
@@ -97,6 +95,9 @@ class IrrepMap(nn.Module):
 
 class Expansion(nn.Module):
     """Predicted irreps to the full layout: ``full[p] = sign[p] * predicted[source[p]]``."""
+
+    source: Tensor
+    sign: Tensor
 
     def __init__(self, layout: BlockLayout) -> None:
         super().__init__()
@@ -200,8 +201,9 @@ class HamiltonianHead(nn.Module):
         index = {(i.a, i.b, i.l): i for i in irreps}
         for i in irreps:
             if i.a == i.b:
-                part, expand = (self.even, self.expand_even) if i.l % 2 == 0 else (
-                    self.odd, self.expand_odd)
+                part, expand = (
+                    (self.even, self.expand_even) if i.l % 2 == 0 else (self.odd, self.expand_odd)
+                )
                 expand.put(i, part.places(i), 1.0)
             else:  # x_ab = s (V + W), x_ba = V - W, V from the even sum, W from the odd difference
                 low, high = min(i.a, i.b), max(i.a, i.b)

@@ -22,9 +22,12 @@ def waters(rng: np.random.Generator, n: int) -> list[Molecule]:
         matrix = rng.normal(size=(24, 24))
         out.append(
             Molecule(
-                np.array([8, 1, 1]), rng.normal(size=(3, 3)), basis="def2-svp", id=str(k),
+                np.array([8, 1, 1]),
+                rng.normal(size=(3, 3)),
+                basis="def2-svp",
+                id=str(k),
                 hamiltonian=matrix + matrix.T,
-            )  # fmt: skip
+            )
         )
     return out
 

@@ -245,8 +245,9 @@ def _coupling_matrices(la: int, lb: int) -> tuple[Tensor, Tensor]:
     return torch.cat(couple, 1), torch.cat(uncouple, 0)
 
 
-def pack(matrix: Tensor, layout: BlockLayout, edges: NDArray[np.int64], numbers: NDArray[np.int64]
-         ) -> tuple[Tensor, Tensor]:
+def pack(
+    matrix: Tensor, layout: BlockLayout, edges: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> tuple[Tensor, Tensor]:
     """Uncoupled vectors of a matrix: on-site (N, K^2) and pairs (E, K^2), empty places zero.
 
     Args:
@@ -264,8 +265,13 @@ def pack(matrix: Tensor, layout: BlockLayout, edges: NDArray[np.int64], numbers:
     return node.view(-1, layout.size), edge.view(-1, layout.size)
 
 
-def unpack(node: Tensor, edge: Tensor, layout: BlockLayout, edges: NDArray[np.int64],
-           numbers: NDArray[np.int64]) -> Tensor:
+def unpack(
+    node: Tensor,
+    edge: Tensor,
+    layout: BlockLayout,
+    edges: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+) -> Tensor:
     """The (nao, nao) matrix of uncoupled vectors, zero where no edge is; inverse of `pack`."""
     where = layout.block_map(numbers, edges)
     flat = node.new_zeros(where.nao**2)

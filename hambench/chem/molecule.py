@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from hambench.errors import DataError
 
-SYMBOLS = (
+_TABLE = (
     "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se "
     "Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy "
     "Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn"
-).split()
+)
+SYMBOLS = tuple(_TABLE.split())
 """Element symbols by atomic number, ``SYMBOLS[8] == "O"``; index 0 is no element."""
 
 SYMMETRY_TOLERANCE = 1e-5
@@ -112,7 +113,9 @@ class Molecule:
                     f"{formula(self.numbers)} in {self.basis}; check the basis of the file"
                 )
             if not np.isfinite(matrix).all():
-                raise DataError(f"{self._where}: {name} holds NaN or infinity; drop or redo the row")
+                raise DataError(
+                    f"{self._where}: {name} holds NaN or infinity; drop or redo the row"
+                )
             asymmetry = float(np.abs(matrix - matrix.T).max())
             if asymmetry > SYMMETRY_TOLERANCE:
                 raise DataError(
@@ -122,7 +125,9 @@ class Molecule:
         for name in ("positions", "forces", "energy"):
             value = getattr(self, name)
             if value is not None and not np.isfinite(value).all():
-                raise DataError(f"{self._where}: {name} holds NaN or infinity; drop or redo the row")
+                raise DataError(
+                    f"{self._where}: {name} holds NaN or infinity; drop or redo the row"
+                )
         if len(self) > 1:
             distance = np.linalg.norm(self.positions[:, None] - self.positions[None], axis=-1)
             distance[np.diag_indices(len(self))] = np.inf

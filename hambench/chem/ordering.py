@@ -101,7 +101,9 @@ def _shell_starts(shells: tuple[int, ...]) -> NDArray[np.int64]:
     return np.cumsum(widths) - widths
 
 
-def _within_shells(shells: tuple[int, ...], places: Callable[[int], list[int]]) -> NDArray[np.int64]:
+def _within_shells(
+    shells: tuple[int, ...], places: Callable[[int], list[int]]
+) -> NDArray[np.int64]:
     """Per shell, its first position plus ``places(l)``, joined."""
     starts = _shell_starts(shells)
     return np.concatenate([s + np.array(places(l)) for s, l in zip(starts, shells, strict=True)])

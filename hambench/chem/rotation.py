@@ -9,7 +9,9 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.harmonics import harmonic_rotation
 
 
-def ao_rotation(numbers: ArrayLike, basis: OrbitalBasis, rotation: ArrayLike) -> NDArray[np.float64]:
+def ao_rotation(
+    numbers: ArrayLike, basis: OrbitalBasis, rotation: ArrayLike
+) -> NDArray[np.float64]:
     """(nao, nao) block-diagonal action of a proper rotation on a molecule's orbitals.
 
     Args:

@@ -219,4 +219,3 @@ def _coupled_entries(values: Tensor, graph: MoleculeGraph, blocks: BlockLayout) 
         block[local] = values[first:last]
         out[first:last] = blocks.couple(block.view(-1, blocks.size)).reshape(-1)[local]
     return out
-

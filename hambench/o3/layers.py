@@ -6,6 +6,8 @@ use them (HELM, arXiv 2510.00224, and its public code).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,6 +33,10 @@ class EquivariantRMSNorm(nn.Module):
     ``s = mean_c sum_l mean_m x^2 / (L+1)``, and ``shift`` is added to l = 0.
     """
 
+    rows: Tensor
+    share: Tensor
+    scalar: Tensor
+
     def __init__(self, lmax: int, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
@@ -51,6 +57,9 @@ class EquivariantRMSNorm(nn.Module):
 
 class SO3Linear(nn.Module):
     """One matrix per degree, shared by its m; bias on l = 0. Acts on row-major features."""
+
+    rows: Tensor
+    scalar: Tensor
 
     def __init__(self, lmax: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -73,6 +82,8 @@ class FeedForward(nn.Module):
     The gate is ``silu`` on l = 0 and ``tanh(silu(linear(x_0)))`` times every higher degree.
     """
 
+    rows: Tensor
+
     def __init__(self, lmax: int, channels: int) -> None:
         super().__init__()
         self.gates = nn.Linear(channels, lmax * channels)
@@ -94,9 +105,9 @@ class RadialMLP(nn.Sequential):
 
     def __init__(self, *widths: int) -> None:
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths[:-2], widths[1:-1], strict=True):
+        for inputs, outputs in pairwise(widths[:-1]):
             layers += [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.SiLU()]
-        super().__init__(*layers, nn.Linear(*widths[-2:]))
+        super().__init__(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
 class GaussianBasis(nn.Module):
@@ -104,6 +115,8 @@ class GaussianBasis(nn.Module):
 
     ``g_k(d) = exp(-(d - mu_k)^2 / (2 (width * spacing)^2))``.
     """
+
+    steps: Tensor
 
     def __init__(self, count: int, cutoff: float, width: float = 1.0) -> None:
         super().__init__()

@@ -65,11 +65,13 @@ class EdgeFrames:
             for l in degrees
         ]
         parts = coefficients.unbind(1)
-        return torch.cat([m[:, :, None] * c[:, None] for m, c in zip(middle, parts, strict=True)], 1)
+        return torch.cat(
+            [m[:, :, None] * c[:, None] for m, c in zip(middle, parts, strict=True)], 1
+        )
 
 
 class _ToFrame(torch.autograd.Function):
-    """``y[rows_l] = D_l x_l`` for every l; written out so that backward fills nothing with zeros."""
+    """``y[rows_l] = D_l x_l`` for every l; written out: backward fills nothing with zeros."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, packed: Tensor, rows: list[Tensor]) -> Tensor:

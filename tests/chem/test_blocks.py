@@ -54,8 +54,10 @@ def test_empty_places_stay_empty_in_both_forms(case) -> None:
     blocks, numbers, edges, _, matrix = case
     node, edge = pack(torch.ones_like(matrix), blocks, edges, numbers)
     for vectors in (node, edge):
-        assert torch.equal(blocks.couple(torch.randn_like(vectors) * vectors)[vectors == 0].abs(),
-                           torch.zeros(int((vectors == 0).sum()), dtype=torch.float64))
+        assert torch.equal(
+            blocks.couple(torch.randn_like(vectors) * vectors)[vectors == 0].abs(),
+            torch.zeros(int((vectors == 0).sum()), dtype=torch.float64),
+        )
 
 
 def test_blocks_against_plain_slicing(case) -> None:
@@ -97,7 +99,8 @@ def test_coupling_against_the_formula(rng: np.random.Generator) -> None:
         found = coupled[irrep.start : irrep.start + 2 * irrep.l + 1]
         assert (found - expected).abs().max() < 1e-13
     norm = sum(
-        coupled[i.start : i.start + 2 * i.l + 1].square().sum() / (2 * i.l + 1) for i in blocks.irreps
+        coupled[i.start : i.start + 2 * i.l + 1].square().sum() / (2 * i.l + 1)
+        for i in blocks.irreps
     )
     assert abs(norm - vector.square().sum()) < 1e-11
 
@@ -125,6 +128,7 @@ def test_irreps_turn_by_wigner_matrices(case) -> None:
 
 def test_published_irreps_content() -> None:
     """Multiplicities of the layouts as published for MD17, nabla2DFT and OMol_CSH."""
+
     def content(basis: OrbitalBasis) -> list[int]:
         degrees = [i.l for i in layout(basis).irreps]
         return [degrees.count(l) for l in range(max(degrees) + 1)]

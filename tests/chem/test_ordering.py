@@ -40,7 +40,32 @@ OMOL_STORED = {
 
 def test_water_index_lists() -> None:
     basis = OrbitalBasis.load("def2-svp")
-    canonical = [0, 1, 2, 4, 5, 3, 7, 8, 6, 9, 10, 11, 12, 13, 14, 15, 17, 18, 16, 19, 20, 22, 23, 21]
+    canonical = [
+        0,
+        1,
+        2,
+        4,
+        5,
+        3,
+        7,
+        8,
+        6,
+        9,
+        10,
+        11,
+        12,
+        13,
+        14,
+        15,
+        17,
+        18,
+        16,
+        19,
+        20,
+        22,
+        23,
+        21,
+    ]
     assert permutation([8, 1, 1], basis, "pyscf")[0].tolist() == canonical
     carbon = [0, 1, 2, 5, 3, 4, 8, 6, 7, 13, 11, 9, 10, 12]
     for program in ("orca", "psi4"):
@@ -81,5 +106,5 @@ def test_orca_flips_f_with_m_three_alone() -> None:
 
 
 def test_unknown_order() -> None:
-    with pytest.raises(RegistryError, match="'orka'.*Did you mean 'orca'"):
+    with pytest.raises(RegistryError, match=r"'orka'.*Did you mean 'orca'"):
         permutation([1], OrbitalBasis.load("def2-svp"), "orka")

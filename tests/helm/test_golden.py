@@ -46,7 +46,9 @@ class Case:
         if name == "d":
             self.model = HelmEnergy(self.basis, **options).double()
         else:
-            reductions = {k: bool(config[k]) for k in ("reduce_node", "reduce_node_intra", "reduce_edge")}
+            reductions = {
+                k: bool(config[k]) for k in ("reduce_node", "reduce_node_intra", "reduce_edge")
+            }
             mask = "padded" if paper else "unpadded"
             self.model = Helm(
                 self.basis, **options, **reductions, label_scaling="none", loss_mask=mask
@@ -94,7 +96,9 @@ def test_embeddings(case: Case) -> None:
     geometry = backbone.geometry(batch)
     case.check(geometry.invariants[case.edges], "ck/x_edge")
     wigner = wigner_blocks(geometry.frames.packed[case.edges[:3]], backbone.lmax)
-    case.check(torch.stack([torch.block_diag(*(b[e] for b in wigner)) for e in range(3)]), "ck/wigner")
+    case.check(
+        torch.stack([torch.block_diag(*(b[e] for b in wigner)) for e in range(3)]), "ck/wigner"
+    )
     x, z = backbone.initial(batch, geometry)
     case.check(x, "ck/node_init")
     if "ck/edge_init" in case.file:
@@ -153,12 +157,17 @@ def test_hamiltonians(matrix_case: Case) -> None:
 def test_labels(matrix_case: Case) -> None:
     case, batch = matrix_case, matrix_case.batch
     size = case.model.graph.layout.size
-    for rows, kind, order in ((len(batch.numbers), "node", slice(None)), (batch.num_edges, "edge", case.edges)):
+    for rows, kind, order in (
+        (len(batch.numbers), "node", slice(None)),
+        (batch.num_edges, "edge", case.edges),
+    ):
         places, values = batch[f"{kind}_places"], batch[f"{kind}_values"]
         dense = torch.zeros(rows * size, dtype=torch.float64).index_copy(0, places, values)
         case.check(dense.view(rows, size)[order], f"tgt/{kind}_irreps")
         mask = torch.zeros(rows * size, dtype=torch.bool).index_fill(0, places, True)
-        assert torch.equal(mask.view(rows, size)[order], torch.from_numpy(case.file[f"tgt/{kind}_mask"]))
+        assert torch.equal(
+            mask.view(rows, size)[order], torch.from_numpy(case.file[f"tgt/{kind}_mask"])
+        )
 
 
 @pytest.mark.parametrize("space", ["coupled", "uncoupled"])
@@ -172,7 +181,9 @@ def test_losses(matrix_case: Case, space: str, mask: str) -> None:
         loss = model.loss(model(batch), batch).value()
     finally:
         model.loss_space, model.padded = before
-    assert float(loss.detach()) == pytest.approx(float(matrix_case.file[f"out/loss_{space}_{mask}"]), abs=1e-12)
+    assert float(loss.detach()) == pytest.approx(
+        float(matrix_case.file[f"out/loss_{space}_{mask}"]), abs=1e-12
+    )
 
 
 def test_energies() -> None:
@@ -188,7 +199,9 @@ def test_gradients(case: Case) -> None:
     model.loss(model(case.batch), case.batch).value().backward()
     own = dict(model.named_parameters())
     assert len(file["grad/names"]) == len(own)
-    for name, norm, dot in zip(file["grad/names"], file["grad/norm"], file["grad/dot"], strict=True):
+    for name, norm, dot in zip(
+        file["grad/names"], file["grad/norm"], file["grad/dot"], strict=True
+    ):
         parameter = own[renamed(str(name).removeprefix("par/"))]
         grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         assert float(grad.norm()) == pytest.approx(float(norm), rel=1e-11, abs=1e-12), name

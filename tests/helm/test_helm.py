@@ -47,7 +47,9 @@ def test_published_parameter_counts(make: Callable[[], torch.nn.Module], count: 
     assert sum(p.numel() for p in module.parameters() if p.requires_grad) == count
 
 
-def molecules(basis: OrbitalBasis, rng: np.random.Generator, labelled: bool = True) -> list[Molecule]:
+def molecules(
+    basis: OrbitalBasis, rng: np.random.Generator, labelled: bool = True
+) -> list[Molecule]:
     """A charged and a neutral molecule of mixed elements, one bond exactly along z."""
     heavy = [53, 79] if basis is OMOL else [8, 7]
     out = []
@@ -57,15 +59,21 @@ def molecules(basis: OrbitalBasis, rng: np.random.Generator, labelled: bool = Tr
         matrix = rng.normal(size=(basis.nao(numbers),) * 2)
         out.append(
             Molecule(
-                np.array(numbers), positions, charge=k, basis=basis.name, id=str(k),
+                np.array(numbers),
+                positions,
+                charge=k,
+                basis=basis.name,
+                id=str(k),
                 hamiltonian=matrix + matrix.T if labelled else None,
-            )  # fmt: skip
+            )
         )
     return out
 
 
 def turned(molecule: Molecule, turn: np.ndarray) -> Molecule:
-    return Molecule(molecule.numbers, molecule.positions @ turn.T, molecule.charge, basis=molecule.basis)
+    return Molecule(
+        molecule.numbers, molecule.positions @ turn.T, molecule.charge, basis=molecule.basis
+    )
 
 
 OPTIONS = {
@@ -101,7 +109,9 @@ def test_order_of_atoms_and_of_the_batch(rng: np.random.Generator) -> None:
     mols = molecules(MD17, rng, labelled=False)
     order = np.array([2, 0, 3, 1])
     first = mols[0]
-    shuffled = Molecule(first.numbers[order], first.positions[order], first.charge, basis="def2-svp")
+    shuffled = Molecule(
+        first.numbers[order], first.positions[order], first.charge, basis="def2-svp"
+    )
     with torch.no_grad():
         one, two = model(collate(mols, model.graph)).matrices()
         other, again = model(collate([mols[1], shuffled], model.graph)).matrices()
@@ -167,7 +177,9 @@ def test_scaled_labels_come_back(scaling: str, space: str, rng: np.random.Genera
     rows = {}
     for kind, n in (("node", len(batch.numbers)), ("edge", batch.num_edges)):
         flat = torch.zeros(n * model.graph.layout.size, dtype=torch.float64)
-        rows[kind] = flat.index_copy(0, batch[f"{kind}_places"], batch[f"{kind}_values"]).view(n, -1)
+        rows[kind] = flat.index_copy(0, batch[f"{kind}_places"], batch[f"{kind}_values"]).view(
+            n, -1
+        )
     perfect = Prediction(batch, model.graph, **rows)
     assert float(model.loss(perfect, batch).value()) == 0
     for matrix, molecule in zip(perfect.matrices(), mols, strict=True):
@@ -187,7 +199,9 @@ def test_every_parameter_learns(rng: np.random.Generator) -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    with pytest.raises(ConfigError, match="label_scaling is 'z-score', expected one of none, shift"):
+    with pytest.raises(
+        ConfigError, match="label_scaling is 'z-score', expected one of none, shift"
+    ):
         Helm(MD17, **SMALL, label_scaling="z-score")
     with pytest.raises(ConfigError, match="reduce_node_intra needs reduce_node"):
         Helm(MD17, **SMALL, reduce_node=False)

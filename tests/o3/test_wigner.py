@@ -37,7 +37,9 @@ def test_rotations_are_a_representation() -> None:
 
 
 def edges_and_poles(rng: np.random.Generator) -> torch.Tensor:
-    poles = np.array([[0, 0, 1.5], [0, 0, -0.7], [1e-9, 0, 1], [0, 1e-9, -1], [1, 0, 0], [0, -2, 0]])
+    poles = np.array(
+        [[0, 0, 1.5], [0, 0, -0.7], [1e-9, 0, 1], [0, 1e-9, -1], [1, 0, 0], [0, -2, 0]]
+    )
     return torch.from_numpy(np.concatenate([rng.normal(size=(30, 3)), poles]))
 
 
