@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(INSTALLED)
-	$(RUN) run task=water_mini model=helm_small seed=0 max_minutes=$(MINUTES) \
+	OMP_NUM_THREADS=1 $(RUN) run task=water_mini model=helm_small seed=0 max_minutes=$(MINUTES) \
 	  save_predictions=true root=$(DEMO)
 	$(RUN) leaderboard $(DEMO) --out $(DEMO)/leaderboard
 
