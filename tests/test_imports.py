@@ -109,16 +109,29 @@ def test_tests_import_through_the_package_too():
             assert not module.startswith(("hambench.hambench", "hambench.tests")), path
 
 
+WITHOUT = """
+import sys
+from importlib import metadata
+
+blocked = sys.argv.pop(1).split(",")
+sys.modules.update(dict.fromkeys(blocked))
+installed = metadata.Distribution.from_name
+
+def from_name(name):
+    if name in blocked:
+        raise metadata.PackageNotFoundError(name)
+    return installed(name)
+
+metadata.Distribution.from_name = staticmethod(from_name)
+from hambench.cli import main
+main()
+"""
+
+
 def run_without(blocked: tuple[str, ...], *words: str, cwd: Path) -> subprocess.CompletedProcess:
-    """``hambench WORDS`` where importing ``blocked`` fails."""
-    code = (
-        "import sys\n"
-        f"sys.modules.update(dict.fromkeys({blocked!r}))\n"
-        "from hambench.cli import main\n"
-        "main(sys.argv[1:])"
-    )
+    """``hambench WORDS`` on a machine without ``blocked``."""
     return subprocess.run(
-        [sys.executable, "-c", code, *words],
+        [sys.executable, "-c", WITHOUT, ",".join(blocked), *words],
         cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
