@@ -13,7 +13,7 @@ from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, GraphSpec, Normalisation, Space
 from hambench.errors import ConfigError
-from hambench.helm.backbone import Backbone, NodeScalars
+from hambench.helm.backbone import CHARGES, MULTIPLICITIES, Backbone, NodeScalars
 from hambench.helm.heads import EnergyHead, HamiltonianHead, Reductions
 from hambench.helm.scaling import SCALINGS, Scaling, label_statistics
 from hambench.model import Loss, Model, Prediction, Progress, rmse_plus_mse, silent, squared_errors
@@ -36,6 +36,9 @@ class _HelmModel(Model):
     ) -> None:
         super().__init__(basis)
         self.cutoff = cutoff
+        mixed = node_scalars == "element_charge_spin"
+        self._charge = CHARGES if mixed else None
+        self._multiplicity = MULTIPLICITIES - 1 if mixed else None
         self.backbone = Backbone(
             layout(basis).lmax,
             channels,
@@ -130,7 +133,15 @@ class Helm(_HelmModel):
             scaling = None
             if self.label_scaling != "none":
                 scaling = Normalisation(self.label_mean.cpu().clone(), self.label_std.cpu().clone())
-            spec = GraphSpec(self.basis, self.cutoff, self.loss_space, self.dtype, scaling)
+            spec = GraphSpec(
+                self.basis,
+                self.cutoff,
+                self.loss_space,
+                self.dtype,
+                scaling,
+                largest_charge=self._charge,
+                largest_multiplicity=self._multiplicity,
+            )
             self._graph = state, spec
         return self._graph[1]
 
@@ -189,7 +200,14 @@ class HelmEnergy(_HelmModel):
     @property
     def graph(self) -> GraphSpec:
         """Edges within the cutoff, and total energies."""
-        return GraphSpec(self.basis, self.cutoff, dtype=self.dtype, energy=True)
+        return GraphSpec(
+            self.basis,
+            self.cutoff,
+            dtype=self.dtype,
+            energy=True,
+            largest_charge=self._charge,
+            largest_multiplicity=self._multiplicity,
+        )
 
     def energy(self, batch: Batch) -> Tensor:
         """(B,) energies in Eh."""

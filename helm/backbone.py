@@ -23,6 +23,7 @@ ELEMENTS = 100
 CHARGES = 10
 """Charges -10..10 have an embedding."""
 MULTIPLICITIES = 11
+"""Multiplicities 0..10 have one; a singlet is 1."""
 MESSAGE_SCALE = 5.0
 """The sum of edge-degree embeddings at an atom is divided by this."""
 

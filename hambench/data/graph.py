@@ -23,7 +23,7 @@ from torch_geometric.data import Data
 from hambench.chem.blocks import BlockLayout, layout
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.errors import DataError
+from hambench.errors import ConfigError, DataError
 
 Space = Literal["coupled", "uncoupled"]
 _ROWS = 2048  # pair blocks coupled at a time: bounds the memory of one large molecule
@@ -54,6 +54,7 @@ class GraphSpec:
         normalisation: applied to on-site labels in float64 before the cast, so that a float32
             model does not lose the digits beside a large mean.
         energy: whether batches carry total energies.
+        largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
     """
 
     basis: OrbitalBasis
@@ -62,6 +63,8 @@ class GraphSpec:
     dtype: torch.dtype = torch.float64
     normalisation: Normalisation | None = None
     energy: bool = False
+    largest_charge: int | None = None
+    largest_multiplicity: int | None = None
 
     @property
     def layout(self) -> BlockLayout:
@@ -110,7 +113,8 @@ def build_graph(molecule: Molecule, spec: GraphSpec) -> MoleculeGraph:
     """The graph of one molecule, with packed labels where it has a Hamiltonian.
 
     Raises:
-        ConfigError: an element ``spec.basis`` does not cover.
+        ConfigError: an element ``spec.basis`` does not cover, or a charge or multiplicity beyond
+            what the model takes.
         DataError: labels unfit for training (`Molecule.checked`), or in another basis.
     """
     if molecule.basis is not None and molecule.basis != spec.basis.name:
@@ -119,6 +123,15 @@ def build_graph(molecule: Molecule, spec: GraphSpec) -> MoleculeGraph:
             f"{spec.basis.name}; choose data or a model of the same basis"
         )
     molecule = molecule.checked(spec.basis.nao(molecule.numbers))
+    for name, value, largest in (
+        ("charge", abs(molecule.charge), spec.largest_charge),
+        ("multiplicity", molecule.multiplicity, spec.largest_multiplicity),
+    ):
+        if largest is not None and value > largest:
+            raise ConfigError(
+                f"molecule '{molecule.id}' has a {name} of {getattr(molecule, name)}, the model "
+                f"takes at most {largest} in size; leave it out, or use a model that ignores it"
+            )
     edges, pairs = neighbour_pairs(molecule.positions, spec.cutoff)
     where = spec.layout.block_map(molecule.numbers, edges)
     graph = MoleculeGraph(

@@ -240,7 +240,8 @@ class Task(ABC):
         if not self.available:
             raise DataError(
                 f"the data of task '{self.name}' are not at {self.path}; get them with: "
-                f"{self.obtain.format(name=self.name)} (or say where they are: task.path=...)"
+                f"{self.obtain.format(name=self.name)} "
+                "(or say where they are: data=PATH, in Python path=PATH)"
             )
         return self.open(self.path)
 

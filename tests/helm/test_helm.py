@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -207,3 +208,15 @@ def test_wrong_options_are_named() -> None:
         Helm(MD17, **SMALL, reduce_node=False)
     with pytest.raises(ConfigError, match="expected element or element_charge_spin"):
         Helm(MD17, **SMALL, node_scalars="spin")
+
+
+@pytest.mark.parametrize("change", [{"charge": -11}, {"multiplicity": 11}])
+def test_charges_without_an_embedding_are_named(change: dict, rng: np.random.Generator) -> None:
+    far = dataclasses.replace(molecules(MD17, rng)[0], id="ion", **change)
+    name = next(iter(change))
+    with pytest.raises(
+        ConfigError, match=f"'ion' has a {name} of -?11, the model takes at most 10"
+    ):
+        collate([far], Helm(MD17, **SMALL).graph)
+    blind = Helm(MD17, **SMALL, node_scalars="element")
+    assert blind(collate([far], blind.graph)).node.isfinite().all()
