@@ -78,9 +78,11 @@ def test_helm_overfits_one_water() -> None:
     model = Helm(task.basis)
     model.prepare([molecule])
     batch = collate([molecule], model.graph)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)
-    steps = 1500
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)
+    steps, warmup = 1000, 50
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda k: min(1, (k + 1) / warmup) * (1 - k / steps) ** 4
+    )
     for _ in range(steps):
         optimizer.zero_grad()
         model.loss(model(batch), batch).value().backward()

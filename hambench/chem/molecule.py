@@ -62,7 +62,9 @@ class Molecule:
     id: str = ""
 
     def __post_init__(self) -> None:
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731 (frozen)
+        def put(name: str, value: object) -> None:  # the dataclass is frozen
+            object.__setattr__(self, name, value)
+
         put("numbers", np.asarray(self.numbers, dtype=np.int64).reshape(-1))
         n = len(self.numbers)
         for name in ("positions", "hamiltonian", "overlap", "forces"):
