@@ -18,6 +18,18 @@ def degree_rows(lmax: int) -> Tensor:
     return torch.tensor([l for l in range(lmax + 1) for _ in range(2 * l + 1)])
 
 
+def per_row(by_degree: Tensor, first: int = 0) -> list[Tensor]:
+    """Entries of degrees ``first``, first + 1, ... along axis 0, each as a view of 2l+1 copies.
+
+    Their concatenation is an ``index_select`` by `degree_rows`, whose backward torch would do by
+    scattering; this one sums.
+    """
+    return [
+        entry[None].expand(2 * l + 1, *entry.shape)
+        for l, entry in enumerate(by_degree.unbind(0), start=first)
+    ]
+
+
 def gated(scalars: Tensor, rest: list[Tensor], gates: Tensor) -> Tensor:
     """Scalars (rows, 1, C), and every degree l >= 1 (rows, 2l+1, C) times its (rows, L*C) gates."""
     if not rest:
@@ -58,7 +70,6 @@ class EquivariantRMSNorm(nn.Module):
 class SO3Linear(nn.Module):
     """One matrix per degree, shared by its m; bias on l = 0. Acts on row-major features."""
 
-    rows: Tensor
     scalar: Tensor
 
     def __init__(self, lmax: int, inputs: int, outputs: int) -> None:
@@ -66,13 +77,11 @@ class SO3Linear(nn.Module):
         bound = inputs**-0.5
         self.weight = nn.Parameter(torch.empty(lmax + 1, outputs, inputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        rows = degree_rows(lmax)
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("scalar", (rows == 0)[:, None, None], persistent=False)
+        self.register_buffer("scalar", (degree_rows(lmax) == 0)[:, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(S, rows, inputs) -> (S, rows, outputs), in one batched product."""
-        weight = self.weight.index_select(0, self.rows).transpose(1, 2)
+        weight = torch.cat(per_row(self.weight)).transpose(1, 2)
         return torch.baddbmm(self.scalar * self.bias, x, weight)
 
 
@@ -82,21 +91,18 @@ class FeedForward(nn.Module):
     The gate is ``silu`` on l = 0 and ``tanh(silu(linear(x_0)))`` times every higher degree.
     """
 
-    rows: Tensor
-
     def __init__(self, lmax: int, channels: int) -> None:
         super().__init__()
         self.gates = nn.Linear(channels, lmax * channels)
         self.linear1 = SO3Linear(lmax, channels, channels)
         self.linear2 = SO3Linear(lmax, channels, channels)
-        self.register_buffer("rows", degree_rows(lmax)[1:] - 1, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, S, C) -> (rows, S, C)."""
         gates = functional.silu(self.gates(x[:, 0])).tanh().unflatten(-1, (-1, x.shape[-1]))
         hidden = self.linear1(x.transpose(0, 1))
-        factors = gates.transpose(0, 1).index_select(0, self.rows)
-        hidden = hidden * torch.cat([hidden[:1].sigmoid(), factors])
+        factors = per_row(gates.transpose(0, 1), first=1)
+        hidden = hidden * torch.cat([hidden[:1].sigmoid(), *factors])
         return self.linear2(hidden).transpose(0, 1)
 
 
