@@ -77,7 +77,7 @@ def _block_size() -> int:
 @pytest.mark.usefixtures("toy")
 def test_training_lowers_the_error(tmp_path: Path):
     short = run(cell(tmp_path, "max_steps=1")).result.metrics["h_mae"].value
-    long = run(cell(tmp_path, "max_steps=200")).result.metrics["h_mae"].value
+    long = run(cell(tmp_path, "max_steps=400")).result.metrics["h_mae"].value
     assert long < 0.5 * short
 
 
@@ -122,7 +122,7 @@ def start(root: Path, site: Path, *words: str) -> subprocess.Popen:
         "run",
         "task=water_mini",
         "model=toy",
-        "max_steps=200",
+        "max_steps=400",
     ]
     environment = {**os.environ, "PYTHONPATH": str(site)}
     return subprocess.Popen(
@@ -159,7 +159,7 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(
     process = start(tmp_path / "cut", toy_site)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    whole = run(cell(tmp_path / "whole", "max_steps=200")).result
+    whole = run(cell(tmp_path / "whole", "max_steps=400")).result
     resumed = read_result(folder)
     assert resumed.metrics == whole.metrics
     assert resumed.provenance.restarts == read_status(folder).restarts == 1
@@ -171,8 +171,8 @@ def test_kill_9_and_a_restart_give_the_same_bits(toy_site: Path, tmp_path: Path,
     process.kill()
     process.wait()
     assert read_status(folder).state == "running"
-    resumed = run(cell(tmp_path / "cut", "max_steps=200"))
-    whole = run(cell(tmp_path / "whole", "max_steps=200"))
+    resumed = run(cell(tmp_path / "cut", "max_steps=400"))
+    whole = run(cell(tmp_path / "whole", "max_steps=400"))
     assert resumed.folder == folder
     assert resumed.result.metrics == whole.result.metrics
     one, other = (load_file(f / rundir.CHECKPOINTS / BEST) for f in (folder, whole.folder))
