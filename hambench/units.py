@@ -13,9 +13,6 @@ BOHR: Final = 0.529177210903
 HARTREE_EV: Final = 27.211386245988
 """Electronvolt per Hartree (CODATA 2018)."""
 
-HARTREE_MEV: Final = 1e3 * HARTREE_EV
-"""Millielectronvolt per Hartree."""
-
 HARTREE_KELVIN: Final = 315775.02480407
 """Kelvin per Hartree (Hartree over the Boltzmann constant, CODATA 2018)."""
 

@@ -65,7 +65,7 @@ class BlockLayout:
         self.irreps = self._list_irreps()
         self.square = torch.from_numpy(self._square_places(widths))
         self.transposed, self.parity = self._transposition()
-        self._orbitals, self._counts = self._element_orbitals(widths)
+        self._orbitals = self._element_orbitals(widths)
         self._moved: dict[tuple[torch.device, torch.dtype], list[_Coupling]] = {}
 
     def _list_irreps(self) -> tuple[Irrep, ...]:
@@ -94,11 +94,8 @@ class BlockLayout:
             parity[here] = (-1.0) ** (self.slots[i.a] + self.slots[i.b] + i.l)
         return place, parity
 
-    def _element_orbitals(
-        self, widths: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _element_orbitals(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
         """(118, max nao) place among the K slot orbitals of every orbital of an element."""
-        counts = np.zeros(119, dtype=np.int64)
         table = np.zeros((119, max(s.nao for s in self.basis.shells.values())), dtype=np.int64)
         starts = np.cumsum(widths) - widths
         for z, shells in self.basis.shells.items():
@@ -108,9 +105,8 @@ class BlockLayout:
                 slot = self.basis.slots.index(label) + used.get(label, 0)
                 used[label] = used.get(label, 0) + 1
                 places.extend(range(starts[slot], starts[slot] + 2 * l + 1))
-            counts[z] = len(places)
             table[z, : len(places)] = places
-        return table, counts
+        return table
 
     def couple(self, vectors: Tensor) -> Tensor:
         """Coupled form of uncoupled vectors (..., K^2); exact inverse of `uncouple`."""
@@ -171,7 +167,7 @@ class BlockLayout:
             ``places`` in the flat (R, K^2) vectors, and ``matrix`` in the flat (nao, nao) matrix,
             of every entry that exists for its two elements, block by block.
         """
-        counts = self._counts[numbers]
+        counts = self.basis.ao_counts(numbers)
         offset = np.cumsum(counts) - counts
         nao = int(counts.sum())
         rows, columns = pairs
