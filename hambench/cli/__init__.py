@@ -16,9 +16,10 @@ import click
 
 import hambench
 from hambench.cli.data import data
+from hambench.cli.group import Group
 from hambench.cli.run import evaluate, run
 from hambench.cli.show import completion, doctor, leaderboard, list_
-from hambench.errors import HambenchError, nearest
+from hambench.errors import HambenchError
 
 EXIT_CODES = """\b
 Exit codes:
@@ -30,23 +31,8 @@ Exit codes:
   130  interrupted; the same command goes on from the last checkpoint"""
 
 
-class _Group(click.Group):
-    """Commands in the order they were added; a mistyped one gets the nearest name."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
-            raise click.UsageError(f"no command '{name}'.{nearest(name, self.commands)}", ctx)
-        return super().resolve_command(ctx, args)
-
-
 @click.group(
-    cls=_Group,
+    cls=Group,
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hambench.cli.complete import complete_task
+from hambench.cli.group import Group
 from hambench.cli.table import align, as_json
 
 if TYPE_CHECKING:
     from hambench.data.rows import Rows
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """List, inspect and make the data of tasks.
 

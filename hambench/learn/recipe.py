@@ -78,9 +78,12 @@ class Constant(ScheduleOptions):
 
 
 class Plateau(ScheduleOptions):
-    """Lower the learning rate when the validation metric stops improving."""
+    """Lower the learning rate when validation stops improving."""
 
     name: Literal["plateau"] = Field(description="the schedule")
+    monitor: Literal["metric", "loss"] = Field(
+        "metric", description="what has to improve: the validation metric, or the validation loss"
+    )
     factor: Annotated[FiniteFloat, Field(gt=0, lt=1)] = Field(
         0.5, description="lr is multiplied by this"
     )

@@ -80,6 +80,19 @@ def test_molecules_without_labels(rng: np.random.Generator) -> None:
     assert batch.positions.dtype == torch.float32
 
 
+def test_what_makes_no_batch_is_named(rng: np.random.Generator) -> None:
+    spec, labelled = GraphSpec(BASIS), molecule(rng, [8, 1])
+    bare = dataclasses.replace(labelled, hamiltonian=None)
+    for given in ([], labelled):
+        with pytest.raises(ConfigError, match="collate takes a list of molecules"):
+            collate(given, spec)
+    with pytest.raises(DataError, match="only 1 of 2 molecules of a batch have a Hamiltonian"):
+        collate([labelled, bare], spec)
+    energies = dataclasses.replace(spec, energy=True)
+    with pytest.raises(DataError, match="only 1 of 2 molecules of a batch have an energy"):
+        collate([dataclasses.replace(labelled, energy=-1.0), labelled], energies)
+
+
 def test_bad_molecules_are_named(rng: np.random.Generator) -> None:
     spec, good = GraphSpec(BASIS), molecule(rng, [8, 1], "row 7")
     bad = {

@@ -192,6 +192,9 @@ def test_files_and_folders_can_be_given(run: Write) -> None:
         assert order(collect([given])) == [(1, "helm_small")]
     with pytest.raises(DataError, match=r"there is no .*nowhere"):
         collect([runs / "nowhere"])
+    (runs / "a" / "result.json").write_text("{")
+    with pytest.raises(DataError, match=r"none of 1 results .*, runs/a/result\.json: .* no"):
+        collect([runs])
     (runs / "a" / "result.json").unlink()
     with pytest.raises(DataError, match="a run writes it when it is finished"):
         collect([runs])
