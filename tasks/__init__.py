@@ -44,4 +44,8 @@ class Provider:
         """
         from hambench.data.store import Store
 
-        return Store(path) if Store.recognises(path) else None
+        if Store.recognises(path):
+            return Store(path)
+        from hambench.tasks.omol_csh_file import OmolCshFile
+
+        return OmolCshFile(path) if OmolCshFile.recognises(path) else None

@@ -37,11 +37,14 @@ class Shells:
         appended: angular momenta of the shells the basis file lists after all others (they are
             the last ones of their l in ``l``).
         core: electrons an effective core potential removes.
+        exchanged: places in ``l`` of two shells of which ORCA's file of the basis set lists the
+            second first, and with the opposite phase; empty where it lists as PySCF does.
     """
 
     l: tuple[int, ...]
     appended: tuple[int, ...] = ()
     core: int = 0
+    exchanged: tuple[int, ...] = ()
 
     @cached_property
     def nao(self) -> int:
@@ -179,6 +182,7 @@ class OrbitalBasis:
             "name": self.name,
             "shells": {
                 str(z): {"l": list(s.l), "appended": list(s.appended), "core": s.core}
+                | ({"exchanged": list(s.exchanged)} if s.exchanged else {})
                 for z, s in sorted(self.shells.items())
             },
         }
@@ -187,7 +191,9 @@ class OrbitalBasis:
     def from_dict(content: Mapping[str, Any]) -> OrbitalBasis:
         """The basis that `to_dict` wrote."""
         shells = {
-            int(z): Shells(tuple(s["l"]), tuple(s["appended"]), int(s["core"]))
+            int(z): Shells(
+                tuple(s["l"]), tuple(s["appended"]), int(s["core"]), tuple(s.get("exchanged", ()))
+            )
             for z, s in content["shells"].items()
         }
         return OrbitalBasis(str(content["name"]), shells)
