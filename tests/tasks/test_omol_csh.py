@@ -454,7 +454,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         OmolCshFile(tmp_path / "no.h5")
     for name, content in {"empty.h5": b"", "text.h5": b"fock" * 99}.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(DataError, match=rf"{name}, .*cannot be opened as HDF5"):
+        with pytest.raises(DataError, match=rf"{name}, .*cannot be read as HDF5"):
             OmolCshFile(tmp_path / name)
     with h5py.File(tmp_path / "bare.h5", "w") as file:
         file.create_group("a/fock")
@@ -463,7 +463,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="that an installed reader knows"):
         hambench.open_data(tmp_path / "bare.h5")
     (tmp_path / "half.h5").write_bytes(FIXTURE.read_bytes()[:40_000])
-    with pytest.raises(DataError, match=r"half\.h5, .*cannot be opened as HDF5"):
+    with pytest.raises(DataError, match=r"half\.h5, .*cannot be read as HDF5"):
         OmolCshFile(tmp_path / "half.h5")
 
 
