@@ -65,6 +65,7 @@ class RunConfig(BaseModel):
     save_predictions: bool = False
     tensorboard: bool = False
     data: Path | None = None
+    train_on: str | None = None
     score: ScoreOptions = ScoreOptions()
 
     @property
@@ -81,7 +82,8 @@ class RunConfig(BaseModel):
             name: {key: value for key, value in section.items() if key not in _FREE}
             for name, section in sections.items()
         }
-        return spec | {"seed": self.seed}
+        spec["seed"] = self.seed
+        return spec if self.train_on is None else spec | {"train_on": self.train_on}
 
     @property
     def run_id(self) -> str:

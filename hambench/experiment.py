@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hambench import registry, rundir
+from hambench.cell import Cell
 from hambench.chem.molecule import Molecule
 from hambench.config import RunConfig, read_config
 from hambench.data.loader import Loader
-from hambench.data.task import Task
 from hambench.errors import ConfigError, HambenchError
-from hambench.learn import FitResult, Interrupted, Recipe, fit, load_weights
+from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.loop import BEST
 from hambench.learn.reporters import Reporter, Row, TensorBoard, bar
 from hambench.learn.validation import matmul_precision, metric_name
 from hambench.learn.weights import save_weights
-from hambench.model import Model, silent
+from hambench.model import silent
 from hambench.results import (
     Cost,
     Metric,
@@ -38,7 +38,7 @@ from hambench.results import (
     read_result,
     write_result,
 )
-from hambench.scoring import Score, Scorer, find_metric
+from hambench.scoring import Score, Scorer
 from hambench.scoring.predictions import Predictions, write_predictions
 
 Array = NDArray[np.float64]
@@ -61,55 +61,6 @@ class Outcome:
     result: Result
     folder: Path
     fresh: bool
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a configuration names, built: everything that can be wrong in it was checked."""
-
-    config: RunConfig
-    task: Task
-    model: Model
-    recipe: Recipe
-
-    @classmethod
-    def build(cls, config: RunConfig) -> Cell:
-        """Task, model (initialised by the seed) and recipe of a configuration.
-
-        Raises:
-            ConfigError: an option, hyperparameter, metric or device that is not there.
-            DataError: the data of the task are missing.
-        """
-        recipe = Recipe.parse(config.training)
-        if recipe.max_steps is None and recipe.max_minutes is None:
-            raise ConfigError(
-                f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
-            )
-        open_fabric(config.device)
-        task = registry.load_task(config.task["name"], config.data)
-        if config.task.get("version") != task.version:
-            raise ConfigError(
-                f"the configuration is of {task.name} v{config.task.get('version')}, this hambench "
-                f"has v{task.version}; run the cell anew, or use the hambench it was made with"
-            )
-        for name in config.score.metrics or task.metrics:
-            find_metric(name)
-        for split in (*_training_splits(task), config.score.split):
-            task.split(split)
-        torch.manual_seed(config.seed)
-        hyperparameters = config.model.get("hyperparameters", {})
-        model = registry.build_model(config.model["name"], task.basis, **hyperparameters)
-        return cls(config, task, model, recipe)
-
-    @property
-    def metrics(self) -> list[str]:
-        """Names of the metrics to compute."""
-        return self.config.score.metrics or self.task.metrics
-
-    @property
-    def cutoff(self) -> float | None:
-        """Angstrom, of ``h_mae_in_cutoff``: the one asked for, else the model's."""
-        return self.config.score.cutoff or self.model.graph.cutoff
 
 
 def run(config: RunConfig, *, progress: bool = True) -> Outcome:
@@ -256,7 +207,8 @@ def _followed(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> 
 
 def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Result:
     task, model, config = cell.task, cell.model, cell.config
-    train, validation = (task.split(name) for name in _training_splits(task))
+    train = task.split(cell.training_split)
+    validation = task.split(task.protocol.validation_split)
     logger.info("task %s v%d: %d molecules to train on", task.name, task.version, len(train))
     logger.info("model %s: %s parameters", config.model["name"], f"{model.count_parameters():,}")
     device, precision = open_fabric(config.device).device, cell.recipe.precision
@@ -345,6 +297,7 @@ def _result(
         fingerprint=status.fingerprint,
         source="generated" if task.source == "generated" else "published",
         split=config.score.split,
+        training_split=cell.training_split,
         model=registry.MODELS.preset(name).entry,
         preset=name,
         hyperparameters=cell.model.hyperparameters,
@@ -364,10 +317,6 @@ def _result(
         ),
         provenance=provenance(status.started, status.restarts, registry.plugins()),
     )
-
-
-def _training_splits(task: Task) -> tuple[str, str]:
-    return task.protocol.training_split, task.protocol.validation_split
 
 
 class _StatusFile(Reporter):

@@ -123,6 +123,7 @@ class Result(Record):
         fingerprint: hash over the rows of the splits actually used.
         source: "generated" (labels made by the project's generator) or "published".
         split: which split the metrics were computed on.
+        training_split: which split it was trained on.
         model: the adapter ("helm"); ``preset`` the named setting of it ("helm_small").
         hyperparameters: all of the model's; ``parameters`` counts the trainable numbers.
         recipe: the resolved training recipe; ``seed`` fixes initialisation and data order.
@@ -137,6 +138,7 @@ class Result(Record):
     fingerprint: str
     source: Literal["generated", "published"]
     split: str
+    training_split: str = "train"
     model: str
     preset: str
     hyperparameters: dict[str, Any]

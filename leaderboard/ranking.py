@@ -84,6 +84,7 @@ class Ranking:
 
     Attributes:
         task, version, fingerprint, source, split: what they were scored on.
+        training_split: what they were trained on.
         metric: the primary metric, by which they are ranked.
         entries: (rank, entry); equal ranks are statistical ties, None is unranked: a model that
             failed on some molecules has no comparable mean.
@@ -94,6 +95,7 @@ class Ranking:
     fingerprint: str
     source: str
     split: str
+    training_split: str
     metric: str
     entries: tuple[tuple[int | None, Entry], ...]
 
@@ -101,17 +103,17 @@ class Ranking:
 def rank(results: Mapping[str, Result]) -> tuple[list[Ranking], list[tuple[str, str]]]:
     """Rankings of all results, and those left out as (name, reason).
 
-    Never mixed are tasks, task versions, data (fingerprint), and splits.
+    Never mixed are tasks, task versions, data (fingerprint), splits, and training sets.
 
     Args:
         results: by the name a result goes by in messages.
     """
-    groups: dict[tuple[str, int, str, str, str], dict[str, Result]] = defaultdict(dict)
+    groups: dict[tuple[str, int, str, str, str, str], dict[str, Result]] = defaultdict(dict)
     for name, r in results.items():
-        key = (r.task, r.task_version, r.source, r.fingerprint, r.split)
+        key = (r.task, r.task_version, r.source, r.fingerprint, r.split, r.training_split)
         groups[key][name] = r
     rankings, left_out = [], []
-    for (task, version, source, fingerprint, split), members in sorted(groups.items()):
+    for (task, version, source, fingerprint, split, trained), members in sorted(groups.items()):
         metric = _primary(members)
         kept = {}
         for name, result in members.items():
@@ -123,7 +125,9 @@ def rank(results: Mapping[str, Result]) -> tuple[list[Ranking], list[tuple[str, 
         left_out += superseded
         if entries:
             ranked = tuple(_ranked(entries, metric))
-            rankings.append(Ranking(task, version, fingerprint, source, split, metric, ranked))
+            rankings.append(
+                Ranking(task, version, fingerprint, source, split, trained, metric, ranked)
+            )
     return rankings, left_out
 
 

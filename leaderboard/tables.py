@@ -105,7 +105,8 @@ def ranking_table(ranking: Ranking) -> Table:
         )
     return Table(
         title=f"{ranking.task} v{ranking.version}",
-        subtitle=f"split {ranking.split}, {ranking.source} data {ranking.fingerprint[:12]}",
+        subtitle=f"trained on {ranking.training_split}, scored on {ranking.split}, "
+        f"{ranking.source} data {ranking.fingerprint[:12]}",
         columns=tuple(columns),
         rows=tuple(rows),
     )

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from hambench.data.rows import Rows
     from hambench.data.task import Task
 
-FAMILIES: Final = {"water_mini": "hambench.tasks.water_mini:WaterMini"}
+FAMILIES: Final = {
+    "organic_mini": "hambench.tasks.organic_mini:OrganicMini",
+    "water_mini": "hambench.tasks.water_mini:WaterMini",
+}
 """Class of the tasks of a family (key ``family`` of the YAML file)."""
 
 

@@ -46,7 +46,7 @@ def test_overrides_reach_every_section():
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ([], "which task? Add task=NAME, one of: water_mini"),
+        ([], "which task? Add task=NAME, one of: organic_mini, water_mini"),
         (["task=water_mini"], "which model? Add model=NAME, one of: helm"),
         (["task=water_min", "model=helm"], "no task 'water_min'. Did you mean 'water_mini'?"),
         (["task=water_mini", "model=hlem"], "no model 'hlem'. Did you mean 'helm'?"),

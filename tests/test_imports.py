@@ -30,8 +30,10 @@ ARROWS: dict[str, set[str]] = {
     "configs": set(),
     "config": {"registry", "learn"},
     "rundir": {"config", "results"},
+    "cell": {"registry", "config", "data", "model", "learn", "scoring"},
     "experiment": {
-        "registry", "config", "rundir", "data", "model", "learn", "scoring", "results", "chem",
+        "registry", "cell", "config", "rundir", "data", "model", "learn", "scoring", "results",
+        "chem",
     },
     "doctor": {"registry"},
     "leaderboard": {"results", "scoring"},

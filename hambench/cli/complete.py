@@ -16,6 +16,7 @@ _KEYS = (
     "overwrite",
     "save_predictions",
     "tensorboard",
+    "train_on",
     "data",
     "score.split",
     "score.metrics",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hambench.cli.complete import complete_task
-from hambench.cli.group import Group
+from hambench.cli.group import Group, WordsCommand
 from hambench.cli.table import align, as_json
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def info(what: str, json_: bool) -> None:
     click.echo(yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=100), nl=False)
 
 
-@data.command()
+@data.command(cls=WordsCommand)
 @click.argument("task", shell_complete=complete_task)
 @click.option("-n", "--n", type=click.IntRange(min=1), help="Only the first N geometries.")
 @click.option(
@@ -86,12 +86,13 @@ def info(what: str, json_: bool) -> None:
 def generate(task: str, n: int | None, workers: int | None, to: Path | None) -> None:
     """Compute the labels of a task with PySCF; start again to go on after a stop.
 
-    The result does not depend on the number of workers or on interruptions.
+    The result does not depend on the number of workers or on interruptions. Options may be given
+    as KEY=VALUE too. A file of the first N rows serves for trying out, and is added to later.
 
     \b
     Examples:
       hambench data generate water_mini --to water.h5
-      hambench data generate water_mini --n 20 --to few.h5 --workers 2
+      hambench data generate organic_mini n=20 workers=2
     """
     from hambench.data.generate import generate as make
     from hambench.data.task import GeneratedTask

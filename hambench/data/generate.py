@@ -70,7 +70,8 @@ def generate(
 
     Args:
         task: its `geometries` are labelled at its `level`.
-        n: only the first ``n`` geometries (needs ``to``, since splits want them all).
+        n: only the first ``n`` geometries; results on them are told apart by their fingerprint. A
+            file of fewer is added to.
         workers: processes, one thread each; the result does not depend on it.
         to: the file to write. None: `Task.path`.
         progress: show a bar with rate and remaining time.
@@ -81,39 +82,43 @@ def generate(
     Raises:
         ConfigError: PySCF is missing, ``n`` or ``workers`` make no sense, or a file of another
             recipe stands in the way.
-        RunError: a worker died, or the disk is full; what is finished is kept.
+        RunError: a worker died, or the disk is full, and what is finished is kept; or every row
+            failed.
         KeyboardInterrupt: Ctrl-C, with a message that says how to go on.
     """
-    target = _target(task, n, workers, to)
+    _check_request(n, workers)
+    target = task.path if to is None else Path(to)
     versions = dft.versions()
     molecules = task.geometries(n)
     if n is not None and len(molecules) < n:
         raise ConfigError(f"task '{task.name}' has {len(molecules)} geometries, {n} were asked for")
     key = _recipe_key(task.level, molecules)
-    if target.exists():
-        store = Store(target)
+    store = Store(target) if target.exists() else None
+    if store is not None:
         if store.provenance.get("recipe_key") == key:
             return target
-        same = store.provenance.get("recipe") == task.recipe
-        raise ConfigError(
-            f"{target} exists and holds {len(store)} "
-            + (f"rows, not the {len(molecules)} asked for" if same else "rows of another recipe")
-            + f" of task '{task.name}'; remove it, or write elsewhere with --to"
-        )
+        _check_extends(store, task, molecules)
     parts = target.with_name(f"{target.name}.parts") / key[:16]
     with atomic_write(parts / "theory.json") as file:  # and finds out whether one can write here
         json.dump(task.level.to_dict(), file, indent=1)
     jobs = _jobs(molecules, task.level, parts)
+    if store is not None:
+        _take_over(store, jobs)
     _run(jobs, workers, progress, f"labels of {task.name}")
+    left_out = _left_out(jobs)
+    if len(left_out) == len(molecules):
+        row, reason = next(iter(left_out.items()))
+        raise RunError(f"no row of {task.name} could be computed; the first, {row}: {reason}")
     provenance = {
         "task": task.name,
         "task_version": task.version,
         "recipe": task.recipe,
         "recipe_key": key,
+        **({} if n is None else {"first": n}),
         "bohr_angstrom": BOHR,
         "versions": {"hambench": hambench.__version__, **versions},
         **_noise(jobs),
-        "left_out": _left_out(jobs),
+        "left_out": left_out,
     }
     rows = (_read_row(job) for job in jobs if job.kind == "row" and not _failure(job))
     elements = sorted({int(z) for molecule in molecules for z in molecule.numbers})
@@ -123,19 +128,35 @@ def generate(
     return target
 
 
-def _target(
-    task: GeneratedTask, n: int | None, workers: int, to: str | os.PathLike[str] | None
-) -> Path:
+def _check_request(n: int | None, workers: int) -> None:
     if workers < 1:
         raise ConfigError(f"{workers} workers cannot compute; ask for at least 1")
     if n is not None and n < 1:
         raise ConfigError(f"{n} geometries make no data set; ask for at least 1")
-    if n is not None and to is None:
+
+
+def _check_extends(store: Store, task: GeneratedTask, molecules: list[Molecule]) -> None:
+    """ConfigError unless a file holds the first of these molecules at the task's theory."""
+    ids = [molecule.id for molecule in molecules]
+    same = (
+        store.provenance.get("recipe") == task.recipe and store.theory == task.level.to_dict()
+    )  # fmt: skip
+    if not same or not set(store.ids) <= set(ids):
         raise ConfigError(
-            f"the first {n} geometries are not the full data of task '{task.name}'; say with --to "
-            "where they are to go"
+            f"{store.path} exists and holds {len(store)} "
+            + (f"rows, more than the {len(ids)} asked for" if same else "rows of another recipe")
+            + f" of task '{task.name}'; remove it, or write elsewhere with --to"
         )
-    return task.path if to is None else Path(to)
+
+
+def _take_over(store: Store, jobs: list[_Job]) -> None:
+    """Labels that a file of fewer rows has already, as parts."""
+    place = {name: index for index, name in enumerate(store.ids)}
+    for job in jobs:
+        if job.kind == "row" and job.molecule.id in place and not job.part.exists():
+            labelled = store[place[job.molecule.id]]
+            if content_hash(labelled, ()) == content_hash(job.molecule, ()):
+                _write_row(job, labelled)
 
 
 def _recipe_key(theory: dft.Theory, molecules: list[Molecule]) -> str:

@@ -34,11 +34,17 @@ class _Section(BaseModel):
 
 
 class SplitSpec(_Section):
-    """One index list: a text file of row ids, one a line, beside the task's code."""
+    """One index list: a text file of row ids, one a line, beside the task's code.
+
+    Attributes:
+        within: the split that this one is a part of, e.g. of a nested training set; all others
+            are disjoint.
+    """
 
     file: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     count: Annotated[int, Field(gt=0)]
+    within: str | None = None
 
 
 class TargetSpec(_Section):
@@ -116,6 +122,9 @@ class TaskSpec(_Section):
             name = getattr(self.protocol, role)
             if name not in self.splits:
                 raise ValueError(f"protocol.{role} '{name}' is not in splits {sorted(self.splits)}")
+        for name, split in self.splits.items():
+            if split.within is not None and split.within not in self.splits:
+                raise ValueError(f"split '{name}' is within '{split.within}', which is no split")
         return self
 
 
@@ -201,11 +210,20 @@ class Task(ABC):
         """Row ids of every split.
 
         Raises:
-            DataError: an index list is missing, changed, or overlaps with another.
+            DataError: an index list is missing, changed, overlaps with another, or is no part of
+                the one it should be within.
         """
         splits = {name: self._index_list(name, spec) for name, spec in self.spec.splits.items()}
         seen: dict[str, str] = {}
         for name, ids in splits.items():
+            whole = self.spec.splits[name].within
+            if whole is not None:
+                if beyond := sorted(set(ids) - set(splits[whole])):
+                    raise DataError(
+                        f"task '{self.name}': row '{beyond[0]}' of split '{name}' is not in "
+                        f"'{whole}', of which it should be a part"
+                    )
+                continue
             for row in ids:
                 if row in seen:
                     raise DataError(
@@ -257,14 +275,16 @@ class Task(ABC):
                 f"task '{self.name}' has no split '{name}'.{nearest(name, self.spec.splits)}"
             )
         place = self._place_of_id
-        missing = [row for row in self.splits[name] if row not in place]
-        if missing:
+        present = [row for row in self.splits[name] if row in place]
+        missing = [row for row in self.splits[name] if row not in place and not self._may_lack(row)]
+        if missing or not present:
+            missing = missing or list(self.splits[name])
             raise DataError(
                 f"{self.path} lacks {len(missing)} of {len(self.splits[name])} rows of split "
                 f"'{name}' (first: '{missing[0]}'); it is not the full data of task '{self.name}', "
                 f"get it with: {self.obtain.format(name=self.name)}"
             )
-        return Part(self.rows, [place[row] for row in self.splits[name]])
+        return Part(self.rows, [place[row] for row in present])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -275,9 +295,9 @@ class Task(ABC):
         digest = hashlib.sha256(f"{self.name} {self.version}".encode())
         for name in sorted(self.spec.splits):
             digest.update(f"\n{name}\n".encode())
-            for row, molecule in zip(self.splits[name], self.split(name), strict=True):
+            for molecule in self.split(name):
                 self._check(molecule)
-                digest.update(row.encode())
+                digest.update(molecule.id.encode())
                 digest.update(content_hash(molecule, ("hamiltonian", "energy", "forces")))
         return digest.hexdigest()
 
@@ -295,6 +315,10 @@ class Task(ABC):
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {spec.count}" for name, spec in self.spec.splits.items())
         return f"Task({self.name} v{self.version}: {sizes})"
+
+    def _may_lack(self, row: str) -> bool:
+        """Whether data without this row are still data of the task."""
+        return False
 
     def _check(self, molecule: Molecule) -> None:
         """DataError for a row that is not what the description says."""
@@ -346,6 +370,14 @@ class GeneratedTask(Task):
     @abstractmethod
     def geometries(self, n: int | None = None) -> list[Molecule]:
         """The first ``n`` (None: all) molecules without labels, the same at every call."""
+
+    def _may_lack(self, row: str) -> bool:
+        """Rows that failed, and those beyond the first n where no more were asked for.
+
+        The fingerprint tells such data from the full ones, so that results are never mixed.
+        """
+        made = getattr(self.rows, "provenance", {})
+        return "first" in made or row in made.get("left_out", {})
 
     def open(self, path: Path) -> Rows:
         """The rows of a `Store`; DataError if it is corrupt, foreign or of another theory."""

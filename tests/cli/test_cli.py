@@ -117,7 +117,7 @@ def test_cfg_prints_what_would_run_and_runs_nothing(hambench_, tmp_path: Path):
         (["evaluate", "nowhere"], 3, "nowhere is no run directory"),
         (["leaderboard", "nowhere"], 3, "there is no nowhere"),
         (["data", "info", "watermini"], 2, "Did you mean 'water_mini'?"),
-        (["data", "generate", "water_mini", "--n", "2"], 2, "--to"),
+        (["data", "generate", "water_mini", "n=2", "workers=0"], 2, "'--workers'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
+from hambench.data import generate as module
 from hambench.data.generate import generate
 from hambench.data.store import Store, write_store
 from hambench.data.task import GeneratedTask, TaskSpec
@@ -171,7 +173,7 @@ def test_finished_file_is_not_made_again(reference: Path) -> None:
     assert generate(Hydrogen(SPEC), to=reference, progress=False) == reference
     assert reference.stat().st_mtime_ns == before
     other = SPEC.model_copy(update={"theory": {**SPEC.theory, "grid_level": 1}})
-    with pytest.raises(ConfigError, match=r"hydrogen\.h5 exists and holds 40 rows, not"):
+    with pytest.raises(ConfigError, match=r"hydrogen\.h5 exists and holds 40 rows of another"):
         generate(Hydrogen(other), to=reference, progress=False)
 
 
@@ -180,6 +182,35 @@ def test_first_rows_only(reference: Path, tmp_path: Path) -> None:
     store = Store(target)
     assert store.ids == ("h2-0", "h2-1")
     np.testing.assert_array_equal(store[1].hamiltonian, Store(reference)[1].hamiltonian)
+
+
+def test_a_file_of_few_rows_is_added_to(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = generate(Hydrogen(SPEC), n=3, to=tmp_path / "some.h5", progress=False)
+    few = Store(target)
+    assert few.provenance["first"] == 3
+    with pytest.raises(ConfigError, match=r"holds 3 rows, more than the 2 asked for"):
+        generate(Hydrogen(SPEC), n=2, to=target, progress=False)
+    done: list[str] = []
+    monkeypatch.setattr(module, "_run", _noting(module._run, done))
+    generate(Hydrogen(SPEC), to=target, progress=False)
+    store, whole = Store(target), Store(reference)
+    assert store.ids == whole.ids
+    assert "first" not in store.provenance
+    assert not {"h2-0", "h2-1", "h2-2"} & set(done)
+    for row, other in zip(store, whole, strict=True):
+        np.testing.assert_array_equal(row.hamiltonian, other.hamiltonian)
+
+
+def _noting(run: Callable[..., None], done: list[str]) -> Callable[..., None]:
+    """``_run``, noting the rows that it has to compute."""
+
+    def noted(jobs: list[Any], *rest: Any) -> None:
+        done.extend(j.molecule.id for j in jobs if j.kind == "row" and not j.part.exists())
+        run(jobs, *rest)
+
+    return noted
 
 
 def test_rows_that_do_not_converge_are_left_out_and_named(
@@ -199,8 +230,6 @@ def test_wrong_requests_are_named(tmp_path: Path) -> None:
     task = Hydrogen(SPEC)
     with pytest.raises(ConfigError, match="0 workers cannot compute"):
         generate(task, workers=0, to=tmp_path / "a.h5")
-    with pytest.raises(ConfigError, match="first 2 geometries are not the full data"):
-        generate(task, n=2)
     with pytest.raises(ConfigError, match="has 40 geometries, 41 were asked for"):
         generate(task, n=41, to=tmp_path / "a.h5")
     (tmp_path / "file").write_text("")

@@ -78,7 +78,13 @@ def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, shift: float = 0.0, leave_out: str = "", theory: Theory = THEORY) -> None:
+def _write(
+    path: Path,
+    shift: float = 0.0,
+    leave_out: str = "",
+    theory: Theory = THEORY,
+    provenance: dict[str, Any] | None = None,
+) -> None:
     basis = OrbitalBasis.load("def2-svp", [1])
     matrix = np.eye(10) + shift
     rows = [
@@ -86,7 +92,7 @@ def _write(path: Path, shift: float = 0.0, leave_out: str = "", theory: Theory =
         for i, m in enumerate(hydrogen_molecules())
         if m.id != leave_out
     ]
-    write_store(path, rows, basis=basis, theory=theory.to_dict())
+    write_store(path, rows, basis=basis, theory=theory.to_dict(), provenance=provenance)
 
 
 def test_description_needs_no_data(content: dict[str, Any], tmp_path: Path) -> None:
@@ -136,6 +142,35 @@ def test_incomplete_or_other_data_are_refused(content: dict[str, Any], tmp_path:
         file["fock"] = [1.0]
     with pytest.raises(DataError, match="not one of hambench"):
         Tiny(content, tmp_path / "foreign.h5").split("train")
+
+
+def test_parts_of_a_split(content: dict[str, Any], tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"a\nb\n").hexdigest()
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    part = {"file": "two.txt", "sha256": digest, "count": 2, "within": "train"}
+    nested = {**content, "splits": {**content["splits"], "two": part}}
+    _write(tmp_path / "tiny.h5")
+    assert Tiny(nested).split("two").ids == ("a", "b")
+    elsewhere = {**content, "splits": {**content["splits"], "two": part | {"within": "test"}}}
+    with pytest.raises(DataError, match="row 'a' of split 'two' is not in 'test', of which it"):
+        _ = Tiny(elsewhere).splits
+    nowhere = {**content, "splits": {**content["splits"], "two": part | {"within": "all"}}}
+    with pytest.raises(ConfigError, match="split 'two' is within 'all', which is no split"):
+        Tiny(nowhere)
+
+
+def test_rows_that_failed_or_were_not_asked_for_may_lack(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    _write(tmp_path / "whole.h5")
+    whole = Tiny(content, tmp_path / "whole.h5").fingerprint
+    for made in ({"left_out": {"e": "no convergence"}}, {"first": 5}):
+        _write(tmp_path / "tiny.h5", leave_out="e", provenance=made)
+        assert Tiny(content).split("test").ids == ("f",)
+        assert Tiny(content).fingerprint != whole
+    _write(tmp_path / "tiny.h5", leave_out="d", provenance={"first": 5})
+    with pytest.raises(DataError, match=r"lacks 1 of 1 rows of split 'validation'"):
+        Tiny(content).split("validation")
 
 
 def test_fingerprint_follows_every_content(content: dict[str, Any], tmp_path: Path) -> None:

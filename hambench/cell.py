@@ -1,0 +1,83 @@
+"""`Cell`: what the configuration of a run names, built and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from hambench import registry
+from hambench.config import RunConfig
+from hambench.data.task import Task
+from hambench.errors import ConfigError, RegistryError, nearest
+from hambench.learn import Recipe
+from hambench.learn.device import open_fabric
+from hambench.model import Model
+from hambench.scoring import find_metric
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a configuration names, built: everything that can be wrong in it was checked."""
+
+    config: RunConfig
+    task: Task
+    model: Model
+    recipe: Recipe
+
+    @classmethod
+    def build(cls, config: RunConfig) -> Cell:
+        """Task, model (initialised by the seed) and recipe of a configuration.
+
+        Raises:
+            ConfigError: an option, hyperparameter, metric or device that is not there.
+            DataError: the data of the task are missing.
+        """
+        recipe = Recipe.parse(config.training)
+        if recipe.max_steps is None and recipe.max_minutes is None:
+            raise ConfigError(
+                f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
+            )
+        open_fabric(config.device)
+        task = registry.load_task(config.task["name"], config.data)
+        if config.task.get("version") != task.version:
+            raise ConfigError(
+                f"the configuration is of {task.name} v{config.task.get('version')}, this hambench "
+                f"has v{task.version}; run the cell anew, or use the hambench it was made with"
+            )
+        for name in config.score.metrics or task.metrics:
+            find_metric(name)
+        for split in (config.score.split, task.protocol.validation_split):
+            task.split(split)
+        task.split(_training_split(task, config.train_on))
+        torch.manual_seed(config.seed)
+        hyperparameters = config.model.get("hyperparameters", {})
+        model = registry.build_model(config.model["name"], task.basis, **hyperparameters)
+        return cls(config, task, model, recipe)
+
+    @property
+    def training_split(self) -> str:
+        """The split to train on."""
+        return _training_split(self.task, self.config.train_on)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics to compute."""
+        return self.config.score.metrics or self.task.metrics
+
+    @property
+    def cutoff(self) -> float | None:
+        """Angstrom, of ``h_mae_in_cutoff``: the one asked for, else the model's."""
+        return self.config.score.cutoff or self.model.graph.cutoff
+
+
+def _training_split(task: Task, asked: str | None) -> str:
+    """The task's training split, or a part of it; RegistryError for any other."""
+    whole = task.protocol.training_split
+    allowed = [name for name, split in task.spec.splits.items() if split.within == whole]
+    if asked is not None and asked not in (whole, *allowed):
+        raise RegistryError(
+            f"train_on={asked} is no training set of task '{task.name}'."
+            f"{nearest(asked, [whole, *allowed])}"
+        )
+    return asked or whole
