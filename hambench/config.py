@@ -114,6 +114,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     """
     parsed = _parse(overrides)
     chosen = _choices(parsed)
+    _refuse_redefinition(parsed, chosen)
     # A recipe need not list what it leaves at its default: its schema knows which keys there are.
     words = [f"++{o.input_line}" if _sets_recipe(o) else str(o.input_line) for o in parsed]
     try:
@@ -192,6 +193,21 @@ def _choices(parsed: Sequence[Override]) -> dict[str, str]:
             )
     given.setdefault("recipe", given["model"])
     return {group: registry.preset(given[group]).name for group, registry in _GROUPS.items()}
+
+
+def _refuse_redefinition(parsed: Sequence[Override], chosen: Mapping[str, str]) -> None:
+    """A name means the same for everybody: only hyperparameters and recipe may change."""
+    for override in parsed:
+        group, _, key = override.key_or_group.partition(".")
+        if group in ("task", "model") and key and key.partition(".")[0] != "hyperparameters":
+            raise ConfigError(
+                f"'{override.input_line}' would redefine {group} '{chosen[group]}'; "
+                + (
+                    "say where its data are with data=PATH, or make a task of another name"
+                    if group == "task"
+                    else "change model.hyperparameters.KEY, or make a preset of another name"
+                )
+            )
 
 
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:

@@ -86,8 +86,12 @@ class Cell:
                 f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
             )
         open_fabric(config.device)
-        options = {key: value for key, value in config.task.items() if key != "name"}
-        task = registry.load_task(config.task["name"], config.data, **options)
+        task = registry.load_task(config.task["name"], config.data)
+        if config.task.get("version") != task.version:
+            raise ConfigError(
+                f"the configuration is of {task.name} v{config.task.get('version')}, this hambench "
+                f"has v{task.version}; run the cell anew, or use the hambench it was made with"
+            )
         for name in config.score.metrics or task.metrics:
             find_metric(name)
         for split in (*_training_splits(task), config.score.split):
@@ -125,26 +129,15 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
         Interrupted: Ctrl-C or SIGTERM; the same configuration goes on from the checkpoint.
     """
     folder = config.folder
-    if rundir.is_finished(folder) and not config.overwrite:
-        rundir.check_same(folder, config)
-        return Outcome(read_result(folder), folder, fresh=False)
-    cell = Cell.build(config)
-    with rundir.lock(folder):
-        status = _StatusFile(folder, rundir.begin(folder, config))
-        try:
-            result = _run(cell, folder, status, progress)
-        except (Interrupted, KeyboardInterrupt) as error:
-            status.update(state="interrupted", reason=str(error) or "Ctrl-C")
-            raise
-        except HambenchError as error:
-            status.update(state="failed", reason=str(error))
-            raise
-        except Exception as error:
-            (folder / rundir.TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
-            status.update(state="failed", reason=f"{type(error).__name__}: {error}")
-            raise
-        status.update(state="done", step=result.cost.steps)
-    return Outcome(result, folder, fresh=True)
+    if config.overwrite or not rundir.is_finished(folder):
+        cell = Cell.build(config)
+        fingerprint = cell.task.fingerprint  # reads every row: corrupt data fail here
+        with rundir.lock(folder):
+            # another start may have finished it meanwhile
+            if config.overwrite or not rundir.is_finished(folder):
+                status = _StatusFile(folder, rundir.begin(folder, config, fingerprint))
+                return Outcome(_followed(cell, folder, status, progress), folder, fresh=True)
+    return _finished(config, progress)
 
 
 def evaluate(
@@ -216,9 +209,53 @@ def predict(cell: Cell, progress: bool = True) -> Iterator[tuple[Molecule, Array
             shown.update(len(rows))
 
 
+def _finished(config: RunConfig, progress: bool) -> Outcome:
+    """What a finished run has, if that is what is asked for; predictions it kept not are made.
+
+    Raises:
+        ConfigError: another run, other data, or other options of scoring.
+        DataError: its ``result.json`` or its best weights cannot be read.
+    """
+    folder, kept = config.folder, config.folder / rundir.PREDICTIONS
+    rundir.check_same(folder, config)
+    outcome = Outcome(read_result(folder), folder, fresh=False)
+    as_run = read_config(folder / rundir.CONFIG)
+    if config.score != as_run.score:
+        raise ConfigError(
+            f"the run in {folder} is finished, and was scored with {as_run.score!r}; score it "
+            f"otherwise with `hambench evaluate {folder}`, or start anew with overwrite=true"
+        )
+    predicting = config.save_predictions and not kept.is_file()
+    if predicting or config.data != as_run.data:
+        cell = Cell.build(config)
+        rundir.check_data(folder, outcome.result.fingerprint, cell.task.fingerprint)
+        if predicting:
+            with rundir.lock(folder):
+                load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
+                _score(cell, predict(cell, progress), kept)
+    return outcome
+
+
+def _followed(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Result:
+    """`_run`, whose end stands in ``status.json`` whatever it is."""
+    try:
+        result = _run(cell, folder, status, progress)
+    except (Interrupted, KeyboardInterrupt) as error:
+        status.update(state="interrupted", reason=str(error) or "Ctrl-C")
+        raise
+    except HambenchError as error:
+        status.update(state="failed", reason=str(error))
+        raise
+    except Exception as error:
+        (folder / rundir.TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+        status.update(state="failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    status.update(state="done", step=result.cost.steps)
+    return result
+
+
 def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Result:
     task, model, config = cell.task, cell.model, cell.config
-    fingerprint = task.fingerprint  # reads every row: corrupt data fail here, not after training
     train, validation = (task.split(name) for name in _training_splits(task))
     logger.info("task %s v%d: %d molecules to train on", task.name, task.version, len(train))
     logger.info("model %s: %s parameters", config.model["name"], f"{model.count_parameters():,}")
@@ -236,7 +273,7 @@ def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Resul
         )  # fmt: skip
     kept = folder / rundir.PREDICTIONS if config.save_predictions else None
     scores = _score(cell, predict(cell, progress), kept)
-    result = _result(cell, fitted, scores, fingerprint, status.current, device)
+    result = _result(cell, fitted, scores, status.current, device)
     write_result(folder, result)
     return result
 
@@ -296,7 +333,6 @@ def _result(
     cell: Cell,
     fitted: FitResult,
     scores: dict[str, Score],
-    fingerprint: str,
     status: Status,
     device: torch.device,
 ) -> Result:
@@ -306,7 +342,7 @@ def _result(
         run_id=config.run_id,
         task=task.name,
         task_version=task.version,
-        fingerprint=fingerprint,
+        fingerprint=status.fingerprint,
         source="generated" if task.source == "generated" else "published",
         split=config.score.split,
         model=registry.MODELS.preset(name).entry,
@@ -339,14 +375,23 @@ class _StatusFile(Reporter):
 
     def __init__(self, folder: Path, status: Status) -> None:
         self.folder, self.current = folder, status
+        self._step = status.step
         self._written = time.monotonic()
 
     def update(self, **changes: object) -> None:
-        """Write ``status.json`` with these fields changed."""
-        self.current = rundir.update(self.folder, self.current, **changes)
+        """Write ``status.json`` with the newest step and these fields changed."""
+        self.current = rundir.update(self.folder, self.current, **{"step": self._step, **changes})
         self._written = time.monotonic()
 
+    def start(self, step: int, elapsed_s: float) -> None:
+        """Note where training goes on."""
+        self._step = step
+
+    def step(self, step: int, elapsed_s: float) -> None:
+        """Note the step."""
+        self._step = step
+
     def row(self, row: Row) -> None:
-        """Note the step, now and then."""
+        """Write it down, now and then."""
         if time.monotonic() - self._written > _STATUS_SECONDS:
-            self.update(step=row["step"])
+            self.update()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from hambench.errors import RunError
+from hambench.errors import ConfigError, HambenchError, RunError
 
 
 @contextmanager
@@ -22,6 +22,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         RunError: the disk is full, or the folder cannot be written.
+        ConfigError: a file stands where the folder has to be.
     """
     target = Path(path)
     try:
@@ -29,7 +30,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         os.close(handle)
     except OSError as error:
-        raise _explained(error, target) from error
+        raise explained(error, target) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -40,7 +41,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)  # mkstemp makes it private, results are to be shared
         os.replace(temporary, target)
     except OSError as error:
-        raise _explained(error, target) from error
+        raise explained(error, target) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -60,7 +61,13 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _explained(error: OSError, target: Path) -> RunError:
+def explained(error: OSError, target: Path) -> HambenchError:
+    """What a failure to write ``target`` means to the user, and what to do about it."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return ConfigError(
+            f"cannot make the folder {target.parent}: it, or a folder above it, is a file; choose "
+            "another one"
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return RunError(f"no space left to write {target}; free some or choose another folder")
     return RunError(f"cannot write {target}: {error.strerror or error}; check the folder's rights")

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hambench.errors import ConfigError, DataError, HambenchError, RegistryError, nearest
+from hambench.settings import checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -233,19 +234,42 @@ def build_model(name: str, basis: OrbitalBasis, **hyperparameters: Any) -> Model
         hyperparameters: replace those of the preset; all are kept in ``model.hyperparameters``.
 
     Raises:
-        RegistryError: no such preset.
-        ConfigError: a hyperparameter the model does not have, or a value it refuses.
+        RegistryError: no such preset, or what stands behind it is no model.
+        ConfigError: ``basis`` is no `OrbitalBasis`, a hyperparameter the model does not have, or a
+            value it refuses.
     """
+    from hambench.chem.orbitals import OrbitalBasis
+
+    if not isinstance(basis, OrbitalBasis):
+        raise ConfigError(
+            f"basis is {basis!r:.60}, expected an OrbitalBasis: that of a task (task.basis), or "
+            "OrbitalBasis.load('def2-svp', [1, 8])"
+        )
     preset = MODELS.preset(name)
-    adapter = MODELS.load(preset.entry)
-    values = {**preset.content.get("hyperparameters", {}), **hyperparameters}
-    known = list(inspect.signature(adapter).parameters)[1:]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"model '{name}' has no hyperparameter '{key}'.{nearest(key, known)}")
-    model: Model = adapter(basis, **values)
-    model.hyperparameters = values
+    adapter = _adapter(preset)
+    given = {**preset.content.get("hyperparameters", {}), **hyperparameters}
+    settings = checked(adapter, given, f"model '{name}'")
+    model = adapter(basis, **settings)
+    model.hyperparameters = settings
     return model
+
+
+def _adapter(preset: Preset) -> type[Model]:
+    """The class behind a preset; RegistryError where it is no complete `Model`."""
+    from hambench.model import Model
+
+    adapter = MODELS.load(preset.entry)
+    if not (inspect.isclass(adapter) and issubclass(adapter, Model)):
+        raise RegistryError(
+            f"'{preset.entry}' of {preset.origin} is no subclass of hambench.model.Model; mend or "
+            "uninstall that package"
+        )
+    if missing := sorted(adapter.__abstractmethods__):
+        raise RegistryError(
+            f"model '{preset.entry}' of {preset.origin} lacks {', '.join(missing)}; see 'Add a "
+            "model' in CONTRIBUTING.md"
+        )
+    return adapter
 
 
 def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
@@ -255,12 +279,19 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
 
     Args:
         model: built with the hyperparameters of the checkpoint.
-        state_dict: the original code's tensors by name.
+        state_dict: the original code's tensors by name, as torch.load(FILE, weights_only=True)
+            gives them.
 
     Raises:
-        ConfigError: that model's package cannot read any original code's checkpoints.
+        ConfigError: ``state_dict`` is no mapping, or that model's package cannot read any original
+            code's checkpoints.
         CheckpointError: a tensor is missing, left over, or of another size.
     """
+    if not isinstance(state_dict, Mapping):
+        raise ConfigError(
+            f"state_dict is {state_dict!r:.60}, expected the checkpoint's tensors by name; read a "
+            "file with torch.load(FILE, map_location='cpu', weights_only=True)"
+        )
     spec = sys.modules[type(model).__module__].__spec__
     name = f"{spec.parent if spec else ''}.published"
     if not name.partition(".")[0] or util.find_spec(name) is None:
@@ -270,23 +301,18 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
     importlib.import_module(name).load_published(model, state_dict)
 
 
-def load_task(name: str, path: str | os.PathLike[str] | None = None, **options: Any) -> Task:
+def load_task(name: str, path: str | os.PathLike[str] | None = None) -> Task:
     """The task called ``name``; its metadata needs no data on disk.
 
     Args:
         name: see `task_names`.
         path: where its data is; None: where the task looks by itself.
-        options: replace top-level values of the task's YAML file.
 
     Raises:
         RegistryError: no such task.
-        ConfigError: an option the task does not have.
     """
     preset = TASKS.preset(name)
-    for key in options:
-        if key not in preset.content:
-            raise ConfigError(f"task '{name}' has no option '{key}'.{nearest(key, preset.content)}")
-    task: Task = TASKS.load(preset.entry)().task({**preset.content, **options}, path=path)
+    task: Task = TASKS.load(preset.entry)().task(preset.content, path=path)
     return task
 
 
@@ -294,17 +320,21 @@ def open_data(path: str | os.PathLike[str]) -> Rows:
     """Any supported file as a lazy sequence of molecules; the format is detected.
 
     Raises:
-        DataError: the file is missing, or no installed reader knows it.
+        DataError: the file is missing or corrupt, or no installed reader knows it.
     """
-    if not Path(path).exists():
-        raise DataError(f"there is no file {path}; check the path")
+    from hambench.hdf5 import is_hdf5
+
+    if not Path(path).is_file():
+        there = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise DataError(f"{path} {there}; give a data file")
     for entry in TASKS.entries:
         molecules: Rows | None = TASKS.load(entry)().open(Path(path))
         if molecules is not None:
             return molecules
+    what = "an HDF5 file that is truncated, corrupt or of no" if is_hdf5(path) else "of no"
     raise DataError(
-        f"no installed reader knows the format of {path}; expected a file that `hambench data "
-        "generate` wrote, or one of a data set in `hambench data list`"
+        f"{path} is {what} format that an installed reader knows; expected a file that `hambench "
+        "data generate` wrote, or one of a data set in `hambench data list`"
     )
 
 

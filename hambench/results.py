@@ -154,6 +154,7 @@ class Status(Record):
     Attributes:
         state: queued, running, done, failed or interrupted.
         step: last training step known.
+        fingerprint: of the data the run was begun with; empty in a run that has not begun.
         restarts: how often the run was started again.
         reason: why it failed or was interrupted, one sentence; empty otherwise.
         started, updated: ISO 8601, UTC; ``started`` is the first start.
@@ -162,6 +163,7 @@ class Status(Record):
     state: Literal["queued", "running", "done", "failed", "interrupted"]
     step: int = Field(default=0, ge=0)
     restarts: int = Field(default=0, ge=0)
+    fingerprint: str = ""
     reason: str = ""
     started: datetime
     updated: datetime
@@ -263,7 +265,7 @@ def _read(path: Path, schema: type[R]) -> R:
         where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
         raise DataError(
             f"{path} is not a valid {path.name} of schema {SCHEMA_VERSION}: {where}: "
-            f"{first['msg']}; run the cell again or update hambench"
+            f"{first['msg']}; restore it, update hambench, or replace the run with overwrite=true"
         ) from error
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from hambench.config import RunConfig, flatten, read_config
 from hambench.errors import ConfigError, DataError, RunError
-from hambench.files import atomic_write
+from hambench.files import atomic_write, explained
 from hambench.results import RESULT, STATUS, Status, now, read_status, write_status
 
 CONFIG = "config.yaml"
@@ -37,7 +38,8 @@ def lock(folder: Path) -> Iterator[None]:
     writer elsewhere, unless it was this very job before it was requeued.
 
     Raises:
-        RunError: another process holds it, or the file system has no locks.
+        RunError: another process holds it, the file system has no locks, or the disk is full.
+        ConfigError: a file stands where the folder has to be.
     """
     path = folder / LOCK
     try:
@@ -48,29 +50,20 @@ def lock(folder: Path) -> Iterator[None]:
             f"{folder} is in use by {_holder(path)}; wait for it, or choose another run_dir"
         ) from None
     except OSError as error:
-        raise RunError(
-            f"cannot lock {path}: {error.strerror}; choose a run_dir on a file system that can"
-        ) from error
-    with file:
-        me = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "job": os.environ.get("SLURM_JOB_ID", ""),
-        }
-        held = _read_holder(file)
-        same_job = bool(me["job"]) and held.get("job") == me["job"]
-        if held and held.get("host") != me["host"] and not same_job:
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise RunError(
-                f"{folder} is in use by {_holder(path)}; if that process is gone, delete {path}"
-            )
-        file.seek(0)
-        file.truncate()
-        json.dump(me, file)
-        file.flush()
+                f"cannot lock {path}: {error.strerror}; choose a run_dir on a file system that can"
+            ) from error
+        raise explained(error, path) from error
+    with file:
+        _refuse_holder_elsewhere(folder, file)
         try:
+            _note_holder(path, file)
             yield
         finally:
             path.unlink(missing_ok=True)
+            with suppress(OSError):  # it is removed if nothing came of it
+                folder.rmdir()
 
 
 def is_finished(folder: Path) -> bool:
@@ -103,10 +96,16 @@ def check_same(folder: Path, config: RunConfig) -> None:
             )
 
 
-def begin(folder: Path, config: RunConfig) -> Status:
+def begin(folder: Path, config: RunConfig, fingerprint: str) -> Status:
     """Make ``folder`` ready for a start or a restart and say so in ``status.json``.
 
     Call it while holding the `lock`. With ``config.overwrite`` what a run wrote there is removed.
+
+    Args:
+        fingerprint: of the data.
+
+    Raises:
+        ConfigError: another run was begun there, or this one with other data.
     """
     if config.overwrite and (folder / CONFIG).is_file():
         _clear(folder)
@@ -114,16 +113,30 @@ def begin(folder: Path, config: RunConfig) -> Status:
         check_same(folder, config)
     try:
         before = read_status(folder)
-        status = before.model_copy(
-            update={"state": "running", "restarts": before.restarts + 1, "reason": ""}
-        )
     except DataError:
-        status = Status(state="running", started=now(), updated=now())
-    if not (folder / CONFIG).is_file():
-        with atomic_write(folder / CONFIG) as file:
-            file.write(config.to_yaml())
+        status = Status(state="running", fingerprint=fingerprint, started=now(), updated=now())
+    else:
+        check_data(folder, before.fingerprint or fingerprint, fingerprint)
+        again = {"state": "running", "restarts": before.restarts + 1, "reason": ""}
+        status = before.model_copy(update=again | {"fingerprint": fingerprint})
+    with atomic_write(folder / CONFIG) as file:  # device, scoring and paths may have changed
+        file.write(config.to_yaml())
     (folder / TRACEBACK).unlink(missing_ok=True)
     return update(folder, status)
+
+
+def check_data(folder: Path, begun_with: str, fingerprint: str) -> None:
+    """Refuse data that are not those a run was begun with.
+
+    Raises:
+        ConfigError: the fingerprints differ.
+    """
+    if begun_with != fingerprint:
+        raise ConfigError(
+            f"{folder} holds a run on data with fingerprint {begun_with[:12]}, these have "
+            f"{fingerprint[:12]}; give it its own data (data=PATH), choose another run_dir, or "
+            "replace it with overwrite=true"
+        )
 
 
 def update(folder: Path, status: Status, **changes: object) -> Status:
@@ -157,6 +170,26 @@ def _locked(path: Path) -> IO[str]:
             file.close()
             raise
         file.close()
+
+
+def _refuse_holder_elsewhere(folder: Path, file: IO[str]) -> None:
+    held, job = _read_holder(file), os.environ.get("SLURM_JOB_ID", "")
+    same_job = bool(job) and held.get("job") == job
+    if held and held.get("host") != socket.gethostname() and not same_job:
+        path = folder / LOCK
+        raise RunError(
+            f"{folder} is in use by {_holder(path)}; if that process is gone, delete {path}"
+        )
+
+
+def _note_holder(path: Path, file: IO[str]) -> None:
+    job = os.environ.get("SLURM_JOB_ID", "")
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "job": job}
+    try:
+        os.ftruncate(file.fileno(), 0)
+        os.pwrite(file.fileno(), json.dumps(me).encode(), 0)
+    except OSError as error:
+        raise explained(error, path) from error
 
 
 def _read_holder(file: IO[str]) -> dict[str, object]:

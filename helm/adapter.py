@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from hambench.chem.blocks import layout
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, GraphSpec, Normalisation, Space
-from hambench.errors import ConfigError
 from hambench.helm.backbone import CHARGES, MULTIPLICITIES, Backbone, NodeScalars
 from hambench.helm.heads import EnergyHead, HamiltonianHead, Reductions
-from hambench.helm.scaling import SCALINGS, Scaling, label_statistics
+from hambench.helm.scaling import Scaling, label_statistics
 from hambench.model import Loss, Model, Prediction, Progress, rmse_plus_mse, silent, squared_errors
+from hambench.settings import Count, Positive
 
 
 class _HelmModel(Model):
@@ -26,11 +27,11 @@ class _HelmModel(Model):
         self,
         basis: OrbitalBasis,
         *,
-        channels: int = 128,
-        layers: int = 3,
-        gaussians: int = 128,
-        gaussian_width: float = 1.0,
-        cutoff: float = 12.0,
+        channels: Count = 128,
+        layers: Count = 3,
+        gaussians: Annotated[int, Field(ge=2)] = 128,
+        gaussian_width: Positive = 1.0,
+        cutoff: Positive = 12.0,
         node_scalars: NodeScalars = "element_charge_spin",
         edges: bool,
     ) -> None:
@@ -81,11 +82,11 @@ class Helm(_HelmModel):
         self,
         basis: OrbitalBasis,
         *,
-        channels: int = 128,
-        layers: int = 3,
-        gaussians: int = 128,
-        gaussian_width: float = 1.0,
-        cutoff: float = 12.0,
+        channels: Count = 128,
+        layers: Count = 3,
+        gaussians: Annotated[int, Field(ge=2)] = 128,
+        gaussian_width: Positive = 1.0,
+        cutoff: Positive = 12.0,
         node_scalars: NodeScalars = "element_charge_spin",
         reduce_node: bool = True,
         reduce_node_intra: bool = True,
@@ -104,9 +105,6 @@ class Helm(_HelmModel):
             node_scalars=node_scalars,
             edges=True,
         )
-        _one_of("label_scaling", label_scaling, SCALINGS)
-        _one_of("loss_space", loss_space, ("coupled", "uncoupled"))
-        _one_of("loss_mask", loss_mask, ("padded", "unpadded"))
         self.label_scaling, self.loss_space = label_scaling, loss_space
         self.padded = loss_mask == "padded"
         self._graph: tuple[tuple[Any, ...], GraphSpec] | None = None
@@ -178,11 +176,11 @@ class HelmEnergy(_HelmModel):
         self,
         basis: OrbitalBasis,
         *,
-        channels: int = 128,
-        layers: int = 3,
-        gaussians: int = 128,
-        gaussian_width: float = 1.0,
-        cutoff: float = 12.0,
+        channels: Count = 128,
+        layers: Count = 3,
+        gaussians: Annotated[int, Field(ge=2)] = 128,
+        gaussian_width: Positive = 1.0,
+        cutoff: Positive = 12.0,
         node_scalars: NodeScalars = "element_charge_spin",
     ) -> None:
         super().__init__(
@@ -223,8 +221,3 @@ class HelmEnergy(_HelmModel):
         assert prediction.energies is not None
         error = prediction.energies - batch.energies
         return Loss(error.square().sum()[None], error.new_full((1,), len(error)), rmse_plus_mse)
-
-
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is '{value}', expected one of {', '.join(allowed)}")

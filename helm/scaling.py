@@ -7,7 +7,7 @@ float64 is what lets a float32 network learn heavy elements at all.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from hambench.data.graph import neighbour_pairs
 from hambench.errors import DataError
 
 Scaling = Literal["none", "shift", "standardize"]
-SCALINGS = get_args(Scaling)
 SMALL = 1e-4
 """Standard deviations below this (Eh) are taken as 1, as published."""
 

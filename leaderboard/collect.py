@@ -38,7 +38,7 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
         paths: ``result.json`` files, run directories, or folders above them.
 
     Raises:
-        DataError: a path that does not exist, or no result anywhere.
+        DataError: a path that does not exist, or no result anywhere that can be ranked.
     """
     results: dict[str, Result] = {}
     left_out: list[tuple[str, str]] = []
@@ -48,6 +48,12 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
         except DataError as error:
             left_out.append((name, str(error).replace(str(path), RESULT)))
     rankings, unranked = rank(results)
+    if not rankings:
+        name, reason = (left_out + unranked)[0]
+        raise DataError(
+            f"none of {len(left_out) + len(unranked)} results can be ranked; the first, {name}: "
+            f"{reason}"
+        )
     return Board(tuple(rankings), tuple(sorted(left_out + unranked)))
 
 
@@ -76,7 +82,7 @@ def build(paths: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str
 
 
 def _find(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
-    """Result files by the name they go by: their path below the folder that was given.
+    """Result files by the name they go by: the folder that was given, and their path below it.
 
     Not the absolute path, so that a moved tree gives the same page.
     """
@@ -91,7 +97,8 @@ def _find(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
             if file.resolve() in seen:
                 continue
             seen.add(file.resolve())
-            name = file.relative_to(root).as_posix() if root.is_dir() else file.name
+            base = root if root.is_dir() else root.parent
+            name = (Path(base.resolve().name) / file.relative_to(base)).as_posix()
             while name in found:  # two roots with the same tree below
                 name += "'"
             found[name] = file

@@ -20,6 +20,7 @@ FAMILIES: Final = {"water_mini": "hambench.tasks.water_mini:WaterMini"}
 
 READERS: Final = (
     "hambench.data.store:Store",
+    "hambench.tasks.omol_csh_file:OmolCshFile",
     "hambench.tasks.schnorb:SchnorbDatabase",
     "hambench.tasks.nabla2dft_hamiltonian:Nabla2dftHamiltonians",
     "hambench.tasks.nabla2dft_energy:Nabla2dftEnergies",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hambench.chem import dft
-from hambench.chem.molecule import SYMBOLS, Molecule
+from hambench.chem.molecule import Molecule, symbol
 from hambench.data.conventions import Conventions
 from hambench.errors import ConfigError, DataError
 from hambench.tasks.ase_rows import AseRows, array, decoded
@@ -107,7 +107,7 @@ class Nabla2dftEnergies(AseRows):
         for z in numbers.tolist():
             if not self._references.get(z):
                 raise DataError(
-                    f"the metadata have no energy of the atom {SYMBOLS[z]}; open the file with "
+                    f"the metadata have no energy of the atom {symbol(z)}; open the file with "
                     "energies='formation', or fetch it again"
                 )
         return sum(self._references[z] for z in numbers.tolist())

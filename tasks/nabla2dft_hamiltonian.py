@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hambench.chem import dft
-from hambench.chem.molecule import SYMBOLS, Molecule
+from hambench.chem.molecule import Molecule, symbol
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import to_canonical
 from hambench.data.conventions import Conventions, RawOverlap, decide
@@ -79,7 +79,7 @@ class Nabla2dftHamiltonians(SqliteRows):
         for z, found in shells.items():
             if found != self.basis.shells[z].l:
                 raise DataError(
-                    f"table 'basisset' gives {SYMBOLS[z]} shells of l = {found}, {BASIS} has "
+                    f"table 'basisset' gives {symbol(z)} shells of l = {found}, {BASIS} has "
                     f"{self.basis.shells[z].l}; it is of another basis set: check which file this "
                     "is"
                 )

@@ -26,6 +26,7 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.conventions import Conventions
 from hambench.data.rows import Rows
 from hambench.errors import DataError
+from hambench.hdf5 import short
 from hambench.tasks.columns import whole_number
 
 BASIS: Final = "def2-svp"
@@ -243,7 +244,7 @@ class SqliteRows(Rows):
             raise DataError(f"{self.path}, {where}: {error}") from error
         except _UNREADABLE as error:
             raise DataError(
-                f"{self.path}, {where}: cannot be read ({_short(error)}); the file is corrupt, "
+                f"{self.path}, {where}: cannot be read ({short(error)}); the file is corrupt, "
                 "fetch it again"
             ) from error
 
@@ -341,7 +342,3 @@ def _found(record: Record | None) -> Record:
     if record is None:
         raise DataError("there is no such row any more; fetch the file again")
     return record
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

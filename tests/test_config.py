@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -89,10 +90,16 @@ def test_run_id_is_of_what_decides_the_weights():
     for override in same:
         assert compose([*CELL, override]).run_id == base.run_id, override
     other = ("seed=1", "max_steps=7", "precision=float64", "recipe.batch_size=3",
-             "model.hyperparameters.channels=8", "recipe=helm_main_omol",
-             "task.version=2")  # fmt: skip
+             "model.hyperparameters.channels=8", "recipe=helm_main_omol")  # fmt: skip
     ids = {compose([*CELL, override]).run_id for override in other}
     assert len(ids | {base.run_id}) == len(other) + 1
+
+
+@pytest.mark.parametrize("word", ["task.version=2", "+task.path=x", "model.adapter=minao",
+                                  "+model.channels=3", "~task.metrics"])  # fmt: skip
+def test_what_a_name_means_is_not_redefined(word: str):
+    with pytest.raises(ConfigError, match=f"'{re.escape(word)}' would redefine"):
+        compose([*CELL, word])
 
 
 def test_a_budget_is_the_same_wherever_it_was_said():

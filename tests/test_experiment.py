@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from hambench import experiment, rundir
 from hambench.config import RunConfig, compose
+from hambench.data.store import Store, write_store
 from hambench.errors import ConfigError, DataError, RegistryError, RunError
 from hambench.learn.loop import BEST
 from hambench.registry import load_task
@@ -104,6 +106,75 @@ def test_a_finished_run_is_not_computed_again(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("toy")
+def test_a_finished_run_is_given_as_asked_for_or_not_at_all(tmp_path: Path):
+    config = cell(tmp_path)
+    first = run(config)
+    with pytest.raises(ConfigError, match=r"was scored with .*; score it otherwise with `hambench"):
+        run(cell(tmp_path, "score.split=validation"))
+    with pytest.raises(ConfigError, match=r"on data with fingerprint .*overwrite=true"):
+        run(cell(tmp_path, f"data={other_water(tmp_path)}"))
+    own = load_task("water_mini").path
+    assert run(cell(tmp_path, f"data={own}")).result == first.result
+    assert not (first.folder / rundir.PREDICTIONS).exists()
+    again = run(cell(tmp_path, "save_predictions=true"))
+    assert (again.fresh, again.result) == (False, first.result)
+    scores = experiment.evaluate(first.folder, progress=False)
+    assert Predictions(first.folder / rundir.PREDICTIONS).fingerprint == first.result.fingerprint
+    assert scores["h_mae"].value == first.result.metrics["h_mae"].value
+
+
+def other_water(folder: Path) -> Path:
+    """Data of water_mini, one number of them changed."""
+    task = load_task("water_mini")
+    store = Store(task.path)
+    rows = [replace(row, energy=row.energy + (i == 7)) for i, row in enumerate(store)]
+    write_store(folder / "other.h5", rows, basis=store.basis, theory=store.theory)
+    return folder / "other.h5"
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_run_goes_on_with_its_own_data_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def stopped(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "predict", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(cell(tmp_path))
+    folder = cell(tmp_path).folder
+    status = read_status(folder)
+    assert (status.state, status.step, status.reason) == ("interrupted", 30, "Ctrl-C")
+    with pytest.raises(ConfigError, match=r"on data with fingerprint .* give it its own data"):
+        run(cell(tmp_path, f"data={other_water(tmp_path)}"))
+    assert read_status(folder) == status
+    assert run(cell(tmp_path)).result.cost.steps == 30
+
+
+@pytest.mark.usefixtures("toy")
+def test_lost_parts_of_a_finished_run_are_named_with_a_way_out(tmp_path: Path):
+    config = cell(tmp_path)
+    folder = run(config).folder
+    (folder / rundir.CHECKPOINTS / BEST).unlink()
+    with pytest.raises(ConfigError, match=r"there is no weights file .*overwrite=true"):
+        experiment.evaluate(folder, progress=False)
+    (folder / "result.json").write_text("{")
+    with pytest.raises(DataError, match=r"is not a valid result.json .*overwrite=true"):
+        run(config)
+    assert run(config.model_copy(update={"overwrite": True})).fresh
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_second_start_does_not_score_again_what_the_first_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = cell(tmp_path)
+    finished = iter([False, True])  # asked before the lock, and in it
+    run(config)
+    monkeypatch.setattr(rundir, "is_finished", lambda folder: next(finished))
+    assert not run(config).fresh
+
+
+@pytest.mark.usefixtures("toy")
 def test_another_configuration_in_the_directory_is_refused(tmp_path: Path):
     config = cell(tmp_path, f"run_dir={tmp_path / 'here'}")
     run(config)
@@ -180,6 +251,24 @@ def test_kill_9_and_a_restart_give_the_same_bits(toy_site: Path, tmp_path: Path,
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_outside_training_is_an_interruption_too(tmp_path: Path, number: signal.Signals):
+    pytest.importorskip("pyscf")  # of the minao guess, whose predictions take their time
+    words = ["run", "task=water_mini", "model=minao", "save_predictions=true", f"root={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hambench", *words], stderr=subprocess.PIPE, text=True
+    )
+    while not (begun := list(tmp_path.rglob(".predictions.h5*"))):
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert f"interrupted: stopped by {number.name}; the same command goes on" in said
+    folder = begun[0].parent
+    assert read_status(folder).state == "interrupted"
+    assert {p.name for p in folder.iterdir()} == {"config.yaml", "status.json", "checkpoints"}
+
+
 @pytest.mark.usefixtures("toy")
 def test_a_failure_is_written_down(tmp_path: Path):
     config = cell(tmp_path, "recipe.optimizer.lr=1e38", "max_steps=50")
@@ -212,8 +301,8 @@ def test_a_defect_leaves_its_traceback(tmp_path: Path, monkeypatch: pytest.Monke
         (["score.split=tset"], RegistryError, "Did you mean 'test'"),
         (["data=/no/where.h5"], DataError, "/no/where.h5"),
         (["device=cuda:99"], ConfigError, "device=cuda:99 is not there"),
-        (["task.basis=def2-tzvpd"], DataError, "def2-tzvpd"),
-        (["task.family=x"], RegistryError, "no family 'x'"),
+        (["model.hyperparameters.cutoff=far"], ConfigError, "cutoff of model 'toy' is 'far'"),
+        (["run_dir=/dev/null"], ConfigError, "is a file"),
         (["recipe.max_steps=null"], ConfigError, "no budget"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("hambench", "helm", "tasks", "baselines", "leaderboard")
 
-BASE = {"errors", "units", "files", "harmonics"}
+BASE = {"errors", "units", "files", "harmonics", "hdf5", "settings"}
 """Small modules that everybody may use and that use only each other."""
 
 ARROWS: dict[str, set[str]] = {

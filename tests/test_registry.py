@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -144,7 +145,8 @@ def test_build_model_keeps_all_hyperparameters():
     task = hambench.load_task("water_mini")
     model = hambench.build_model("helm_small", task.basis, channels=4, layers=1)
     preset = registry.MODELS.preset("helm_small").content["hyperparameters"]
-    assert model.hyperparameters == {**preset, "channels": 4, "layers": 1}
+    expected = {**preset, "gaussian_width": 1.0, "channels": 4, "layers": 1}
+    assert model.hyperparameters == expected  # the defaults that no preset sets, too
     assert model.basis == task.basis
 
 
@@ -154,9 +156,49 @@ def test_build_model_names_a_wrong_hyperparameter():
         hambench.build_model("helm_small", basis, chanels=4)
 
 
-def test_load_task_names_a_wrong_option():
-    with pytest.raises(ConfigError, match=r"'spilts'\. Did you mean 'splits'\?"):
-        hambench.load_task("water_mini", spilts={})
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("channels", "abc", "is 'abc', it should be a valid integer"),
+        ("channels", 3.5, "is 3.5, it should be a valid integer"),
+        ("channels", 0, "is 0, it should be greater than or equal to 1"),
+        ("channels", -4, "greater than or equal to 1"),
+        ("channels", True, "should be a valid integer"),
+        ("layers", -1, "greater than or equal to 1"),
+        ("gaussians", 1, "greater than or equal to 2"),
+        ("cutoff", float("nan"), "should be a finite number"),
+        ("cutoff", -1, "greater than 0"),
+        ("reduce_node", "maybe", "should be a valid boolean"),
+        ("label_scaling", "z-score", "should be 'none', 'shift' or 'standardize'"),
+        ("channels", {4}, "not JSON serializable"),
+    ],
+)
+def test_build_model_names_a_wrong_value(key: str, value: object, said: str):
+    basis = hambench.load_task("water_mini").basis
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        hambench.build_model("helm_small", basis, **{key: value})
+    assert "'helm_small'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("basis", ["def2-svp", None])
+def test_build_model_wants_a_basis(basis: object):
+    with pytest.raises(ConfigError, match="expected an OrbitalBasis"):
+        hambench.build_model("helm_small", basis)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("class Net: pass", "is no subclass of hambench.model.Model"),
+        ("from hambench.model import Model\nclass Net(Model): pass", "lacks forward, graph, loss"),
+    ],
+)
+def test_an_incomplete_plugin_is_named(package, monkeypatch, source: str, said: str):
+    package("plug_half", source, {"model/half.yaml": "title: x\nadapter: plug_half"})
+    monkeypatch.setattr(registry, "MODELS", models())
+    with pytest.raises(RegistryError, match=f"plug_half 1.0 {said}"):
+        hambench.build_model("half", hambench.load_task("water_mini").basis)
 
 
 def test_open_data_reads_what_a_task_reads():
@@ -169,14 +211,22 @@ def test_open_data_reads_what_a_task_reads():
 
 
 def test_open_data_refuses_what_it_does_not_know(tmp_path: Path):
-    with pytest.raises(DataError, match="there is no file"):
-        hambench.open_data(tmp_path / "none.h5")
+    whole = hambench.load_task("water_mini").path.read_bytes()
     (tmp_path / "text.h5").write_text("not HDF5")
-    with pytest.raises(DataError, match="no installed reader knows the format"):
-        hambench.open_data(tmp_path / "text.h5")
+    (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
+    for name, said in (
+        ("none.h5", "none.h5 does not exist"),
+        ("", "is a folder"),
+        ("text.h5", "text.h5 is of no format that an installed reader knows"),
+        ("half.h5", "half.h5 is an HDF5 file that is truncated, corrupt or of no format"),
+    ):
+        with pytest.raises(DataError, match=said):
+            hambench.open_data(tmp_path / name)
 
 
 def test_load_published_goes_to_the_models_package():
     model = hambench.build_model("helm_small", hambench.load_task("water_mini").basis, channels=4)
     with pytest.raises(CheckpointError):
         hambench.load_published(model, {})
+    with pytest.raises(ConfigError, match=r"'a\.pt', expected the checkpoint's tensors by name"):
+        hambench.load_published(model, "a.pt")

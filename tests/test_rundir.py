@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from hambench import rundir
-from hambench.config import RunConfig
+from hambench.config import RunConfig, read_config
 from hambench.errors import ConfigError, RunError
-from hambench.results import read_status
+from hambench.results import Status, read_status
 
 
 def config(**changes: object) -> RunConfig:
@@ -25,6 +26,10 @@ def config(**changes: object) -> RunConfig:
         "seed": 0,
     }
     return RunConfig.model_validate({**values, **changes})
+
+
+def begin(folder: Path, config: RunConfig, fingerprint: str = "f" * 64) -> Status:
+    return rundir.begin(folder, config, fingerprint)
 
 
 HOLD = """
@@ -91,10 +96,10 @@ def test_the_lock_is_released_by_an_error(tmp_path: Path):
 
 
 def test_a_restart_counts_and_keeps_the_start(tmp_path: Path):
-    first = rundir.begin(tmp_path, config())
+    first = begin(tmp_path, config())
     assert (first.state, first.restarts) == ("running", 0)
     rundir.update(tmp_path, first, state="failed", reason="why", step=4)
-    again = rundir.begin(tmp_path, config(device="cpu"))
+    again = begin(tmp_path, config(device="cpu"))
     assert (again.state, again.restarts, again.reason, again.step) == ("running", 1, "", 4)
     assert again.started == first.started
     assert read_status(tmp_path) == again
@@ -113,22 +118,22 @@ def test_a_restart_counts_and_keeps_the_start(tmp_path: Path):
     ],
 )
 def test_another_configuration_is_refused(tmp_path: Path, changes: dict, said: str):
-    rundir.begin(tmp_path, config())
+    begin(tmp_path, config())
     before = (tmp_path / rundir.CONFIG).read_bytes()
     with pytest.raises(ConfigError) as caught:
-        rundir.begin(tmp_path, config(**changes))
+        begin(tmp_path, config(**changes))
     for word in (said, "resume", "another run_dir", "overwrite=true"):
         assert word in str(caught.value)
     assert (tmp_path / rundir.CONFIG).read_bytes() == before
 
 
 def test_overwrite_removes_the_run_and_nothing_else(tmp_path: Path):
-    rundir.begin(tmp_path, config())
+    begin(tmp_path, config())
     (tmp_path / rundir.CHECKPOINTS).mkdir()
     (tmp_path / rundir.CHECKPOINTS / "last.pt").touch()
     (tmp_path / rundir.RESULT).touch()
     (tmp_path / "notes.txt").write_text("mine")
-    status = rundir.begin(tmp_path, config(seed=1, overwrite=True))
+    status = begin(tmp_path, config(seed=1, overwrite=True))
     assert status.restarts == 0
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {rundir.CONFIG, rundir.STATUS, "notes.txt"}
@@ -138,11 +143,51 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path: Path):
 def test_a_folder_of_other_files_is_refused(tmp_path: Path, overwrite: bool):
     (tmp_path / "result.json").write_text("precious")
     with pytest.raises(ConfigError, match=r"holds other files \(result\.json\) and no run"):
-        rundir.begin(tmp_path, config(overwrite=overwrite))
+        begin(tmp_path, config(overwrite=overwrite))
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_a_broken_status_does_not_stop_a_restart(tmp_path: Path):
-    rundir.begin(tmp_path, config())
+    begin(tmp_path, config())
     (tmp_path / rundir.STATUS).write_text("{")
-    assert rundir.begin(tmp_path, config()).state == "running"
+    assert begin(tmp_path, config()).state == "running"
+
+
+def test_other_data_are_refused(tmp_path: Path):
+    first = begin(tmp_path, config(), "a" * 64)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ConfigError, match=r"on data with fingerprint aaaaaaaaaaaa, these have bbb"):
+        begin(tmp_path, config(), "b" * 64)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert begin(tmp_path, config(), "a" * 64).fingerprint == first.fingerprint
+    assert begin(tmp_path, config(overwrite=True), "b" * 64).fingerprint == "b" * 64
+
+
+def test_a_restart_writes_down_how_it_was_started(tmp_path: Path):
+    begin(tmp_path, config())
+    later = config(device="cpu", score={"split": "validation"})
+    begin(tmp_path, later)
+    assert read_config(tmp_path / rundir.CONFIG) == later
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path):
+    (tmp_path / "run").write_text("mine")
+    for folder in (tmp_path / "run", tmp_path / "run" / "below"):
+        with pytest.raises(ConfigError, match="is a file; choose another"), rundir.lock(folder):
+            pass
+
+
+def test_a_full_disk_at_the_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(RunError, match="no space left"), rundir.lock(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_which_nothing_came_is_removed(tmp_path: Path):
+    with pytest.raises(ValueError, match="x"), rundir.lock(tmp_path / "run"):
+        raise ValueError("x")
+    assert not (tmp_path / "run").exists()

@@ -193,6 +193,23 @@ def energy_of(
     return float(energy) + _dispersion(molecule, theory)[0]
 
 
+def fock_of(
+    hamiltonian: Matrix,
+    molecule: Molecule,
+    theory: Theory,
+    *,
+    threshold: float = OVERLAP_THRESHOLD,
+) -> Matrix:
+    """``F[D]``, the (nao, nao) canonical Fock matrix (Eh) of the density of a given Hamiltonian.
+
+    Of a converged Hamiltonian it is that Hamiltonian again, if molecule, charge, theory and AO
+    order are right. Arguments and errors as of `energy_of`.
+    """
+    field = _mean_field(molecule, theory)
+    density = _density_of(hamiltonian, field.mol, molecule, theory, threshold)
+    return _canonical(field.get_fock(dm=density), molecule.numbers, theory.basis)
+
+
 def initial_fock(molecule: Molecule, theory: Theory, guess: str = "minao") -> Matrix:
     """(nao, nao) canonical Fock matrix (Eh) built from an initial guess of `GUESSES`."""
     field = _mean_field(molecule, theory)

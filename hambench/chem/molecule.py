@@ -21,6 +21,11 @@ SYMMETRY_TOLERANCE = 1e-5
 """Largest ``|A - A^T|`` (Eh, or 1 for the overlap) a label may show; float32 files reach 1e-6."""
 
 
+def symbol(z: int) -> str:
+    """Symbol of an atomic number, for messages; ``Z=120`` where there is none."""
+    return SYMBOLS[z] if 0 < z < len(SYMBOLS) else f"Z={z}"
+
+
 def formula(numbers: ArrayLike) -> str:
     """Hill formula of the atomic numbers, for messages: ``formula([8, 1, 1]) == "H2O"``."""
     symbols = [SYMBOLS[z] for z in np.asarray(numbers, dtype=int)]
@@ -65,7 +70,10 @@ class Molecule:
         def put(name: str, value: object) -> None:  # the dataclass is frozen
             object.__setattr__(self, name, value)
 
-        put("numbers", np.asarray(self.numbers, dtype=np.int64).reshape(-1))
+        given = np.asarray(self.numbers).reshape(-1)
+        put("numbers", np.asarray(given, dtype=np.int64))
+        if (given != self.numbers).any():
+            raise DataError(f"{self._where}: atomic numbers are whole, got {given.tolist()[:10]}")
         n = len(self.numbers)
         for name in ("positions", "hamiltonian", "overlap", "forces"):
             if getattr(self, name) is not None:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hambench.chem.molecule import SYMBOLS
+from hambench.chem.molecule import SYMBOLS, symbol
 from hambench.errors import ConfigError, RegistryError, nearest
 
 SHIPPED = ("def2-svp", "def2-tzvpd")
@@ -37,11 +37,14 @@ class Shells:
         appended: angular momenta of the shells the basis file lists after all others (they are
             the last ones of their l in ``l``).
         core: electrons an effective core potential removes.
+        exchanged: places in ``l`` of two shells of which ORCA's file of the basis set lists the
+            second first, and with the opposite phase; empty where it lists as PySCF does.
     """
 
     l: tuple[int, ...]
     appended: tuple[int, ...] = ()
     core: int = 0
+    exchanged: tuple[int, ...] = ()
 
     @cached_property
     def nao(self) -> int:
@@ -91,8 +94,8 @@ class OrbitalBasis:
     shells: Mapping[int, Shells]
 
     @staticmethod
-    def load(name: str, elements: Iterable[int] | None = None) -> OrbitalBasis:
-        """The basis set called ``name``, for ``elements`` (atomic numbers).
+    def load(name: str, elements: Iterable[int | str] | None = None) -> OrbitalBasis:
+        """The basis set called ``name``, for ``elements`` (atomic numbers or symbols).
 
         Args:
             name: any name PySCF knows, e.g. ``"def2-svp"``.
@@ -100,23 +103,23 @@ class OrbitalBasis:
 
         Raises:
             RegistryError: nobody knows the name.
-            ConfigError: the basis set has no functions for an element, or ``elements`` was not
-                given for a basis that does not ship with the package.
+            ConfigError: no such element, the basis set has no functions for it, or ``elements`` was
+                not given for a basis that does not ship with the package.
         """
         key = name.lower()
+        wanted = None if elements is None else sorted({_atomic_number(e) for e in elements})
         if key in SHIPPED:
             shipped = _shipped(key)
-            if elements is None:
+            if wanted is None:
                 return shipped
-            wanted = sorted({int(z) for z in elements})
             if set(wanted) <= set(shipped.shells):
                 return shipped.restrict(wanted)
-        if elements is None:
+        if wanted is None:
             raise ConfigError(
                 f"basis '{name}' has no shipped table (those are {', '.join(SHIPPED)}); name the "
                 "elements it is wanted for: OrbitalBasis.load(name, elements=[1, 6, 8])"
             )
-        return OrbitalBasis(key, _from_pyscf(key, sorted({int(z) for z in elements})))
+        return OrbitalBasis(key, _from_pyscf(key, wanted))
 
     @cached_property
     def elements(self) -> tuple[int, ...]:
@@ -155,7 +158,7 @@ class OrbitalBasis:
         numbers = np.asarray(numbers, dtype=np.int64)
         counts = self._counts[np.clip(numbers, 0, len(self._counts) - 1)]
         if (counts == 0).any():
-            missing = sorted({SYMBOLS[z] for z in numbers[counts == 0]})
+            missing = sorted({symbol(z) for z in numbers[counts == 0]})
             raise ConfigError(
                 f"no orbitals for {', '.join(missing)} in {self!r}; "
                 "build the model or task for a basis that covers them"
@@ -179,6 +182,7 @@ class OrbitalBasis:
             "name": self.name,
             "shells": {
                 str(z): {"l": list(s.l), "appended": list(s.appended), "core": s.core}
+                | ({"exchanged": list(s.exchanged)} if s.exchanged else {})
                 for z, s in sorted(self.shells.items())
             },
         }
@@ -187,7 +191,9 @@ class OrbitalBasis:
     def from_dict(content: Mapping[str, Any]) -> OrbitalBasis:
         """The basis that `to_dict` wrote."""
         shells = {
-            int(z): Shells(tuple(s["l"]), tuple(s["appended"]), int(s["core"]))
+            int(z): Shells(
+                tuple(s["l"]), tuple(s["appended"]), int(s["core"]), tuple(s.get("exchanged", ()))
+            )
             for z, s in content["shells"].items()
         }
         return OrbitalBasis(str(content["name"]), shells)
@@ -209,6 +215,16 @@ class OrbitalBasis:
         for z, shells in self.shells.items():
             counts[z] = shells.nao
         return counts
+
+
+def _atomic_number(element: int | str) -> int:
+    if element in SYMBOLS[1:]:
+        return SYMBOLS.index(str(element))
+    if isinstance(element, str) or not 0 < element < len(SYMBOLS) or element != int(element):
+        raise ConfigError(
+            f"no element {element!r}; give atomic numbers 1 to {len(SYMBOLS) - 1}, or symbols"
+        )
+    return int(element)
 
 
 @lru_cache

@@ -14,6 +14,13 @@ m = -l..l, real spherical harmonics with e3nn and PySCF signs. Other orders:
                with a shell list that was wrongly sorted by l
 =============  =====================================================================
 
+ORCA's def2-TZVPD (``orca``, ``listed``, ``omol_csh``) lists the p shells of Be otherwise than
+PySCF: the tight primitive (exponent 3.632) comes before the contraction of 0.717 and 0.195, and
+has the opposite phase. Both files cut it out of def2-SVP's contraction of the three, whose
+coefficients are all negative; ORCA's keeps the sign (-0.029), PySCF's writes +1. The published
+mean blocks of OMol_CSH show the exchange and the relative sign; they cannot show the sign that
+all four p shells share.
+
 Every map is a signed permutation,
 ``A_canonical[i, j] = sign[i] sign[j] A_source[index[i], index[j]]``. Conventions were checked
 numerically against PySCF overlaps; the tests repeat that.
@@ -112,11 +119,17 @@ def _within_shells(
     return np.concatenate([s + np.array(places(l)) for s, l in zip(starts, shells, strict=True)])
 
 
-def _sort_by_l(listed: tuple[int, ...]) -> NDArray[np.int64]:
-    """Index that takes m-ascending functions from basis-file shell order to canonical order."""
-    starts = _shell_starts(listed)
-    order = np.argsort(listed, kind="stable")
-    return np.concatenate([starts[s] + np.arange(2 * listed[s] + 1) for s in order])
+def _sorted(shells: Shells) -> Map:
+    """From basis-file shell order (m ascending) and phase to canonical."""
+    starts = _shell_starts(shells.listed)
+    order = np.argsort(shells.listed, kind="stable")
+    phase = np.ones(len(order))
+    if shells.exchanged:
+        first, second = shells.exchanged
+        order[[first, second]] = order[[second, first]]
+        phase[second] = -1.0
+    index = np.concatenate([starts[s] + np.arange(2 * shells.listed[s] + 1) for s in order])
+    return index, np.repeat(phase, [2 * l + 1 for l in shells.l])
 
 
 def _pyscf(shells: Shells) -> Map:
@@ -130,15 +143,14 @@ def _psi4(shells: Shells) -> Map:
 
 
 def _listed(shells: Shells) -> Map:
-    index = _sort_by_l(shells.listed)
-    return index, np.ones(len(index))
+    return _sorted(shells)
 
 
 def _orca(shells: Shells) -> Map:
     ascending = _within_shells(shells.listed, _ascending_from_zero_first)
     sign = np.concatenate([_orca_sign(l) for l in shells.listed])
-    order = _sort_by_l(shells.listed)
-    return ascending[order], sign[order]
+    order, phase = _sorted(shells)
+    return ascending[order], sign[order] * phase
 
 
 def _omol_csh(shells: Shells) -> Map:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
 import hambench
 from hambench.cli.data import data
+from hambench.cli.group import Group
 from hambench.cli.run import evaluate, run
 from hambench.cli.show import completion, doctor, leaderboard, list_
-from hambench.errors import HambenchError, nearest
+from hambench.errors import HambenchError
 
 EXIT_CODES = """\b
 Exit codes:
@@ -26,23 +31,8 @@ Exit codes:
   130  interrupted; the same command goes on from the last checkpoint"""
 
 
-class _Group(click.Group):
-    """Commands in the order they were added; a mistyped one gets the nearest name."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
-            raise click.UsageError(f"no command '{name}'.{nearest(name, self.commands)}", ctx)
-        return super().resolve_command(ctx, args)
-
-
 @click.group(
-    cls=_Group,
+    cls=Group,
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -78,7 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("hambench").setLevel(logging.INFO)
     try:
-        code = cli.main(words, prog_name="hambench", standalone_mode=False)
+        with _termination_as_interrupt():
+            code = cli.main(words, prog_name="hambench", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "hambench"
         code = _say(f"{error.format_message()} See `{command} --help`.", error.exit_code)
@@ -103,6 +97,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             1,
         )
     sys.exit(code or 0)
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command as Ctrl-C does, with everything put in order."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise KeyboardInterrupt(f"stopped by {name}; the same command goes on")
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(message: str, code: int) -> int:

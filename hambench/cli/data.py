@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hambench.cli.complete import complete_task
+from hambench.cli.group import Group
 from hambench.cli.table import align, as_json
 
 if TYPE_CHECKING:
     from hambench.data.rows import Rows
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """List, inspect and make the data of tasks.
 
@@ -24,6 +25,7 @@ def data() -> None:
       hambench data list
       hambench data info water_mini
       hambench data generate water_mini --workers 4 --to water.h5
+      hambench data verify water.h5
     """
 
 
@@ -105,6 +107,67 @@ def generate(task: str, n: int | None, workers: int | None, to: Path | None) -> 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     path = make(found, n=n, workers=workers or cores or 1, to=to)
     click.echo(f"data of {task}: {path}")
+
+
+@data.command()
+@click.argument("what", metavar="TASK|FILE", shell_complete=complete_task)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Rows to check, spread evenly over the file.",
+)
+@click.option(
+    "--fock-rows",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Of these, the smallest, whose Fock matrices are rebuilt.",
+)
+@click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
+def verify(what: str, rows: int, fock_rows: int, json_: bool) -> None:
+    """Check that unit, orbital order, charges and theory of a data file are as stated.
+
+    Overlaps and Fock matrices are compared with PySCF's. If all is well, a manifest is written
+    beside the file (or to the cache folder); if not, the first failure is told, with exit code 4.
+
+    \b
+    Examples:
+      hambench data verify water_mini
+      hambench data verify omol_csh_58k_train.h5 --rows 100 --fock-rows 5
+    """
+    from hambench.chem.dft import Theory
+    from hambench.data import manifest
+    from hambench.data.verify import verify as check
+
+    path, opened, stated = _opened(what)
+    theory = Theory.from_dict(stated) if stated else None
+    found = check(opened, theory=theory, count=rows, fock_rows=fock_rows)
+    place = manifest.write(path, found)
+    if json_:
+        click.echo(as_json({"path": str(place), **found.model_dump(mode="json")}))
+        return
+    table: list[tuple[str, ...]] = [("check", "worst", "limit", "rows", "what")]
+    for name, one in found.checks.items():
+        worst = "-" if one.residual is None else f"{one.residual:.2g}"
+        skipped = "".join(f"; {n} rows: {reason}" for reason, n in one.skipped.items())
+        limit = f"{one.allowed:g} {one.unit}".strip()
+        table.append((name, worst, limit, str(one.rows), one.title + skipped))
+    click.echo(align(table))
+    click.echo(f"{path}: {found.rows} rows, {len(found.sample)} checked, all as stated")
+    click.echo(f"manifest: {place}")
+
+
+def _opened(what: str) -> tuple[Path, Rows, dict[str, Any]]:
+    """File, rows and level of theory (empty where unknown) of a task or a file."""
+    from hambench.registry import load_task, open_data, task_names
+
+    if what not in task_names() and Path(what).exists():
+        rows = open_data(what)
+        return Path(what), rows, getattr(rows, "theory", {})
+    task = load_task(what)
+    return task.path, task.rows, task.theory
 
 
 def _about_file(path: str, rows: Rows) -> dict[str, Any]:

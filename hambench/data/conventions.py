@@ -47,8 +47,8 @@ class Conventions:
 ORDERS: Final = ("canonical", "pyscf", "psi4")
 """Orders that `decide` tells apart by default: those that files of def2-SVP were found in."""
 
-TOLERANCE: Final = 1e-4
-"""Largest ``|dS|`` of the right unit and order. float32 leaves 3e-8, a wrong order makes 0.8."""
+MAX_OVERLAP_ERROR: Final = 1e-4
+"""Largest ``|dS|`` against PySCF. float32 leaves 3e-8, a wrong order makes 0.8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def decide(
         candidates: what is possible; None: each unit of `LENGTHS` with each of `ORDERS`.
 
     Returns:
-        The only candidate whose largest ``|dS|`` over all rows is below `TOLERANCE`, and that
+        The only candidate whose largest ``|dS|`` over all rows is below `MAX_OVERLAP_ERROR`, and that
         largest difference.
 
     Raises:
@@ -107,14 +107,14 @@ def decide(
             read = to_canonical(row.overlap, row.numbers, orbitals, candidate.order)
             difference = float(np.abs(read - computed[candidate.unit]).max())
             residuals[candidate] = max(residuals[candidate], difference)
-    fitting = [candidate for candidate, worst in residuals.items() if worst < TOLERANCE]
+    fitting = [candidate for candidate, worst in residuals.items() if worst < MAX_OVERLAP_ERROR]
     if len(fitting) == 1:
         return fitting[0], residuals[fitting[0]]
     found = ", ".join(f"{c.unit} and {c.order} {worst:.1e}" for c, worst in residuals.items())
     names = ", ".join(f"'{row.id}'" for row in rows)
     raise DataError(
         f"{len(fitting) or 'no'} units and orders explain the overlaps of the rows "
-        f"{names}, expected exactly one (largest difference: {found}; allowed: {TOLERANCE:g}); "
+        f"{names}, expected exactly one (largest difference: {found}; allowed: {MAX_OVERLAP_ERROR:g}); "
         + (
             "state them, or decide by larger molecules"
             if fitting

@@ -87,13 +87,18 @@ def generate(
     target = _target(task, n, workers, to)
     versions = dft.versions()
     molecules = task.geometries(n)
+    if n is not None and len(molecules) < n:
+        raise ConfigError(f"task '{task.name}' has {len(molecules)} geometries, {n} were asked for")
     key = _recipe_key(task.level, molecules)
     if target.exists():
-        if Store(target).provenance.get("recipe_key") == key:
+        store = Store(target)
+        if store.provenance.get("recipe_key") == key:
             return target
+        same = store.provenance.get("recipe") == task.recipe
         raise ConfigError(
-            f"{target} exists and was made by another recipe than task '{task.name}'; remove it, "
-            "or write elsewhere with --to"
+            f"{target} exists and holds {len(store)} "
+            + (f"rows, not the {len(molecules)} asked for" if same else "rows of another recipe")
+            + f" of task '{task.name}'; remove it, or write elsewhere with --to"
         )
     parts = target.with_name(f"{target.name}.parts") / key[:16]
     with atomic_write(parts / "theory.json") as file:  # and finds out whether one can write here
@@ -175,7 +180,7 @@ def _run(jobs: list[_Job], workers: int, progress: bool, title: str) -> None:
                 f"{title}: a worker died (killed, or out of memory) after {bar.n} of {len(jobs)} "
                 f"were finished and kept; {again}, with fewer workers if memory ran out"
             ) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # of Ctrl-C, or of a signal that is treated as one
             raise KeyboardInterrupt(
                 f"{title}: stopped, {bar.n} of {len(jobs)} are finished and kept; {again}"
             ) from None

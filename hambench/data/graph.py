@@ -157,12 +157,32 @@ def build_graph(molecule: Molecule, spec: GraphSpec) -> MoleculeGraph:
 
 
 def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
-    """Graphs joined to one batch (torch_geometric)."""
+    """Graphs joined to one batch (torch_geometric).
+
+    Raises:
+        DataError: some have a label that others lack.
+    """
+    for field, label in (("node_values", "a Hamiltonian"), ("energies", "an energy")):
+        having = sum(field in graph for graph in graphs)
+        if having not in (0, len(graphs)):
+            raise DataError(
+                f"only {having} of {len(graphs)} molecules of a batch have {label}; put molecules "
+                "with and without it into batches of their own"
+            )
     return GraphBatch.from_data_list(list(graphs))
 
 
 def collate(molecules: Sequence[Molecule], spec: GraphSpec) -> Batch:
-    """Molecules as one batch; raises as `build_graph`."""
+    """Molecules as one batch.
+
+    Raises:
+        ConfigError: no molecules, or a single one that is in no list; and as `build_graph`.
+        DataError: as `build_graph` and `batch_graphs`.
+    """
+    if isinstance(molecules, Molecule) or len(molecules) == 0:
+        raise ConfigError(
+            "collate takes a list of molecules, at least one: collate([molecule], spec)"
+        )
     return batch_graphs([build_graph(molecule, spec) for molecule in molecules])
 
 

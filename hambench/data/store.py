@@ -10,12 +10,10 @@ say where a row starts. Floats are float64; chunks are compressed and carry a ch
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +24,10 @@ from numpy.typing import NDArray
 
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.triangle import pack_triangle, unpack_triangle
 from hambench.data.rows import Rows
-from hambench.errors import DataError
-from hambench.files import atomic_path
+from hambench.errors import ConfigError, DataError
+from hambench.hdf5 import atomic_hdf5, short
 
 FORMAT: Final = "hambench-store"
 VERSION: Final = 1
@@ -63,7 +62,7 @@ def write_store(
             that some rows have and others lack.
         RunError: the disk is full, or the folder cannot be written.
     """
-    with atomic_path(path) as temporary, _writing(temporary) as (file, sink):
+    with atomic_hdf5(path) as (file, check_disk):
         file.attrs["format"] = FORMAT
         file.attrs["version"] = VERSION
         file.attrs["basis"] = json.dumps(basis.to_dict())
@@ -87,7 +86,7 @@ def write_store(
                         f"before have {sorted(labels)}; all rows of a store need the same labels"
                     )
             _append_batch(file, batch, labels or frozenset())
-            sink.check()
+            check_disk()
 
 
 class Store(Rows):
@@ -150,7 +149,7 @@ class Store(Rows):
             }
             for name in _MATRIX_FIELDS:
                 if name in self._labels:
-                    values[name] = _unpack(file[name][matrix])
+                    values[name] = unpack_triangle(file[name][matrix])
             for name in _ROW_FIELDS:
                 if name in self._labels:
                     values[name] = file[name][index].item()
@@ -177,7 +176,7 @@ class Store(Rows):
                 self._file = h5py.File(self.path, "r", locking=False)
             except OSError as error:
                 raise DataError(
-                    f"{self.path} cannot be read as HDF5 ({_short(error)}); it is truncated, "
+                    f"{self.path} cannot be read as HDF5 ({short(error)}); it is truncated, "
                     "corrupt or of another kind: make or fetch it again"
                 ) from error
             self._pid = os.getpid()
@@ -187,11 +186,11 @@ class Store(Rows):
     def _reading(self, where: str) -> Iterator[None]:
         try:
             yield
-        except DataError as error:
+        except (DataError, ConfigError) as error:
             raise DataError(f"{self.path}, {where}: {error}") from error
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{self.path}, {where}: cannot be read ({_short(error)}); the file is corrupt, "
+                f"{self.path}, {where}: cannot be read ({short(error)}); the file is corrupt, "
                 "make or fetch it again"
             ) from error
 
@@ -239,7 +238,7 @@ def _append_batch(file: h5py.File, batch: Sequence[Molecule], labels: frozenset[
     sizes = np.zeros(len(batch), dtype=np.int64)
     for name in _MATRIX_FIELDS:
         if name in labels:
-            triangles = [_pack(getattr(m, name)) for m in batch]
+            triangles = [pack_triangle(getattr(m, name)) for m in batch]
             sizes = np.array([len(t) for t in triangles])
             _append(file, name, np.concatenate(triangles))
     atoms = np.array([len(m) for m in batch])
@@ -264,60 +263,3 @@ def _append(file: h5py.File, name: str, values: NDArray[Any], *, text: bool = Fa
     start = len(data)
     data.resize(start + len(values), axis=0)
     data[start:] = values
-
-
-@lru_cache(maxsize=64)
-def _triangle(nao: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return np.triu_indices(nao)
-
-
-def _pack(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.ascontiguousarray(matrix[_triangle(len(matrix))])
-
-
-def _unpack(packed: NDArray[np.float64]) -> NDArray[np.float64]:
-    nao = int((np.sqrt(8 * len(packed) + 1) - 1) / 2 + 0.5)
-    matrix = np.empty((nao, nao))
-    upper = _triangle(nao)
-    matrix[upper] = packed
-    matrix.T[upper] = packed
-    return matrix
-
-
-class _Sink(io.FileIO):
-    """A file that keeps a write error to itself until asked.
-
-    HDF5 does not survive one: it prints, leaks and may crash the process (version 1.14). So it is
-    told that all is well, and what it has written is thrown away.
-    """
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write all of ``data``, or remember why not."""
-        view = memoryview(data).cast("B")
-        try:
-            while view and self.error is None:
-                view = view[super().write(view) :]
-        except OSError as error:
-            self.error = error
-        return len(data)
-
-    def check(self) -> None:
-        """Raise the error of an earlier write."""
-        if self.error is not None:
-            raise self.error
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[tuple[h5py.File, _Sink]]:
-    with _Sink(path, "w+") as sink:
-        try:
-            with h5py.File(sink, "w") as file:
-                yield file, sink
-        finally:
-            sink.check()
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -276,6 +276,7 @@ class Task(ABC):
         for name in sorted(self.spec.splits):
             digest.update(f"\n{name}\n".encode())
             for row, molecule in zip(self.splits[name], self.split(name), strict=True):
+                self._check(molecule)
                 digest.update(row.encode())
                 digest.update(content_hash(molecule, ("hamiltonian", "energy", "forces")))
         return digest.hexdigest()
@@ -294,6 +295,20 @@ class Task(ABC):
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {spec.count}" for name, spec in self.spec.splits.items())
         return f"Task({self.name} v{self.version}: {sizes})"
+
+    def _check(self, molecule: Molecule) -> None:
+        """DataError for a row that is not what the description says."""
+        problem = None
+        foreign = {SYMBOLS[z] for z in molecule.numbers.tolist()} - set(self.spec.elements)
+        if foreign:
+            problem = f"holds {', '.join(sorted(foreign))}, the task {' '.join(self.spec.elements)}"
+        for target in self.spec.targets:
+            if getattr(molecule, target.name) is None:
+                problem = f"has no {target.name}, which is a target of the task"
+        if problem is not None:
+            raise DataError(
+                f"{self.path}, row '{molecule.id}': {problem}; give the data of '{self.name}'"
+            )
 
     @cached_property
     def _place_of_id(self) -> dict[str, int]:
@@ -333,13 +348,16 @@ class GeneratedTask(Task):
         """The first ``n`` (None: all) molecules without labels, the same at every call."""
 
     def open(self, path: Path) -> Rows:
-        """The rows of a `Store`; DataError if it is corrupt, foreign or of another basis."""
+        """The rows of a `Store`; DataError if it is corrupt, foreign or of another theory."""
         store = Store(path)
-        if store.basis.name != self.spec.basis:
-            raise DataError(
-                f"{path} is in basis {store.basis.name}, task '{self.name}' in {self.spec.basis}; "
-                "give the file that belongs to the task"
-            )
+        wanted = self.level.to_dict() | {"basis": self.spec.basis}
+        found = store.theory | {"basis": store.basis.name}
+        for key, value in wanted.items():
+            if found.get(key) != value:
+                raise DataError(
+                    f"the labels in {path} have {key}={found.get(key)}, those of task "
+                    f"'{self.name}' {key}={value}; give the file that belongs to the task"
+                )
         return store
 
 

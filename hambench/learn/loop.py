@@ -257,7 +257,7 @@ class _Loop:
             if result.value < state.best:
                 state.best, state.best_step, state.since_best = result.value, state.step, 0
                 save_weights(self.best_file, self.model, state.step, result.value)
-        self.training.schedule.validated(result.value)
+        self.training.schedule.validated(result.value, result.loss)
         self._report({f"val_{result.metric}": result.value, "val_loss": result.loss})
 
     def _save(self) -> None:

@@ -8,12 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from hambench.errors import ConfigError, nearest
+from hambench.settings import Count, Fraction, NonNegative, Positive
 
 Precision = Literal["float32", "float64", "tf32"]
-Positive = Annotated[FiniteFloat, Field(gt=0)]
-NonNegative = Annotated[FiniteFloat, Field(ge=0)]
-Fraction = Annotated[FiniteFloat, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 
 
@@ -81,9 +78,12 @@ class Constant(ScheduleOptions):
 
 
 class Plateau(ScheduleOptions):
-    """Lower the learning rate when the validation metric stops improving."""
+    """Lower the learning rate when validation stops improving."""
 
     name: Literal["plateau"] = Field(description="the schedule")
+    monitor: Literal["metric", "loss"] = Field(
+        "metric", description="what has to improve: the validation metric, or the validation loss"
+    )
     factor: Annotated[FiniteFloat, Field(gt=0, lt=1)] = Field(
         0.5, description="lr is multiplied by this"
     )

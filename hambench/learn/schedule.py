@@ -55,13 +55,14 @@ class Schedule:
         floor = end / self.lr
         return floor + (1 - floor) * shape
 
-    def validated(self, value: float) -> None:
+    def validated(self, metric: float, loss: float) -> None:
         """Take note of a validation; the plateau then may lower its factor.
 
         As torch's ReduceLROnPlateau in mode ``min`` with a relative threshold.
         """
         if not isinstance(self.options, Plateau):
             return
+        value = loss if self.options.monitor == "loss" else metric
         if value < self._best * (1 - self.options.threshold):
             self._best, self._bad = value, 0
         else:

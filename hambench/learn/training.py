@@ -179,6 +179,7 @@ def check_same_run(
 def not_finite(what: str, value: float, step: int) -> RunError:
     """The error for a number that ran away."""
     return RunError(
-        f"the {what} became {value} at step {step}; lower recipe.optimizer.lr, set "
-        "recipe.clip_norm, or take recipe.precision=float64"
+        f"the {what} became {value} at step {step}, the last good checkpoint is kept; lower "
+        "recipe.optimizer.lr, set recipe.clip_norm, or take precision=float64: each makes it "
+        "another run, so a run_dir that was named needs overwrite=true"
     )

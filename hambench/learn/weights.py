@@ -102,10 +102,14 @@ def load_weights(path: str | os.PathLike[str], model: Model) -> WeightsInfo:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise CheckpointError(f"there is no weights file {path}; check the path") from None
+        raise CheckpointError(
+            f"there is no weights file {path}; check the path, or, where a run has lost it, train "
+            "anew with overwrite=true"
+        ) from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is no readable weights file ({error}); copy it again"
+            f"{path} is no readable weights file ({error}); copy it again, or train the run anew "
+            "with overwrite=true"
         ) from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(

@@ -7,6 +7,8 @@ import math
 from hambench.scoring.metrics import Score
 from hambench.units import REPORT
 
+_HUGE = 1e7
+
 
 def reporting_unit(unit: str) -> tuple[str, float]:
     """Label and factor a stored unit is printed with: ``("uEh", 1e6)`` for ``"Eh"``."""
@@ -17,8 +19,10 @@ def format_numbers(value: float, ci95: tuple[float, float] | None) -> tuple[str,
     """A value and its interval as text; the interval is empty text where there is none.
 
     The last digit shown is the second significant one of the interval's half width; four
-    significant digits where there is no interval.
+    significant digits where there is no interval. Beyond ten millions it is 1.234e+08.
     """
+    if abs(value) >= _HUGE:
+        return f"{value:.3e}", "" if ci95 is None else f"[{ci95[0]:.3e}, {ci95[1]:.3e}]"
     half = (ci95[1] - ci95[0]) / 2 if ci95 is not None else 0.0
     finest = _exponent(half) - 1 if half > 0 else _exponent(value) - 3
     places = max(0, -finest)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hambench.chem.triangle import pack_triangle, triangle_size, unpack_triangle
 from hambench.errors import DataError, VerificationError
-from hambench.files import atomic_path
+from hambench.hdf5 import atomic_hdf5, short
 
 FORMAT: Final = "hambench-predictions"
 VERSION: Final = 1
@@ -34,8 +34,8 @@ _CHUNK: Final = 1 << 16  # values written and checked at a time
 class PredictionWriter:
     """Adds one molecule after another to a file; made by `write_predictions`."""
 
-    def __init__(self, file: h5py.File, dtype: str) -> None:
-        self._file = file
+    def __init__(self, file: h5py.File, dtype: str, check_disk: Callable[[], None]) -> None:
+        self._file, self._check_disk = file, check_disk
         self._values = file.create_dataset(
             "values",
             shape=(0,),
@@ -78,20 +78,18 @@ class PredictionWriter:
         """Write what waits and the columns of the rows; `write_predictions` calls it."""
         self._flush()
         sizes, failed = zip(*self._rows.values(), strict=True) if self._rows else ((), ())
-        with _disk_errors():
-            self._file["id"] = np.array(list(self._rows), dtype=h5py.string_dtype())
-            self._file["nao"] = np.array(sizes, dtype=np.int64)
-            self._file["failed"] = np.array(failed, dtype=bool)
-            self._file.flush()
+        self._file["id"] = np.array(list(self._rows), dtype=h5py.string_dtype())
+        self._file["nao"] = np.array(sizes, dtype=np.int64)
+        self._file["failed"] = np.array(failed, dtype=bool)
 
     def _flush(self) -> None:
         if self._waiting:
             values = np.concatenate(self._waiting)
             start = len(self._values)
-            with _disk_errors():
-                self._values.resize(start + len(values), axis=0)
-                self._values[start:] = values
+            self._values.resize(start + len(values), axis=0)
+            self._values[start:] = values
             self._waiting = []
+            self._check_disk()
 
 
 @contextmanager
@@ -113,13 +111,13 @@ def write_predictions(
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_hdf5(path) as (file, check_disk):
         file.attrs["format"] = FORMAT
         file.attrs["version"] = VERSION
         file.attrs["task"] = task
         file.attrs["task_version"] = task_version
         file.attrs["fingerprint"] = fingerprint
-        writer = PredictionWriter(file, dtype)
+        writer = PredictionWriter(file, dtype, check_disk)
         yield writer
         writer.finish()
 
@@ -242,19 +240,6 @@ class Predictions:
                 yield file
         except (OSError, RuntimeError, KeyError) as error:
             raise DataError(
-                f"{self.path} cannot be read ({_short(error)}); it is truncated, corrupt or of "
+                f"{self.path} cannot be read ({short(error)}); it is truncated, corrupt or of "
                 "another kind: predict again"
             ) from error
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """h5py reports some write errors as RuntimeError; give them back as what they are."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise OSError(f"HDF5 could not write: {_short(error)}") from error
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

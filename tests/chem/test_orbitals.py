@@ -94,3 +94,8 @@ def test_wrong_names_and_elements_are_named() -> None:
         OrbitalBasis.load("def2-svp", [1, 8]).nao([26, 8])
     with pytest.raises(ConfigError, match="name the elements"):
         OrbitalBasis.load("6-31g")
+    for element in (0, -1, 92, 1.5, "Hx", ""):
+        with pytest.raises(ConfigError, match=f"no element {element!r}; give atomic numbers 1 to"):
+            OrbitalBasis.load("def2-svp", [element])
+    with pytest.raises(ConfigError, match="no orbitals for Z=-1, Z=120 in"):
+        OrbitalBasis.load("def2-svp", ["H", "O"]).nao([120, -1])

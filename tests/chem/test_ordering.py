@@ -108,3 +108,74 @@ def test_orca_flips_f_with_m_three_alone() -> None:
 def test_unknown_order() -> None:
     with pytest.raises(RegistryError, match=r"'orka'.*Did you mean 'orca'"):
         permutation([1], OrbitalBasis.load("def2-svp"), "orka")
+
+
+# p shells of Be as ORCA's def2-TZVPD lists them: the three primitives of def2-SVP's contraction,
+# coefficients kept, the tightest one by itself and first. PySCF lists and signs them otherwise.
+ORCA_BE = [[1, [3.6316917145, -0.029033998305]],
+           [1, [0.71695694366, -0.16877854032], [0.1954193286, -0.51403419628]],
+           [1, [0.06051546589, 1.0]],
+           [1, [0.027726324608, 1.0]]]  # fmt: skip
+
+
+def _beryllium_hydride(basis: object) -> dict[str, np.ndarray]:
+    """PySCF's overlap, core Hamiltonian and Fock matrix of a bent BeH2, in PySCF's order."""
+    gto, dft = pytest.importorskip("pyscf.gto"), pytest.importorskip("pyscf.dft")
+    mol = gto.M(atom="Be 0 0 0; H 0.3 0.9 0.95; H -0.2 0.5 -1.2", basis=basis, verbose=0)
+    field = dft.RKS(mol, xc="pbe")
+    field.grids.level = 1
+    return {
+        "overlap": field.get_ovlp(),
+        "core": field.get_hcore(),
+        "fock": field.get_fock(dm=field.get_init_guess(mol, "1e")),
+    }
+
+
+@pytest.mark.parametrize("order", ["orca", "listed", "omol_csh"])
+def test_beryllium_of_other_programs(order: str) -> None:
+    """Be of def2-TZVPD has two p shells exchanged and one phase turned; PySCF computes both."""
+    gto = pytest.importorskip("pyscf.gto")
+    own = [shell for shell in gto.basis.load("def2-tzvpd", "Be") if shell[0] != 1]
+    ours = _beryllium_hydride("def2-tzvpd")
+    theirs = _beryllium_hydride({"Be": [*own, *ORCA_BE], "H": "def2-tzvpd"})
+    basis, numbers = OrbitalBasis.load("def2-tzvpd"), [4, 1, 1]
+    slots = _program_slots(order)
+    for name in ours:
+        stored = np.empty_like(theirs[name])
+        stored[np.ix_(slots, slots)] = theirs[name]
+        expected = to_canonical(ours[name], numbers, basis, "pyscf")
+        # 6e-11 of rounding in exponents and coefficients would grow with the core's 10 Eh
+        np.testing.assert_allclose(
+            to_canonical(stored, numbers, basis, order), expected, atol=1e-7, err_msg=name
+        )
+
+
+def _program_slots(order: str) -> list[int]:
+    """Place of PySCF's k-th function of BeH2 in a file of ``order``, written out by hand.
+
+    Be: five s, three p, d, the diffuse p. p is x, y, z in PySCF.
+    """
+    p, d = {"orca": ([1, 2, 0], [4, 2, 0, 1, 3]), "listed": ([2, 0, 1], [0, 1, 2, 3, 4])}.get(
+        order, ([], [])
+    )
+    if order == "omol_csh":
+        # raw ORCA places 14.. (d, then diffuse p) were read as if p came before d: p at 14-16
+        # is in truth d of m = 0, +1, -1, and so on; ascending order of that wrong reading
+        raw_of_stored = [0, 1, 2, 3, 4]
+        raw_of_stored += [s + i for s in (5, 8, 11, 14) for i in (2, 0, 1)]
+        raw_of_stored += [17 + i for i in (4, 2, 0, 1, 3)]
+        stored_of_raw = [raw_of_stored.index(raw) for raw in range(22)]
+        beryllium = [stored_of_raw[raw] for raw in _program_slots("orca")[:22]]
+        hydrogen = [22, 23, 24, 27, 25, 26, 30, 28, 29]
+        return [*beryllium, *hydrogen, *(i + 9 for i in hydrogen)]
+    beryllium = [0, 1, 2, 3, 4]
+    beryllium += [start + i for start in (5, 8, 11, 19) for i in p]
+    beryllium += [14 + i for i in d]
+    hydrogen = [22, 23, 24, *(start + i for start in (25, 28) for i in p)]
+    return [*beryllium, *hydrogen, *(i + 9 for i in hydrogen)]
+
+
+def test_beryllium_of_def2_svp_is_listed_as_in_pyscf() -> None:
+    index, sign = permutation([4], OrbitalBasis.load("def2-svp"), "listed")
+    assert index.tolist() == list(range(len(index)))
+    assert (sign == 1).all()

@@ -19,7 +19,7 @@ from hambench.scoring import METRICS
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
     "", "run", "evaluate", "leaderboard", "data", "data list", "data info", "data generate",
-    "list", "doctor", "completion",
+    "data verify", "list", "doctor", "completion",
 ]  # fmt: skip
 
 
@@ -65,6 +65,13 @@ def test_exit_codes_are_documented_and_are_those_of_the_errors(hambench_):
         assert f"\n    {code:<3}" in out
 
 
+@pytest.mark.parametrize("words", [(), ("data",)])
+def test_a_group_without_a_command_shows_its_help(hambench_, words: tuple[str, ...]):
+    code, out, err = hambench_(*words)
+    assert (code, out) == (2, "")
+    assert err == hambench_(*words, "--help")[1]
+
+
 def test_version(hambench_):
     assert hambench_("--version") == (0, f"hambench {hambench.__version__}\n", "")
 
@@ -95,7 +102,9 @@ def test_cfg_prints_what_would_run_and_runs_nothing(hambench_, tmp_path: Path):
     ("words", "code", "said"),
     [
         (["rnu"], 2, "no command 'rnu'. Did you mean 'run'?"),
-        (["data", "generte"], 2, "No such command 'generte'"),
+        (["data", "generte"], 2, "Did you mean 'generate'?"),
+        (["data", "generate", "water_mini", "--n", "501", "--to", "x.h5"], 2, "500 geometries"),
+        (["run", "task=water_mini", "model=helm", "model.hyperparameters.channels=-4"], 2, "is -4"),
         (["run", "--nope"], 2, "No such option"),
         (["evaluate"], 2, "Missing argument 'RUN_DIR'"),
         (["list", "tusks"], 2, "'tusks' is not one of"),

@@ -19,7 +19,7 @@ from hambench.chem.molecule import Molecule
 from hambench.data.generate import generate
 from hambench.data.store import Store, write_store
 from hambench.data.task import GeneratedTask, TaskSpec
-from hambench.errors import ConfigError, RunError
+from hambench.errors import ConfigError
 
 pytest.importorskip("pyscf")
 
@@ -171,7 +171,7 @@ def test_finished_file_is_not_made_again(reference: Path) -> None:
     assert generate(Hydrogen(SPEC), to=reference, progress=False) == reference
     assert reference.stat().st_mtime_ns == before
     other = SPEC.model_copy(update={"theory": {**SPEC.theory, "grid_level": 1}})
-    with pytest.raises(ConfigError, match=r"hydrogen\.h5 exists and was made by another recipe"):
+    with pytest.raises(ConfigError, match=r"hydrogen\.h5 exists and holds 40 rows, not"):
         generate(Hydrogen(other), to=reference, progress=False)
 
 
@@ -201,7 +201,9 @@ def test_wrong_requests_are_named(tmp_path: Path) -> None:
         generate(task, workers=0, to=tmp_path / "a.h5")
     with pytest.raises(ConfigError, match="first 2 geometries are not the full data"):
         generate(task, n=2)
+    with pytest.raises(ConfigError, match="has 40 geometries, 41 were asked for"):
+        generate(task, n=41, to=tmp_path / "a.h5")
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(ConfigError, match="is a file; choose another"):
         generate(task, to=tmp_path / "file" / "a.h5")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

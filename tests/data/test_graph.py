@@ -70,7 +70,7 @@ def test_large_molecules_are_coupled_in_pieces(rng: np.random.Generator, monkeyp
     mol, spec = molecule(rng, [8, 6, 7, 1, 1, 9]), GraphSpec(BASIS)
     whole = build_graph(mol, spec).edge_values
     monkeypatch.setattr(graph, "_ROWS", 7)
-    assert torch.equal(build_graph(mol, spec).edge_values, whole)
+    torch.testing.assert_close(build_graph(mol, spec).edge_values, whole, rtol=0, atol=1e-13)
 
 
 def test_molecules_without_labels(rng: np.random.Generator) -> None:
@@ -78,6 +78,19 @@ def test_molecules_without_labels(rng: np.random.Generator) -> None:
     batch = collate([bare], GraphSpec(BASIS, dtype=torch.float32))
     assert "node_values" not in batch
     assert batch.positions.dtype == torch.float32
+
+
+def test_what_makes_no_batch_is_named(rng: np.random.Generator) -> None:
+    spec, labelled = GraphSpec(BASIS), molecule(rng, [8, 1])
+    bare = dataclasses.replace(labelled, hamiltonian=None)
+    for given in ([], labelled):
+        with pytest.raises(ConfigError, match="collate takes a list of molecules"):
+            collate(given, spec)
+    with pytest.raises(DataError, match="only 1 of 2 molecules of a batch have a Hamiltonian"):
+        collate([labelled, bare], spec)
+    energies = dataclasses.replace(spec, energy=True)
+    with pytest.raises(DataError, match="only 1 of 2 molecules of a batch have an energy"):
+        collate([dataclasses.replace(labelled, energy=-1.0), labelled], energies)
 
 
 def test_bad_molecules_are_named(rng: np.random.Generator) -> None:

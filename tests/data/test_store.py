@@ -15,7 +15,7 @@ import pytest
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.store import Store, write_store
-from hambench.errors import DataError, RunError
+from hambench.errors import ConfigError, DataError, RunError
 
 BASIS = OrbitalBasis.load("def2-svp", [1, 6, 8])
 
@@ -183,7 +183,7 @@ def test_unsound_rows_are_not_written(tmp_path: Path) -> None:
 
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(ConfigError, match="is a file; choose another"):
         write_store(tmp_path / "file" / "new.h5", _molecules(), basis=BASIS)
 
 

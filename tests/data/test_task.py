@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import h5py
 import numpy as np
 import pytest
 
+from hambench.chem.dft import Theory
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.store import write_store
 from hambench.data.task import DATA_VARIABLE, GeneratedTask, TaskSpec
 from hambench.errors import ConfigError, DataError, RegistryError
 
+THEORY = Theory("pbe", "def2-svp")
 IDS = {"train": ["a", "b", "c"], "validation": ["d"], "test": ["e", "f"]}
 
 
@@ -68,14 +71,14 @@ def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "file": "tiny.h5",
         "basis": "def2-svp",
         "elements": ["H"],
-        "theory": {"xc": "pbe", "basis": "def2-svp"},
+        "theory": THEORY.to_dict(),
         "splits": splits,
         "targets": [{"name": "hamiltonian", "unit": "Eh", "shape": "nao x nao"}],
         "metrics": [{"name": "h_mae", "direction": "lower"}],
     }
 
 
-def _write(path: Path, shift: float = 0.0, leave_out: str = "") -> None:
+def _write(path: Path, shift: float = 0.0, leave_out: str = "", theory: Theory = THEORY) -> None:
     basis = OrbitalBasis.load("def2-svp", [1])
     matrix = np.eye(10) + shift
     rows = [
@@ -83,7 +86,7 @@ def _write(path: Path, shift: float = 0.0, leave_out: str = "") -> None:
         for i, m in enumerate(hydrogen_molecules())
         if m.id != leave_out
     ]
-    write_store(path, rows, basis=basis)
+    write_store(path, rows, basis=basis, theory=theory.to_dict())
 
 
 def test_description_needs_no_data(content: dict[str, Any], tmp_path: Path) -> None:
@@ -124,8 +127,11 @@ def test_incomplete_or_other_data_are_refused(content: dict[str, Any], tmp_path:
     with pytest.raises(DataError, match="lacks 1 of 2 rows of split 'test' \\(first: 'e'\\)"):
         Tiny(content).split("test")
     other = {**content, "basis": "def2-tzvpd"}
-    with pytest.raises(DataError, match="is in basis def2-svp, task 'tiny' in def2-tzvpd"):
+    with pytest.raises(DataError, match="have basis=def2-svp, those of task 'tiny' basis=def2-tz"):
         Tiny(other).split("train")
+    _write(tmp_path / "rough.h5", theory=replace(THEORY, grid_level=2))
+    with pytest.raises(DataError, match="have grid_level=2, those of task 'tiny' grid_level=5"):
+        Tiny(content, tmp_path / "rough.h5").split("train")
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["fock"] = [1.0]
     with pytest.raises(DataError, match="not one of hambench"):
@@ -146,6 +152,18 @@ def test_fingerprint_follows_every_content(content: dict[str, Any], tmp_path: Pa
     digest = hashlib.sha256(b"e\n").hexdigest()
     fewer["splits"]["test"] = {"file": "fewer.txt", "sha256": digest, "count": 1}
     assert Tiny(fewer).fingerprint != reference
+
+
+def test_a_row_that_is_not_of_the_task_is_named(content: dict[str, Any], tmp_path: Path) -> None:
+    basis = OrbitalBasis.load("def2-svp", [1, 2])
+    for name, numbers, labels, said in (
+        ("he.h5", [2, 1], {"hamiltonian": np.eye(10)}, "holds He, the task H"),
+        ("no.h5", [1, 1], {"energy": 0.0}, "has no hamiltonian, which is a target of the task"),
+    ):
+        rows = [replace(m, numbers=numbers, **labels) for m in hydrogen_molecules()]
+        write_store(tmp_path / name, rows, basis=basis, theory=THEORY.to_dict())
+        with pytest.raises(DataError, match=rf"{name}, row 'e': {said}"):
+            _ = Tiny(content, tmp_path / name).fingerprint
 
 
 def test_changed_index_lists_are_found(content: dict[str, Any], tmp_path: Path) -> None:

@@ -200,10 +200,6 @@ def test_every_parameter_learns(rng: np.random.Generator) -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    with pytest.raises(
-        ConfigError, match="label_scaling is 'z-score', expected one of none, shift"
-    ):
-        Helm(MD17, **SMALL, label_scaling="z-score")
     with pytest.raises(ConfigError, match="reduce_node_intra needs reduce_node"):
         Helm(MD17, **SMALL, reduce_node=False)
     with pytest.raises(ConfigError, match="expected element or element_charge_spin"):

@@ -151,7 +151,7 @@ def test_a_cell_run_twice_counts_once(run: Write) -> None:
     ((_, entry),) = board.rankings[0].entries
     assert entry.summary("h_mae").value == pytest.approx(1e-4)
     assert board.left_out == (
-        ("old/result.json", "new/result.json is the same cell, finished later"),
+        ("runs/old/result.json", "runs/new/result.json is the same cell, finished later"),
     )
 
 
@@ -164,11 +164,11 @@ def test_what_cannot_be_ranked_is_listed(run: Write) -> None:
     (runs / "broken" / "result.json").write_text("{")
     board = collect([runs])
     reasons = dict(board.left_out)
-    assert "has no 'h_mae'" in reasons["b/result.json"]
-    assert "'h_mae' is in 'meV', expected 'Eh'" in reasons["c/result.json"]
-    assert "'spectrum_error' is not known" in reasons["d/result.json"]
-    assert "not a valid result.json" in reasons["broken/result.json"]
-    assert str(runs) not in reasons["broken/result.json"]
+    assert "has no 'h_mae'" in reasons["runs/b/result.json"]
+    assert "'h_mae' is in 'meV', expected 'Eh'" in reasons["runs/c/result.json"]
+    assert "'spectrum_error' is not known" in reasons["runs/d/result.json"]
+    assert "not a valid result.json" in reasons["runs/broken/result.json"]
+    assert str(runs) not in reasons["runs/broken/result.json"]
     assert order(board) == [(1, "helm_small")]
     for text in (table(board), *(p.read_text() for p in write(board, runs.parent / "out"))):
         assert "broken/result.json" in text.replace("\\", "")
@@ -192,6 +192,9 @@ def test_files_and_folders_can_be_given(run: Write) -> None:
         assert order(collect([given])) == [(1, "helm_small")]
     with pytest.raises(DataError, match=r"there is no .*nowhere"):
         collect([runs / "nowhere"])
+    (runs / "a" / "result.json").write_text("{")
+    with pytest.raises(DataError, match=r"none of 1 results .*, runs/a/result\.json: .* no"):
+        collect([runs])
     (runs / "a" / "result.json").unlink()
     with pytest.raises(DataError, match="a run writes it when it is finished"):
         collect([runs])

@@ -69,7 +69,7 @@ def test_plateau_is_torchs(rng):
     values = 1 / (1 + 0.05 * torch.arange(60)) + torch.from_numpy(rng.normal(scale=0.05, size=60))
     seen = set()
     for step, value in enumerate(values.tolist()):
-        ours.validated(value)
+        ours.validated(value, -value)
         theirs.step(value)
         rate = optimizer.param_groups[0]["lr"]
         assert ours.factor(step, 0.0) * LR == pytest.approx(rate, rel=1e-12)
@@ -82,10 +82,18 @@ def test_plateau_exhausts_and_its_state_travels():
     options = Plateau(name="plateau", patience=0, stop_lr=LR / 3)
     schedule = Schedule(options, LR)
     for value in (1.0, 1.0):
-        schedule.validated(value)
+        schedule.validated(value, 0.0)
     copy = Schedule(options, LR)
     copy.load_state_dict(schedule.state_dict())
     assert not copy.exhausted
-    copy.validated(1.0)
+    copy.validated(1.0, 0.0)
     assert copy.exhausted
     assert copy.factor(5, 0.0) == 0.25
+
+
+def test_plateau_follows_what_it_monitors():
+    for monitor, expected in (("metric", 0.5), ("loss", 1.0)):
+        schedule = Schedule(Plateau(name="plateau", monitor=monitor, patience=0), LR)
+        for loss in (3.0, 2.0):
+            schedule.validated(1.0, loss)
+        assert schedule.factor(1, 0.0) == expected

@@ -1,0 +1,269 @@
+"""The HDF5 files of OMol_CSH_58k (wB97M-V/def2-TZVPD) as lazy rows, read in place.
+
+A molecule is a group, at any depth, with the datasets ``fock`` (row-major upper triangle with the
+diagonal, Eh, float32 or float64), ``elements`` (N,) and ``coords`` (N, 3) Angstrom, and perhaps
+the attributes ``charge`` and ``spin`` (multiplicity). There is no overlap and no energy. The order
+of the orbitals is ``omol_csh`` of `hambench.chem.ordering`.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hambench.chem import dft
+from hambench.chem.molecule import Molecule
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.ordering import to_canonical
+from hambench.chem.triangle import triangle_size, unpack_triangle
+from hambench.data.conventions import Conventions
+from hambench.data.overlaps import cached_overlap
+from hambench.data.rows import Rows
+from hambench.errors import ConfigError, DataError, nearest
+from hambench.hdf5 import short
+from hambench.tasks.omol_csh_keys import LEAF, is_leaf, keys_of
+from hambench.tasks.omol_csh_names import charge_of_name
+
+CONVENTIONS: Final = Conventions("angstrom", "omol_csh")
+"""What the public files are known to have."""
+
+LARGEST_ELEMENT: Final = 1e4
+"""Eh; a Fock matrix with a larger element is refused, as the public code does."""
+
+_MOST_ATOMS: Final = 10_000  # far more than the set has (150): a larger number is damage
+_PROBES: Final = 1000  # groups looked into until a file is known not to be of this format
+
+
+class OmolCshFile(Rows):
+    """A file of OMol_CSH as a lazy sequence of `Molecule`; ids are the paths of the groups.
+
+    Memory does not grow with the file, but for the list of keys. It may cross `fork` and be
+    pickled: every process opens the file for itself.
+
+    Args:
+        path: the file.
+        charges: charges by key, where neither attribute nor name tells one; they go before both.
+        overlap: "compute" gives every molecule the overlap of its orbitals, computed by PySCF
+            and kept (see `hambench.data.overlaps`); None leaves it out.
+        conventions: unit and order of the file, if they are not those of the public ones.
+        progress: show progress while the keys are collected, if that takes long.
+
+    Raises:
+        DataError: missing, foreign, truncated or corrupt file; and for a row (on access) that is
+            unreadable, not sound or without a charge, naming file and key.
+        ConfigError: ``charges`` names a key that the file does not have.
+    """
+
+    computes_overlap: bool
+    theory: Final = dft.theory("wb97m-v/def2-tzvpd").to_dict()
+    """Level of theory of the labels."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        charges: Mapping[str, int] | None = None,
+        overlap: Literal["compute"] | None = None,
+        conventions: Conventions = CONVENTIONS,
+        progress: bool = True,
+    ) -> None:
+        self.path = Path(path)
+        self.conventions = conventions
+        self.computes_overlap = overlap == "compute"
+        self.charges = dict(charges or {})
+        self._file: h5py.File | None = None
+        self._pid = -1
+        if not self.path.is_file():
+            what = "a folder, not a file" if self.path.is_dir() else "not there"
+            raise DataError(f"{self.path} is {what}; check the path")
+        with self._reading("the list of its groups"):
+            self._ids = keys_of(self.path, self._open(), progress)
+        if not self._ids:
+            raise DataError(
+                f"{self.path} has no group with a dataset '{LEAF}'; it is not a file of OMol_CSH, "
+                "or empty: fetch it again"
+            )
+        for key in sorted(self.charges.keys() - set(self._ids))[:1]:
+            raise ConfigError(f"{self.path} has no group '{key}'.{nearest(key, self._ids)}")
+
+    @staticmethod
+    def recognises(path: str | os.PathLike[str]) -> bool:
+        """Whether a file is an HDF5 file whose first groups hold one with a dataset ``fock``."""
+        if not Path(path).is_file():
+            return False
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                return _first_leaf(file)
+        except (OSError, RuntimeError, KeyError, ValueError):
+            return False
+
+    @cached_property
+    def basis(self) -> OrbitalBasis:
+        """def2-TZVPD, all elements of the set."""
+        return OrbitalBasis.load("def2-tzvpd")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Paths of the groups, in the order of the list of keys."""
+        return self._ids
+
+    def row(self, index: int) -> Molecule:
+        """The molecule of row ``index`` (0 to n-1); see the class for errors."""
+        key = self._ids[index]
+        with self._reading(f"group '{key}'"):
+            group = self._open()[key]
+            numbers = _elements(group)
+            positions = _array(group, "coords", (len(numbers), 3), "fiu") * self.conventions.length
+            nao = self.basis.nao(numbers)
+            charge, multiplicity = self._state(key, group.attrs, int(numbers.sum()))
+            molecule = Molecule(
+                numbers,
+                positions,
+                charge=charge,
+                multiplicity=multiplicity,
+                basis=self.basis.name,
+                hamiltonian=self._hamiltonian(group, numbers, nao),
+                id=key,
+            ).checked(nao)
+            if self.computes_overlap:
+                overlap = cached_overlap(molecule, self.basis.name, nao)
+                molecule = replace(molecule, overlap=overlap)
+            return molecule
+
+    def with_conventions(self, conventions: Conventions) -> Self:
+        """The same file read with another unit of positions or order of orbitals."""
+        other = copy.copy(self)
+        other.conventions = conventions
+        other._file = None  # each closes its own
+        return other
+
+    def close(self) -> None:
+        """Close the file; the next access opens it again."""
+        if self._file is not None and self._pid == os.getpid():
+            self._file.close()
+        self._file = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None, "_pid": -1}
+
+    def __repr__(self) -> str:
+        return f"OmolCshFile({self.path}: {len(self)} molecules)"
+
+    def _hamiltonian(
+        self, group: h5py.Group, numbers: NDArray[np.int64], nao: int
+    ) -> NDArray[np.float64]:
+        packed = _array(group, LEAF, (int(triangle_size(np.array(nao))),), "f")
+        if not (np.abs(packed) <= LARGEST_ELEMENT).all():  # NaN too
+            raise DataError(
+                f"'{LEAF}' holds NaN or an element above {LARGEST_ELEMENT:g} Eh; the calculation "
+                "behind it failed: leave the group out"
+            )
+        return to_canonical(unpack_triangle(packed), numbers, self.basis, self.conventions.order)
+
+    def _state(self, key: str, attributes: Mapping[str, Any], protons: int) -> tuple[int, int]:
+        """Charge and multiplicity; a spin of 0 is 2S, since no multiplicity is 0."""
+        multiplicity = max(_integer(attributes, "spin", default=1), 1)
+        if key in self.charges:
+            return self.charges[key], multiplicity
+        if "charge" in attributes:
+            return _integer(attributes, "charge"), multiplicity
+        charge = charge_of_name(key, protons)
+        if charge is None:
+            raise DataError(
+                "neither an attribute 'charge' nor the name tells a charge that makes a closed "
+                f"shell; give it to the reader: charges={{'{key}': CHARGE}}"
+            )
+        return charge, multiplicity
+
+    def _open(self) -> h5py.File:
+        """This process's handle: one inherited by a fork must not be used."""
+        if self._file is None or self._pid != os.getpid():
+            try:
+                # no locks: the file is never changed, and some network disks have none
+                self._file = h5py.File(self.path, "r", locking=False)
+            except OSError as error:
+                raise DataError(
+                    f"cannot be opened as HDF5 ({short(error)}); it is truncated, corrupt or of "
+                    "another kind: fetch it again"
+                ) from error
+            self._pid = os.getpid()
+        return self._file
+
+    @contextmanager
+    def _reading(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except (DataError, ConfigError) as error:
+            raise DataError(f"{self.path}, {where}: {error}") from error
+        except (
+            OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError,
+        ) as error:  # fmt: skip
+            raise DataError(
+                f"{self.path}, {where}: cannot be read ({short(error)}); the file is corrupt, "
+                "fetch it again"
+            ) from error
+
+
+def _first_leaf(file: h5py.File) -> bool:
+    """Whether one of the first groups, each level from its first on, is a molecule."""
+    waiting: list[h5py.Group] = [file]
+    for _ in range(_PROBES):
+        if not waiting:
+            return False
+        group = waiting.pop()
+        if is_leaf(group):
+            return True
+        inner = [group.get(name) for name, _ in zip(group, range(8), strict=False)]
+        waiting += [child for child in reversed(inner) if isinstance(child, h5py.Group)]
+    return False
+
+
+def _elements(group: h5py.Group) -> NDArray[np.int64]:
+    """(N,) atomic numbers of a group."""
+    count = _dataset(group, "elements").shape
+    if len(count) != 1 or not 1 <= count[0] <= _MOST_ATOMS:
+        raise DataError(
+            f"'elements' has shape {count}, expected one list of 1 to {_MOST_ATOMS} atomic "
+            "numbers; fetch the file again"
+        )
+    numbers: NDArray[np.int64] = _array(group, "elements", count, "iu").astype(np.int64)
+    return numbers
+
+
+def _array(group: h5py.Group, name: str, shape: tuple[int, ...], kinds: str) -> NDArray[np.float64]:
+    """A dataset as float64, after its shape and kind of numbers were found to be right."""
+    data = _dataset(group, name)
+    if data.shape != shape or data.dtype.kind not in kinds:
+        expected = " or ".join({"f": "float", "i": "integer", "u": "unsigned"}[k] for k in kinds)
+        raise DataError(
+            f"'{name}' is {data.dtype} of shape {data.shape}, expected {expected} of shape "
+            f"{shape}; it does not belong to these atoms in def2-TZVPD: fetch the file again"
+        )
+    return np.asarray(data[()], dtype=np.float64)
+
+
+def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    data = group.get(name) if isinstance(group, h5py.Group) else None
+    if not isinstance(data, h5py.Dataset):
+        raise DataError(f"there is no dataset '{name}'; fetch the file again")
+    return data
+
+
+def _integer(attributes: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """A whole number among the attributes; ``default`` where there is none of that name."""
+    if default is not None and name not in attributes:
+        return default
+    value = np.asarray(attributes[name])
+    if value.size != 1 or value.dtype.kind not in "iuf" or value.item() != int(value.item()):
+        raise DataError(f"attribute '{name}' is {attributes[name]!r}, expected one whole number")
+    return int(value.item())
