@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -32,20 +33,23 @@ def blob(value: Any, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[An
         DataError: no blob, or of another size.
     """
     kept = np.dtype(kind)
-    described = f"{kept.name} of shape {shape}".replace("-1", "n")
     if not isinstance(value, bytes):
         raise DataError(
             f"'{name}' is {'empty' if value is None else f'a {type(value).__name__}'}, "
-            f"expected {described}; leave the row out or fetch the file again"
+            f"expected {_described(kept, shape)}; leave the row out or fetch the file again"
         )
-    known = int(np.prod([length for length in shape if length >= 0])) * kept.itemsize
+    known = math.prod(length for length in shape if length >= 0) * kept.itemsize
     if len(value) % known if -1 in shape else len(value) != known:
         raise DataError(
             f"'{name}' holds {len(value)} bytes, expected "
-            f"{'a multiple of ' if -1 in shape else ''}{known} for {described}; it is truncated or "
-            "of another type: fetch the file again"
+            f"{'a multiple of ' if -1 in shape else ''}{known} for {_described(kept, shape)}; it "
+            "is truncated or of another type: fetch the file again"
         )
     return np.frombuffer(value, kept).reshape(shape)
+
+
+def _described(kind: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    return f"{kind.name} of shape {shape}".replace("-1", "n")
 
 
 def whole_number(value: Any) -> int:

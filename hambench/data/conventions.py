@@ -80,8 +80,8 @@ def decide(
         candidates: what is possible; None: each unit of `LENGTHS` with each of `ORDERS`.
 
     Returns:
-        The only candidate whose largest ``|dS|`` over all rows is below `MAX_OVERLAP_ERROR`, and that
-        largest difference.
+        The only candidate whose largest ``|dS|`` over all rows is below `MAX_OVERLAP_ERROR`, and
+        that largest difference.
 
     Raises:
         DataError: none fits, or more than one does (the message has each one's difference), or
@@ -114,7 +114,8 @@ def decide(
     names = ", ".join(f"'{row.id}'" for row in rows)
     raise DataError(
         f"{len(fitting) or 'no'} units and orders explain the overlaps of the rows "
-        f"{names}, expected exactly one (largest difference: {found}; allowed: {MAX_OVERLAP_ERROR:g}); "
+        f"{names}, expected exactly one (largest difference: {found}; allowed: "
+        f"{MAX_OVERLAP_ERROR:g}); "
         + (
             "state them, or decide by larger molecules"
             if fitting
