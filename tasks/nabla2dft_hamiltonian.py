@@ -100,9 +100,8 @@ class Nabla2dftHamiltonians(SqliteRows):
         _, z, r, e, f, h, s = record
         numbers = blob(z, "Z", "<i4", (-1,))
         n, length = len(numbers), conventions.length
-        atoms = Molecule(
-            numbers, blob(r, "R", "<f4", (n, 3)) * length, basis=BASIS, id=self._id(index)
-        )
+        positions = blob(r, "R", "<f4", (n, 3)).astype(np.float64) * length
+        atoms = Molecule(numbers, positions, basis=BASIS, id=self._id(index))
         if not isinstance(e, float) or e == 0:  # the format's own reader makes 0 of None
             raise DataError(f"its energy E is {e!r:.40}, expected a number; leave the row out")
         nao = nao_of(self.basis, atoms.numbers)
@@ -115,7 +114,7 @@ class Nabla2dftHamiltonians(SqliteRows):
         return replace(
             atoms,
             energy=total_energy(e, atoms.numbers),
-            forces=blob(f, "F", "<f4", (n, 3)) / length,
+            forces=blob(f, "F", "<f4", (n, 3)).astype(np.float64) / length,
             **matrices,
         ).checked(nao)
 

@@ -87,6 +87,8 @@ def _molecule(rows: SqliteRows, name: str, values: Record, conventions: Conventi
     """The checked molecule of N, Z, pos and Ham."""
     n, z, pos, ham = values
     count = whole_number(n)
+    if count < 1:
+        raise DataError(f"its number of atoms N is {count}; leave the row out")
     atoms = Molecule(
         blob(z, "Z", "<i4", (count,)),
         blob(pos, "pos", "<f8", (count, 3)) * conventions.length,

@@ -252,7 +252,7 @@ class SqliteRows(Rows):
 def tables_of(path: str | os.PathLike[str]) -> dict[str, frozenset[str]]:
     """Columns of a SQLite file's tables by name; none where it is no such file. Never raises."""
     try:
-        if not _head(Path(path)).startswith(_MAGIC):
+        if not Path(path).is_file() or not _head(Path(path)).startswith(_MAGIC):
             return {}
         with closing(_connect(Path(path))) as connection:
             return _tables(connection.execute)
@@ -303,6 +303,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     """A read-only handle that neither locks nor writes."""
     uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")  # refused by the readers
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
     return connection
