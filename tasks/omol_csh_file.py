@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +26,9 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import to_canonical
 from hambench.chem.triangle import triangle_size, unpack_triangle
 from hambench.data.conventions import Conventions
+from hambench.data.hdf5_rows import Hdf5Rows
 from hambench.data.overlaps import cached_overlap
-from hambench.data.rows import Rows
 from hambench.errors import ConfigError, DataError, nearest
-from hambench.hdf5 import short
 from hambench.tasks.omol_csh_keys import LEAF, is_leaf, keys_of
 from hambench.tasks.omol_csh_names import charge_of_name
 
@@ -44,7 +42,7 @@ _MOST_ATOMS: Final = 10_000  # far more than the set has (150): a larger number 
 _PROBES: Final = 1000  # groups looked into until a file is known not to be of this format
 
 
-class OmolCshFile(Rows):
+class OmolCshFile(Hdf5Rows):
     """A file of OMol_CSH as a lazy sequence of `Molecule`; ids are the paths of the groups.
 
     Memory does not grow with the file, but for the list of keys. It may cross `fork` and be
@@ -77,15 +75,10 @@ class OmolCshFile(Rows):
         conventions: Conventions = CONVENTIONS,
         progress: bool = True,
     ) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self.conventions = conventions
         self.computes_overlap = overlap == "compute"
         self.charges = dict(charges or {})
-        self._file: h5py.File | None = None
-        self._pid = -1
-        if not self.path.is_file():
-            what = "a folder, not a file" if self.path.is_dir() else "not there"
-            raise DataError(f"{self.path} is {what}; check the path")
         with self._reading("the list of its groups"):
             self._ids = keys_of(self.path, self._open(), progress)
         if not self._ids:
@@ -147,15 +140,6 @@ class OmolCshFile(Rows):
         other._file = None  # each closes its own
         return other
 
-    def close(self) -> None:
-        """Close the file; the next access opens it again."""
-        if self._file is not None and self._pid == os.getpid():
-            self._file.close()
-        self._file = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_pid": -1}
-
     def __repr__(self) -> str:
         return f"OmolCshFile({self.path}: {len(self)} molecules)"
 
@@ -184,34 +168,6 @@ class OmolCshFile(Rows):
                 f"shell; give it to the reader: charges={{'{key}': CHARGE}}"
             )
         return charge, multiplicity
-
-    def _open(self) -> h5py.File:
-        """This process's handle: one inherited by a fork must not be used."""
-        if self._file is None or self._pid != os.getpid():
-            try:
-                # no locks: the file is never changed, and some network disks have none
-                self._file = h5py.File(self.path, "r", locking=False)
-            except OSError as error:
-                raise DataError(
-                    f"cannot be opened as HDF5 ({short(error)}); it is truncated, corrupt or of "
-                    "another kind: fetch it again"
-                ) from error
-            self._pid = os.getpid()
-        return self._file
-
-    @contextmanager
-    def _reading(self, where: str) -> Iterator[None]:
-        try:
-            yield
-        except (DataError, ConfigError) as error:
-            raise DataError(f"{self.path}, {where}: {error}") from error
-        except (
-            OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError,
-        ) as error:  # fmt: skip
-            raise DataError(
-                f"{self.path}, {where}: cannot be read ({short(error)}); the file is corrupt, "
-                "fetch it again"
-            ) from error
 
 
 def _first_leaf(file: h5py.File) -> bool:

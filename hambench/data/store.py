@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 import h5py
@@ -25,9 +23,9 @@ from numpy.typing import NDArray
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.triangle import pack_triangle, unpack_triangle
-from hambench.data.rows import Rows
-from hambench.errors import ConfigError, DataError
-from hambench.hdf5 import atomic_hdf5, short
+from hambench.data.hdf5_rows import Hdf5Rows
+from hambench.errors import DataError
+from hambench.hdf5 import atomic_hdf5
 
 FORMAT: Final = "hambench-store"
 VERSION: Final = 1
@@ -89,7 +87,7 @@ def write_store(
             check_disk()
 
 
-class Store(Rows):
+class Store(Hdf5Rows):
     """A file of `write_store` as a lazy sequence of `Molecule`.
 
     Ids and offsets are read at once, matrices when a row is asked for. It may cross `fork` and
@@ -104,11 +102,7 @@ class Store(Rows):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._file: h5py.File | None = None
-        self._pid = -1
-        if not self.path.is_file():
-            raise DataError(f"there is no file {self.path}; check the path")
+        super().__init__(path)
         with self._reading("header"):
             file = self._open()
             self._check_format(file.attrs)
@@ -156,43 +150,8 @@ class Store(Rows):
             molecule = Molecule(**values, basis=self.basis.name, id=self._ids[index])
             return molecule.checked(self.basis.nao(molecule.numbers))
 
-    def close(self) -> None:
-        """Close the file; the next access opens it again."""
-        if self._file is not None and self._pid == os.getpid():
-            self._file.close()
-        self._file = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None, "_pid": -1}
-
     def __repr__(self) -> str:
         return f"Store({self.path}: {len(self)} molecules, {self.basis!r})"
-
-    def _open(self) -> h5py.File:
-        """This process's handle: one inherited by a fork must not be used."""
-        if self._file is None or self._pid != os.getpid():
-            try:
-                # no locks: the file is never changed in place, and some network disks have none
-                self._file = h5py.File(self.path, "r", locking=False)
-            except OSError as error:
-                raise DataError(
-                    f"{self.path} cannot be read as HDF5 ({short(error)}); it is truncated, "
-                    "corrupt or of another kind: make or fetch it again"
-                ) from error
-            self._pid = os.getpid()
-        return self._file
-
-    @contextmanager
-    def _reading(self, where: str) -> Iterator[None]:
-        try:
-            yield
-        except (DataError, ConfigError) as error:
-            raise DataError(f"{self.path}, {where}: {error}") from error
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{self.path}, {where}: cannot be read ({short(error)}); the file is corrupt, "
-                "make or fetch it again"
-            ) from error
 
     @staticmethod
     def _check_format(attributes: Mapping[str, Any]) -> None:

@@ -106,7 +106,7 @@ def test_row_out_of_range(path: Path, index: int) -> None:
 
 
 def test_missing_foreign_and_truncated_files(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no file .*nowhere\.h5"):
+    with pytest.raises(DataError, match=r"nowhere\.h5 is not there; check the path"):
         Store(tmp_path / "nowhere.h5")
     text = tmp_path / "text.h5"
     text.write_text("not a store")
