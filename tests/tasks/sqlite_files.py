@@ -49,13 +49,12 @@ def in_pyscf_order(matrix: np.ndarray, mole: Any) -> np.ndarray:
     return matrix[np.ix_(index, index)]
 
 
-def edited(source: Path, target: Path, *statements: str, values: Sequence[Any] = ()) -> Path:
-    """A copy of a file after some SQL; ``values`` are those of the last statement."""
+def edited(source: Path, target: Path, *statements: str) -> Path:
+    """A copy of a file after some SQL."""
     shutil.copyfile(source, target)
-    with closing(sqlite3.connect(target)) as connection, connection:
-        for statement in statements[:-1]:
+    with closing(sqlite3.connect(target, isolation_level=None)) as connection:
+        for statement in statements:
             connection.execute(statement)
-        connection.execute(statements[-1], values)
     return target
 
 

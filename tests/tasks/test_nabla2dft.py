@@ -141,7 +141,7 @@ def test_decide_refuses_what_is_not_decided() -> None:
     with pytest.raises(DataError, match="no units and orders"):  # not the same for all rows
         decide([_raw(0), _raw(2, scale=BOHR)], "def2-svp")
     atom = RawOverlap(np.array([1]), np.zeros((1, 3)), dft.overlap([1], [[0] * 3], "def2-svp"), "H")
-    with pytest.raises(DataError, match="6 units and orders explain .*decide by larger molecules"):
+    with pytest.raises(DataError, match=r"6 units and orders explain .*decide by larger molecules"):
         decide([atom], "def2-svp")
     short = RawOverlap(_raw().numbers, _raw().positions, np.eye(84), "x")
     with pytest.raises(DataError, match=r"row 'x': the overlap has shape \(84, 84\), expected"):
@@ -171,7 +171,7 @@ def test_verification_passes_and_tells_a_wrong_order() -> None:
     found = verify(rows, count=4, fock_rows=0, progress=False)
     assert (found.unit, found.order) == ("bohr", "canonical")
     wrong = rows.with_conventions(PSI4)
-    with pytest.raises(VerificationError, match="the orbitals are in canonical.* order"):
+    with pytest.raises(VerificationError, match=r"the orbitals are in canonical.* order"):
         verify(wrong, count=1, progress=False)
 
 

@@ -188,7 +188,7 @@ def test_data_that_are_missing(tmp_path: Path) -> None:
         return {name: value for name, value in data.items() if name != "overlap"}
 
     rows = _rewritten(tmp_path / "less.db", without)
-    with pytest.raises(DataError, match=r"have no 'overlap' .they have energy, forces, hamiltonian"):
+    with pytest.raises(DataError, match=r"have no 'overlap' .they have energy, forces, ham"):
         rows[0]
 
 
