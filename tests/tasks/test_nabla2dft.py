@@ -110,7 +110,7 @@ def test_the_order_is_found_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
 def test_pyscf_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyscf", None)
     rows = Nabla2dftHamiltonians(NABLA)
-    with pytest.raises(ConfigError, match="does not say the order of its orbitals.*PySCF"):
+    with pytest.raises(ConfigError, match=r"does not say the order of its orbitals.*PySCF"):
         rows[0]
     known = Nabla2dftHamiltonians(NABLA, conventions=PSI4)[0]
     assert known.energy == float(nabla_truth(0, "E"))

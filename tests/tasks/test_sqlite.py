@@ -278,10 +278,10 @@ def _mutated(path: Path, seed: int) -> None:
     path.write_bytes(content)
 
 
-def _attempt(read: Callable[[], Any], name: str, seed: int) -> Any:
+def _attempt(name: str, seed: int, read: Callable[..., Any], *arguments: Any) -> Any:
     """What a reader gives, or None if it refuses with an error of ours that names the file."""
     try:
-        return read()
+        return read(*arguments)
     except HambenchError as error:
         if name not in str(error) or not str(error).isprintable():
             raise AssertionError(f"seed {seed}: the message is {error!s:.300}") from error
@@ -298,13 +298,13 @@ def _read_mutated(sound: Path, folder: Path, seeds: range) -> None:
         _mutated(path, seed)
         for reader in READERS.values():
             assert isinstance(reader.recognises(path), bool)
-        rows = _attempt(lambda: _open(path), path.name, seed)
+        rows = _attempt(path.name, seed, _open, path)
         if rows is None:
             continue
         for place in range(len(rows)):
-            molecule = _attempt(lambda at=place: rows[at], path.name, seed)
+            molecule = _attempt(path.name, seed, rows.row, place)
             assert molecule is None or isinstance(molecule, Molecule)
-        _attempt(lambda: rows.many(range(len(rows))), path.name, seed)
+        _attempt(path.name, seed, rows.many, range(len(rows)))
         rows.close()
 
 
