@@ -36,7 +36,7 @@ class AseRows(SqliteRows):
         "systems": frozenset({"id", "numbers", "positions", "data"}),
         "information": frozenset({"name", "value"}),
     }
-    query = "SELECT id, numbers, positions, data FROM systems"
+    query = "SELECT numbers, positions, data FROM systems"
     key = "id"
 
     metadata: dict[str, Any]
@@ -62,8 +62,8 @@ class AseRows(SqliteRows):
 
     def _atoms(self, index: int, record: Record, length: float) -> Molecule:
         """Numbers and positions of a record, ``length`` Angstrom per unit of it."""
-        positions = blob(record[2], "positions", "<f8", (-1, 3)) * length
-        numbers = blob(record[1], "numbers", "<i4", (len(positions),))
+        positions = blob(record[1], "positions", "<f8", (-1, 3)) * length
+        numbers = blob(record[0], "numbers", "<i4", (len(positions),))
         return Molecule(numbers, positions, basis=BASIS, id=self._id(index))
 
 

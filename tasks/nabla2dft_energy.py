@@ -95,7 +95,7 @@ class Nabla2dftEnergies(AseRows):
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
         atoms = self._atoms(index, record, conventions.length)
-        data = decoded(record[3])
+        data = decoded(record[2])
         energy = real_number(array(data, "energy", (1,)), "energy")
         if self.energies == "total":
             energy = total_energy(energy + self._of_atoms(atoms.numbers), atoms.numbers)

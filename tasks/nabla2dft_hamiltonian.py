@@ -54,7 +54,7 @@ class Nabla2dftHamiltonians(SqliteRows):
         "basisset": frozenset({"Z", "orbitals"}),
         "metadata": frozenset({"N"}),
     }
-    query = "SELECT id, Z, R, E, F, H, S FROM data"
+    query = "SELECT Z, R, E, F, H, S FROM data"
     key = "id"
     theory: Final = dft.theory("wb97x-d/def2-svp").to_dict()
     """Level of theory of the labels."""
@@ -97,7 +97,7 @@ class Nabla2dftHamiltonians(SqliteRows):
         return names[:, 0], names[:, 1:]
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
-        _, z, r, e, f, h, s = record
+        z, r, e, f, h, s = record
         numbers = blob(z, "Z", "<i4", (-1,))
         n, length = len(numbers), conventions.length
         positions = blob(r, "R", "<f4", (n, 3)).astype(np.float64) * length

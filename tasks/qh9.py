@@ -37,7 +37,7 @@ class QH9Stable(SqliteRows):
     tables: ClassVar[Mapping[str, frozenset[str]]] = {
         "data": frozenset({"id", "N", "Z", "pos", "Ham"})
     }
-    query = "SELECT rowid, N, Z, pos, Ham FROM data"
+    query = "SELECT N, Z, pos, Ham FROM data"
     key = "rowid"
     known = Conventions("angstrom", "pyscf")
     theory: Final = dft.theory("b3lyp5/def2-svp").to_dict()
@@ -53,7 +53,7 @@ class QH9Stable(SqliteRows):
         return names[:, 0], names[:, 1:]
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
-        return _molecule(self, self._id(index), record[1:5], conventions)
+        return _molecule(self, self._id(index), record[:4], conventions)
 
 
 class QH9Dynamic(SqliteRows):
@@ -67,7 +67,7 @@ class QH9Dynamic(SqliteRows):
     tables: ClassVar[Mapping[str, frozenset[str]]] = {
         "data": frozenset({"id", _GEOMETRY, "N", "Z", "pos", "epot", "Ham", "converged"})
     }
-    query = "SELECT rowid, N, Z, pos, Ham, epot, converged FROM data"
+    query = "SELECT N, Z, pos, Ham, epot, converged FROM data"
     key = "rowid"
     known = Conventions("bohr", "pyscf")
 
@@ -76,10 +76,10 @@ class QH9Dynamic(SqliteRows):
         return names[:, 0], names[:, 1:]
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
-        if not whole_number(record[6]):
+        if not whole_number(record[5]):
             raise DataError("its SCF did not converge; leave the row out")
-        molecule = _molecule(self, self._id(index), record[1:5], conventions)
-        energy = total_energy(real_number(record[5], "epot"), molecule.numbers)
+        molecule = _molecule(self, self._id(index), record[:4], conventions)
+        energy = total_energy(real_number(record[4], "epot"), molecule.numbers)
         return replace(molecule, energy=energy)
 
 

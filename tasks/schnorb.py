@@ -65,7 +65,7 @@ class SchnorbDatabase(AseRows):
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
         atoms = self._atoms(index, record, conventions.length)
-        data = decoded(record[3])
+        data = decoded(record[2])
         nao = nao_of(self.basis, atoms.numbers)
         matrices: dict[str, Any] = {
             name: to_canonical(

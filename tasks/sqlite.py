@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +35,6 @@ BASIS: Final = "def2-svp"
 _MAGIC: Final = b"SQLite format 3\0"
 _HEAD: Final = 100  # bytes of the header of a file
 _WAL_HEADER: Final = 32  # bytes of a write-ahead log without any content
-_MANY: Final = 64  # rows of one query
 
 _UNREADABLE: Final = (
     sqlite3.Error, OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError,
@@ -68,9 +67,9 @@ class SqliteRows(Rows):
     tables: ClassVar[Mapping[str, frozenset[str]]]
     """Columns that must be there, by table."""
     query: ClassVar[str]
-    """SQL that gives the records of all rows, the key by which a row is found first."""
+    """SQL that gives the records of all rows."""
     key: ClassVar[str]
-    """That key, as a column of the query's table."""
+    """Column of the query's table by which a row is found."""
 
     def __init__(
         self, path: str | os.PathLike[str], *, conventions: Conventions | None = None
@@ -122,23 +121,6 @@ class SqliteRows(Rows):
         with self._reading(self._where(index)):
             return self._molecule(index, self._record(index), conventions)
 
-    def many(self, indices: Sequence[int]) -> list[Molecule]:
-        """The molecules of some rows (0 to n-1, in any order, also twice), in that order.
-
-        Small rows come about twice as fast from one query as from one each. Raises as `row` does.
-        """
-        conventions = self.conventions
-        molecules = []
-        for start in range(0, len(indices), _MANY):
-            part = indices[start : start + _MANY]
-            with self._reading(f"rows {min(part)} to {max(part)}"):
-                records = self._records({int(self._keys[i]) for i in part})
-            for index in part:
-                with self._reading(self._where(index)):
-                    record = _found(records.get(int(self._keys[index])))
-                    molecules.append(self._molecule(index, record, conventions))
-        return molecules
-
     def close(self) -> None:
         """Close this thread's handle; the next access opens it again."""
         connection = self._local.__dict__.pop("connection", None)
@@ -174,14 +156,12 @@ class SqliteRows(Rows):
 
     def _record(self, index: int) -> Record:
         key = int(self._keys[index])
-        return _found(self._execute(f"{self.query} WHERE {self.key} = ?", (key,)).fetchone())
-
-    def _records(self, keys: Iterable[int]) -> dict[int, Record]:
-        """Records by key: an ``IN`` query gives them in the order of the file."""
-        keys = list(keys)
-        marks = ", ".join("?" * len(keys))
-        found = self._execute(f"{self.query} WHERE {self.key} IN ({marks})", keys)
-        return {record[0]: record for record in found}
+        found: Record | None = self._execute(
+            f"{self.query} WHERE {self.key} = ?", (key,)
+        ).fetchone()
+        if found is None:
+            raise DataError("there is no such row; the file is corrupt, fetch it again")
+        return found
 
     def _execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Run a query on the handle of this process and thread.
@@ -337,9 +317,3 @@ def _stated_size(head: bytes) -> int:
         return _HEAD
     page = int.from_bytes(head[16:18], "big")
     return (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
-
-
-def _found(record: Record | None) -> Record:
-    if record is None:
-        raise DataError("there is no such row any more; fetch the file again")
-    return record

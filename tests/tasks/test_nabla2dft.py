@@ -178,13 +178,6 @@ def test_verification_passes_and_tells_a_wrong_order() -> None:
 # -- Hamiltonians: access and damage -------------------------------------------------------------
 
 
-def test_many_rows_come_in_the_order_asked_for(rows: Nabla2dftHamiltonians) -> None:
-    found = rows.many([3, 0, 2, 0])
-    assert [m.id for m in found] == [_id(i) for i in (3, 0, 2, 0)]
-    for molecule, place in zip(found, (3, 0, 2, 0), strict=True):
-        assert np.array_equal(molecule.hamiltonian, rows[place].hamiltonian)
-
-
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
@@ -210,9 +203,8 @@ def test_many_rows_come_in_the_order_asked_for(rows: Nabla2dftHamiltonians) -> N
 def test_wrong_columns(tmp_path: Path, statement: str, message: str) -> None:
     path = edited(NABLA, tmp_path / "d.db", f"{statement} WHERE id = 1")
     rows = Nabla2dftHamiltonians(path, conventions=PSI4)
-    for read in (lambda: rows[1], lambda: rows.many([0, 1])):
-        with pytest.raises(DataError, match=rf"d\.db, row 1 \('{_id(1)}'\): .*{message}"):
-            read()
+    with pytest.raises(DataError, match=rf"d\.db, row 1 \('{_id(1)}'\): .*{message}"):
+        rows[1]
     assert rows[0].id == _id(0)
 
 

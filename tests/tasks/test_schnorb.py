@@ -258,13 +258,6 @@ def test_rows_are_read_when_asked_for(tmp_path: Path) -> None:
         part[1]
 
 
-def test_many_rows_come_in_the_order_asked_for(rows: SchnorbDatabase) -> None:
-    wanted = [7, 0, 23, 7]
-    found = rows.many(wanted)
-    assert all(_equal(a, rows[i]) for a, i in zip(found, wanted, strict=True))
-    assert rows.many([]) == []
-
-
 def _first(rows: SchnorbDatabase, queue: Any) -> None:
     queue.put(json.dumps(rows[3].hamiltonian.tolist()))
 

@@ -304,7 +304,6 @@ def _read_mutated(sound: Path, folder: Path, seeds: range) -> None:
         for place in range(len(rows)):
             molecule = _attempt(path.name, seed, rows.row, place)
             assert molecule is None or isinstance(molecule, Molecule)
-        _attempt(path.name, seed, rows.many, range(len(rows)))
         rows.close()
 
 
