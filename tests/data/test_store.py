@@ -110,7 +110,7 @@ def test_missing_foreign_and_truncated_files(path: Path, tmp_path: Path) -> None
         Store(tmp_path / "nowhere.h5")
     text = tmp_path / "text.h5"
     text.write_text("not a store")
-    with pytest.raises(DataError, match=r"text\.h5 cannot be read as HDF5"):
+    with pytest.raises(DataError, match=r"text\.h5, header: cannot be read as HDF5"):
         Store(text)
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["fock"] = [1.0]
