@@ -26,7 +26,7 @@ from hambench.tasks.sqlite import Record, first_value
 
 ENERGIES: Final = ("total", "formation")
 _PAIRS: Final = ("moses_id", "conformation_id")
-_PROBE: Final = f"SELECT count(*) FROM number_key_values WHERE key = '{_PAIRS[0]}'"
+_PROBE: Final = f"SELECT 1 FROM number_key_values WHERE key = '{_PAIRS[0]}' LIMIT 1"
 
 
 class Nabla2dftEnergies(AseRows):
@@ -82,10 +82,12 @@ class Nabla2dftEnergies(AseRows):
         names = np.empty((len(keys), len(_PAIRS)), dtype=np.int64)
         for place, pair in enumerate(_PAIRS):
             found = self._whole_numbers(
-                f"SELECT id, value FROM number_key_values WHERE key = '{pair}' ORDER BY id", 2
+                f"SELECT id, value FROM number_key_values WHERE key = '{pair}'", 2
             )
-            if not np.array_equal(found[:, 0], keys):
-                wrong = sorted(set(keys.tolist()) ^ set(found[:, 0].tolist())) or keys.tolist()
+            found = found[np.argsort(found[:, 0], kind="stable")]
+            ids = found[:, 0]
+            wrong = [*np.setxor1d(keys, ids), *ids[1:][ids[1:] == ids[:-1]]]
+            if wrong:
                 raise DataError(
                     f"the row of ASE id {wrong[0]} has not exactly one '{pair}'; expected "
                     f"{self.format}: check which file this is"

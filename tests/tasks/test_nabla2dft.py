@@ -288,7 +288,7 @@ def test_energies_of_atoms_that_are_missing(tmp_path: Path) -> None:
     ("statement", "message"),
     [
         ("DELETE FROM number_key_values WHERE id = 2", "id 2 has not exactly one 'moses_id'"),
-        ("INSERT INTO number_key_values VALUES ('moses_id', 3, 2)", "has not exactly one"),
+        ("INSERT INTO number_key_values VALUES ('moses_id', 3, 2)", "id 2 has not exactly one"),
         ("UPDATE number_key_values SET value = 0.5 WHERE id = 2", "0.5 is no whole number"),
         ("UPDATE systems SET data = NULL", "row 0"),
         ("UPDATE systems SET positions = zeroblob(12)", "'positions' holds 12 bytes"),
