@@ -82,11 +82,10 @@ def sound(request: pytest.FixtureRequest, files: dict[str, Path], tmp_path: Path
     return Path(shutil.copy(files[request.param], tmp_path / f"{request.param}.db"))
 
 
-def _open(path: Path, conventions: Conventions | None = None) -> SqliteRows:
-    reader = READERS[path.stem]
-    if reader is Nabla2dftHamiltonians:
-        conventions = conventions or PSI4
-    return reader(path, conventions=conventions)
+def _open(path: Path, undecided: bool = False) -> SqliteRows:
+    """A file by its reader; the order of nabla2DFT is told, unless its overlaps are to decide."""
+    told = path.stem == "nabla2dft" and not undecided
+    return READERS[path.stem](path, conventions=PSI4 if told else None)
 
 
 def _refused(path: Path, message: str) -> None:
@@ -298,7 +297,7 @@ def _read_mutated(sound: Path, folder: Path, seeds: range) -> None:
         _mutated(path, seed)
         for reader in READERS.values():
             assert isinstance(reader.recognises(path), bool)
-        rows = _attempt(path.name, seed, _open, path)
+        rows = _attempt(path.name, seed, _open, path, seed % 7 == 0)
         if rows is None:
             continue
         for place in range(len(rows)):
