@@ -1,4 +1,4 @@
-"""The helpers beside these tests can be imported by name, here and in child processes."""
+"""Modules beside these tests can be imported by name, here and in child processes."""
 
 from __future__ import annotations
 
