@@ -42,8 +42,9 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
 
 
 def short(error: BaseException) -> str:
-    """What HDF5 says, on one line of a bearable length."""
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    """What a library says, on one line of a bearable length."""
+    text = " ".join(str(error).split())[:120]
+    return "".join(c if c.isprintable() else "?" for c in text) or type(error).__name__
 
 
 class _Sink(io.FileIO):

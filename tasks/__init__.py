@@ -21,6 +21,17 @@ FAMILIES: Final = {
 }
 """Class of the tasks of a family (key ``family`` of the YAML file)."""
 
+READERS: Final = (
+    "hambench.data.store:Store",
+    "hambench.tasks.omol_csh_file:OmolCshFile",
+    "hambench.tasks.schnorb:SchnorbDatabase",
+    "hambench.tasks.nabla2dft_hamiltonian:Nabla2dftHamiltonians",
+    "hambench.tasks.nabla2dft_energy:Nabla2dftEnergies",
+    "hambench.tasks.qh9:QH9Dynamic",
+    "hambench.tasks.qh9:QH9Stable",
+)
+"""Readers of data files, in the order in which they are asked whether they recognise one."""
+
 
 class Provider:
     """What the entry point names: makes tasks and opens data files."""
@@ -35,8 +46,7 @@ class Provider:
             raise RegistryError(
                 f"task '{spec.name}': no family '{spec.family}'.{nearest(spec.family, FAMILIES)}"
             )
-        module, _, name = FAMILIES[spec.family].partition(":")
-        task: Task = getattr(importlib.import_module(module), name)(spec, path)
+        task: Task = _load(FAMILIES[spec.family])(spec, path)
         return task
 
     def open(self, path: Path) -> Rows | None:
@@ -45,10 +55,18 @@ class Provider:
         Raises:
             DataError: the file is of ours, and corrupt.
         """
-        from hambench.data.store import Store
+        from hambench.tasks.sqlite import refuse_truncated
 
-        if Store.recognises(path):
-            return Store(path)
-        from hambench.tasks.omol_csh_file import OmolCshFile
+        for reader in map(_load, READERS):
+            if reader.recognises(path):
+                rows: Rows = reader(path)
+                return rows
+        if path.is_file():
+            refuse_truncated(path)  # which hides what a SQLite file holds
+        return None
 
-        return OmolCshFile(path) if OmolCshFile.recognises(path) else None
+
+def _load(entry: str) -> Any:
+    """What an entry ``module:name`` of the tables above names."""
+    module, _, name = entry.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -15,6 +15,7 @@ from hambench.chem.levels import CORE_LEVEL_MARGIN, core_level, orbital_levels
 from hambench.chem.molecule import SYMBOLS, SYMMETRY_TOLERANCE
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data import diagnosis
+from hambench.data.conventions import MAX_OVERLAP_ERROR
 from hambench.data.rows import Rows
 from hambench.errors import VerificationError
 
@@ -244,7 +245,7 @@ TESTS: Final[dict[str, Test]] = {
         "the overlap is of orbitals that are not normalised, or no overlap",
     ),
     "overlap": Test(
-        _overlap, "largest |dS| against PySCF's overlap", diagnosis.MAX_OVERLAP_ERROR, "",
+        _overlap, "largest |dS| against PySCF's overlap", MAX_OVERLAP_ERROR, "",
         _overlap_hint,
     ),
     "core_level": Test(

@@ -20,14 +20,11 @@ from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import ORDERS, to_canonical
-from hambench.data.conventions import LENGTHS, Conventions
+from hambench.data.conventions import LENGTHS, MAX_OVERLAP_ERROR, Conventions
 from hambench.data.rows import Rows
 
 AS_DELIVERED: Final = Conventions("angstrom", "canonical")
 """Of rows whose format states its unit and order."""
-
-MAX_OVERLAP_ERROR: Final = 1e-4
-"""Largest ``|dS|`` against PySCF. Two orders differ by 0.8 in it."""
 
 MAX_FOCK_ERROR: Final = 1e-3
 """Eh, mean ``|F[D] - H|``; grids and density fitting stay well below, a wrong order gives 0.08."""
