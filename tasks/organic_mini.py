@@ -2,7 +2,9 @@
 
 Molecules of 2 to 5 heavy atoms out of C, N, O, F, S: RDKit ETKDG conformers relaxed with MMFF, plus
 normal displacements of 0.05 Angstrom per coordinate; the order of the molecules was shuffled once.
-The geometries ship with the package, the labels are computed by `hambench data generate`.
+The geometries ship with the package, the labels are computed by `hambench data generate`, or read
+from a file in the layout of nabla2DFT's Hamiltonian databases, whose molecule and conformer numbers
+are the row's.
 
 A row is called ``<molecule>-<conformer>``. Of every twelve molecules the second validates, the
 third, sixth and tenth test, and the others train with their first three conformers; their fourth
@@ -19,8 +21,11 @@ from typing import Any, Final
 import numpy as np
 
 from hambench.chem.molecule import SYMBOLS, Molecule
+from hambench.data import manifest
+from hambench.data.rows import Rows
 from hambench.data.task import GeneratedTask
 from hambench.files import atomic_write
+from hambench.tasks.nabla2dft_hamiltonian import Nabla2dftHamiltonians
 
 GEOMETRIES: Final = Path(__file__).parent / "organic_mini.extxyz"
 TRAINING_SIZES: Final = (10, 20, 40, 80)
@@ -43,6 +48,13 @@ class OrganicMini(GeneratedTask):
             "displacement_angstrom": 0.05,
             "file": GEOMETRIES.name,
         }
+
+    def open(self, path: Path) -> Rows:
+        """The rows of a `Store`, or of a file of these labels in nabla2DFT's format."""
+        if not Nabla2dftHamiltonians.recognises(path):
+            return super().open(path)
+        found = manifest.find(path)
+        return Nabla2dftHamiltonians(path, conventions=found.conventions if found else None)
 
     def geometries(self, n: int | None = None) -> list[Molecule]:
         """The first ``n`` of 480 conformers, ids ``0-0``, ``0-1`` ... ``119-3``."""

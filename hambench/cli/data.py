@@ -110,8 +110,13 @@ def generate(task: str, n: int | None, workers: int | None, to: Path | None) -> 
     click.echo(f"data of {task}: {path}")
 
 
-@data.command()
+@data.command(cls=WordsCommand)
 @click.argument("what", metavar="TASK|FILE", shell_complete=complete_task)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="File with the data of the task.  [default: where the task looks by itself]",
+)
 @click.option(
     "--rows",
     type=click.IntRange(min=1),
@@ -127,7 +132,7 @@ def generate(task: str, n: int | None, workers: int | None, to: Path | None) -> 
     help="Of these, the smallest, whose Fock matrices are rebuilt.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
-def verify(what: str, rows: int, fock_rows: int, json_: bool) -> None:
+def verify(what: str, data: Path | None, rows: int, fock_rows: int, json_: bool) -> None:
     """Check that unit, orbital order, charges and theory of a data file are as stated.
 
     Overlaps and Fock matrices are compared with PySCF's. If all is well, a manifest is written
@@ -136,13 +141,14 @@ def verify(what: str, rows: int, fock_rows: int, json_: bool) -> None:
     \b
     Examples:
       hambench data verify water_mini
-      hambench data verify omol_csh_58k_train.h5 --rows 100 --fock-rows 5
+      hambench data verify organic_mini data=organic_mini.db rows=100
+      hambench data verify omol_csh_58k_train.h5 --fock-rows 5
     """
     from hambench.chem.dft import Theory
     from hambench.data import manifest
     from hambench.data.verify import verify as check
 
-    path, opened, stated = _opened(what)
+    path, opened, stated = _opened(what, data)
     theory = Theory.from_dict(stated) if stated else None
     found = check(opened, theory=theory, count=rows, fock_rows=fock_rows)
     place = manifest.write(path, found)
@@ -160,14 +166,14 @@ def verify(what: str, rows: int, fock_rows: int, json_: bool) -> None:
     click.echo(f"manifest: {place}")
 
 
-def _opened(what: str) -> tuple[Path, Rows, dict[str, Any]]:
+def _opened(what: str, data: Path | None) -> tuple[Path, Rows, dict[str, Any]]:
     """File, rows and level of theory (empty where unknown) of a task or a file."""
     from hambench.registry import load_task, open_data, task_names
 
     if what not in task_names() and Path(what).exists():
         rows = open_data(what)
         return Path(what), rows, getattr(rows, "theory", {})
-    task = load_task(what)
+    task = load_task(what, data)
     return task.path, task.rows, task.theory
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hambench.data import sidecar
+from hambench.data.conventions import Conventions, Unit
 
 SUFFIX: Final = ".manifest.json"
 
@@ -60,11 +61,18 @@ class Manifest(_Section):
     rows: Annotated[int, Field(gt=0)]
     sample: tuple[str, ...]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    unit: str | None
+    unit: Unit | None
     order: str | None
     checks: dict[str, Check]
     theory: dict[str, Any] | None
     versions: dict[str, str]
+
+    @property
+    def conventions(self) -> Conventions | None:
+        """Unit and order of the file, where the format does not say them."""
+        if self.unit is None or self.order is None:
+            return None
+        return Conventions(self.unit, self.order)
 
 
 def find(path: str | os.PathLike[str]) -> Manifest | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,10 @@ from hambench.data.generate import generate
 from hambench.data.store import Store
 from hambench.errors import DataError, RegistryError
 from hambench.registry import load_task
+from hambench.tasks.nabla2dft_hamiltonian import Nabla2dftHamiltonians
 from hambench.tasks.organic_mini import OrganicMini, split_lists
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +99,12 @@ def test_training_on_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("test", "train_1"):
         with pytest.raises(RegistryError, match=f"train_on={name} is no training set of task"):
             experiment.Cell.build(compose([*words, f"train_on={name}"]))
+
+
+def test_labels_in_the_format_of_nabla2dft(tmp_path: Path) -> None:
+    """A file of that layout is opened as it is; here one of other molecules, for its format."""
+    path = Path(shutil.copy(FIXTURES / "nabla_mini_lm.db", tmp_path / "organic.db"))
+    task = OrganicMini(load_task("organic_mini").spec, path)
+    assert isinstance(task.rows, Nabla2dftHamiltonians)
+    with pytest.raises(DataError, match="lacks 240 of 240 rows of split 'train'"):
+        task.split("train")
