@@ -77,7 +77,7 @@ def test_missing_and_impossible_energies_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv does not exist"):
         read_energies(tmp_path / "none.csv")
     rows = load_task("water_mini").rows[:2]
-    with pytest.raises(DataError, match="lacks the energies of 1 of 2 rows .first: 'water-0001'"):
+    with pytest.raises(DataError, match=r"lacks the energies of 1 of 2 rows .first: 'water-0001'"):
         WithEnergies(rows, {"water-0000": -76.2}, tmp_path / "e.csv")
     in_ev = {name: e * HARTREE_EV for name, e in FOUND.items()}
     with pytest.raises(DataError, match=r"e\.csv, id 'water-0000': the energy -2074.* no total"):

@@ -136,7 +136,7 @@ def test_a_rule_that_gives_other_rows_is_refused() -> None:
     known = {"known": {10: {"count": 5, "sha256": "0" * 64}}}
     spec = split(rule="as_stored", stop=5, **known)
     with pytest.raises(
-        DataError, match="rule 'as_stored' of split 'train' gives 5 rows .* not the"
+        DataError, match=r"rule 'as_stored' of split 'train' gives 5 rows .* not the"
     ):
         apply_rule(RULES["as_stored"], rows(10), spec, "train")
     assert len(apply_rule(RULES["as_stored"], rows(11), spec, "train")) == 5  # no known release
@@ -171,5 +171,5 @@ def test_wrong_splits_are_named(content: dict[str, Any], message: str) -> None:
 
 
 def test_unknown_variants_get_the_nearest_name() -> None:
-    with pytest.raises(RegistryError, match="no split=contigous. Did you mean 'contiguous'"):
+    with pytest.raises(RegistryError, match=r"no split=contigous. Did you mean 'contiguous'"):
         load_task("md17_water", split="contigous")
