@@ -80,7 +80,8 @@ class Registry:
 
     Args:
         group: entry-point group.
-        kind: "model", "task" or "recipe": folder of the YAML files, and the word in messages.
+        kind: "model", "task", "recipe" or "download": folder of the YAML files, and the word in
+            messages.
     """
 
     def __init__(self, group: str, kind: str) -> None:
@@ -202,6 +203,7 @@ class Registry:
 MODELS = Registry("hambench.models", "model")
 RECIPES = Registry("hambench.models", "recipe")
 TASKS = Registry("hambench.tasks", "task")
+DOWNLOADS = Registry("hambench.tasks", "download")
 
 
 def model_names() -> list[str]:

@@ -18,8 +18,8 @@ from hambench.scoring import METRICS
 
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
-    "", "run", "evaluate", "leaderboard", "data", "data list", "data info", "data generate",
-    "data verify", "list", "doctor", "completion",
+    "", "run", "evaluate", "leaderboard", "data", "data list", "data info", "data download",
+    "data generate", "data verify", "list", "doctor", "completion",
 ]  # fmt: skip
 
 
