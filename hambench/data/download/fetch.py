@@ -71,12 +71,12 @@ def fetch(
     target = Path(folder) / entry.name
     if os.path.lexists(target):
         return _here(target, entry)
+    if not Part(target).complete:
+        _check_reachable(target, entry, offline)
     with _only_one(target):
         if os.path.lexists(target):  # another process has just finished
             return _here(target, entry)
         part = Part(target)
-        if not part.complete:
-            _check_reachable(target, entry, offline)
         try:
             return _obtain(part, target, entry, patience or Patience(), progress)
         except KeyboardInterrupt:
@@ -92,6 +92,9 @@ def _here(target: Path, entry: FileEntry) -> Outcome:
         raise DataError(
             f"{target} has {size} bytes, {entry.bytes} were published; remove it to download it"
         )
+    part = Part(target)
+    if part.response is not None:  # left by a kill between the renaming and the tidying
+        part.remove()
     known = sidecar.find(target, SUFFIX)
     return Outcome(
         target, False, str(known["checked"]) if known else "not verified, downloaded otherwise"
