@@ -230,7 +230,7 @@ def test_other_bytes_than_published_are_put_aside(
         "parts": {"etag": f"{'0' * 32}-1"},
     }[key]
     bad = server.add("bad", CONTENT)
-    with pytest.raises(VerificationError, match=f"{bad}: .* put aside as .*data.db.rejected"):
+    with pytest.raises(VerificationError, match=rf"{bad}: .* \(put aside as .*data.db.rejected"):
         get(bad, **wrong)
     assert left(tmp_path) == {".rejected"}
     if key != "parts":
@@ -274,12 +274,10 @@ def test_silence_is_named(get, server: FileServer):
 
 @pytest.mark.parametrize("chunked", [True, False])
 def test_a_length_need_not_be_said(get, server: FileServer, chunked: bool):
-    url = server.add("a", CONTENT, etag="tag", says_length=False, chunked=chunked)
     etag = md5_etag(CONTENT, 8 * MIB)
-    done = get(url, bytes=len(CONTENT), mirrors=(url,))
+    url = server.add("a", CONTENT, etag=etag, says_length=False, chunked=chunked)
+    done = get(url, bytes=len(CONTENT), etag=etag)
     assert done.path.read_bytes() == CONTENT
-    done.path.unlink()
-    assert get(url, mirrors=(url,), etag=etag).path.read_bytes() == CONTENT
     done.path.unlink()
     with pytest.raises(DataError, match="has 3000000 bytes, 5 were published"):
         get(url, bytes=5)

@@ -64,7 +64,7 @@ class FileEntry(_Section):
     @property
     def sources(self) -> tuple[str, ...]:
         """All URLs, in the order in which they are tried."""
-        return self.mirrors + self.urls
+        return tuple(dict.fromkeys(self.mirrors + self.urls))
 
     @model_validator(mode="after")
     def _comes_from_somewhere(self) -> Self:

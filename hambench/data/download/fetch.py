@@ -124,7 +124,8 @@ def _obtain(
     for url in sorted(entry.sources, key=lambda url: url != begun) or [str(begun)]:
         try:
             transfer(url, part, entry, patience, progress=progress)
-            return _finish(part, target, entry, _verified(part, entry, progress))
+            found = _verified(part, entry, progress)
+            return _finish(part, target, entry, found, progress)
         except Unavailable as error:
             problems.append(f"{url}: {error}")
         except (VerificationError, DataError) as error:
@@ -153,7 +154,7 @@ def _verified(part: Part, entry: FileEntry, progress: bool) -> Digest:
     return found
 
 
-def _finish(part: Part, target: Path, entry: FileEntry, found: Digest) -> Outcome:
+def _finish(part: Part, target: Path, entry: FileEntry, found: Digest, progress: bool) -> Outcome:
     """Give the verified part, or the file in it, its name and keep the record."""
     assert part.response is not None
     record: dict[str, Any] = {
@@ -167,9 +168,11 @@ def _finish(part: Part, target: Path, entry: FileEntry, found: Digest) -> Outcom
         part.become(target)
     else:
         record["member"] = entry.archive
-        record["member_sha256"] = extract(
-            part.path, entry.archive, target, part.check_room, title=part.response.url
-        )
+        with bar(f"unpacking {entry.name}", part.size, 0, progress) as shown:
+            record["member_sha256"] = extract(
+                part.path, entry.archive, target,
+                title="it", check_room=part.check_room, seen=shown.update,
+            )  # fmt: skip
         part.remove()
     sidecar.write(target, SUFFIX, record)
     return Outcome(target, True, record["checked"])
