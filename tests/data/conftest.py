@@ -14,7 +14,8 @@ from file_server import FileServer
 
 
 @pytest.fixture
-def server() -> Iterator[FileServer]:
-    """An HTTP server on this machine, without files yet."""
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """An HTTP server on this machine, without files yet; no proxy is asked for it."""
+    monkeypatch.setenv("no_proxy", "*")
     with FileServer() as running:
         yield running
