@@ -60,9 +60,11 @@ class Shell:
         self.data = folder / "data"
         self.site = folder / "site"
         paths = [str(self.site), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-        self.environment = {
-            **os.environ, DATA_VARIABLE: str(self.data), "no_proxy": "*", "PYTHONPATH": os.pathsep.join(paths),
-        }  # fmt: skip
+        self.environment = os.environ | {
+            DATA_VARIABLE: str(self.data),
+            "PYTHONPATH": os.pathsep.join(paths),
+            "no_proxy": "*",
+        }
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
