@@ -162,6 +162,34 @@ def test_a_published_etag_that_changed_is_refused_before_the_transfer(
     assert left(tmp_path) == set()
 
 
+def test_an_etag_of_another_kind_contradicts_nothing(get, server: FileServer):
+    url = server.add("a", CONTENT, etag="67dc-5f3e1")
+    assert get(url, etag=md5_etag(CONTENT)).checked == "etag as published"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"etag": "new"}, "has changed; "),
+        ({"etag": "old", "ranges": False}, "does not go on with what is here; "),
+    ],
+)
+def test_a_new_start_is_told(
+    get,
+    server: FileServer,
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, Any],
+    said: str,
+):
+    url = server.add("a", CONTENT, etag="old", always=Fault(cut=1_000_000))
+    with pytest.raises(DataError):
+        get(url, attempts=1)
+    server.add("a", CONTENT, **settings)
+    with caplog.at_level("INFO", "hambench"):
+        get(url)
+    assert f"{url} {said}" in caplog.text
+
+
 def test_a_published_size_that_differs_is_refused(get, server: FileServer, tmp_path: Path):
     url = server.add("a", CONTENT)
     with pytest.raises(DataError, match="has 3000000 bytes, 2999999 were published"):

@@ -121,7 +121,8 @@ def _obtain(
     begun = part.response.url if part.response is not None else None
     kind: type[HambenchError] = DataError
     problems: list[str] = []
-    for url in sorted(entry.sources, key=lambda url: url != begun) or [str(begun)]:
+    urls = sorted(entry.sources, key=lambda url: url != begun) or [str(begun)]
+    for url in urls:
         try:
             transfer(url, part, entry, patience, progress=progress)
             found = _verified(part, entry, progress)
@@ -131,7 +132,8 @@ def _obtain(
         except (VerificationError, DataError) as error:
             kind = type(error)
             problems.append(f"{url}: {error} (put aside as {part.reject()})")
-        logger.info("%s", problems[-1])
+        if len(problems) < len(urls):
+            logger.info("%s; the next URL is tried", problems[-1])
     kept = f" ({part.kept()})" if part.size else ""
     raise kind(
         f"cannot get {entry.name}: {'; '.join(problems)}; try again later, or name another URL in "

@@ -40,7 +40,7 @@ class Patience:
         wait: lets seconds pass.
     """
 
-    attempts: int = 6
+    attempts: int = 8
     stall: float = 60.0
     wait: Callable[[float], object] = time.sleep
 
@@ -92,7 +92,7 @@ def _receive(url: str, part: Part, entry: FileEntry, stall: float, progress: boo
         if answer.status == http.client.PARTIAL_CONTENT:
             _check_continues(answer, part)
         else:
-            _begin(url, answer, part, entry, again=bool(asked))
+            _begin(url, answer, part, entry)
         assert part.response is not None
         total = part.response.bytes
         part.check_room((total or 0) - part.size)
@@ -139,9 +139,7 @@ def _check_continues(answer: http.client.HTTPResponse, part: Part) -> None:
         raise _Broken("the server continues another file, it is fetched anew")
 
 
-def _begin(
-    url: str, answer: http.client.HTTPResponse, part: Part, entry: FileEntry, *, again: bool
-) -> None:
+def _begin(url: str, answer: http.client.HTTPResponse, part: Part, entry: FileEntry) -> None:
     """Start the part with a full answer, unless it is not the file that was published."""
     length = answer.headers.get("Content-Length", "")
     response = Response(
@@ -152,15 +150,15 @@ def _begin(
     )
     if response.bytes is not None:
         _check_size(response.bytes, entry)
-    published = entry.etag is not None and url in entry.urls
-    if published and response.etag not in (None, entry.etag):
+    if url in entry.urls and entry.etag is not None and _contradicts(response.etag, entry.etag):
         raise Unavailable(
             f"its etag is {response.etag}, {entry.etag} was published: it has changed"
         )
-    if again:
+    if part.size:
         begun = part.response
-        why = "has changed" if begun and begun.etag != response.etag else "cannot be continued"
-        logger.info("%s %s since %s was begun; starting over", url, why, part.path)
+        changed = begun is not None and begun.url == url and begun.etag != response.etag
+        why = "has changed" if changed else "does not go on with what is here"
+        logger.info("%s %s; %s is begun anew", url, why, part.path)
     part.begin(response)
 
 
@@ -195,6 +193,15 @@ def bar(title: str, total: int | None, done: int, progress: bool) -> tqdm[Any]:
 def _check_size(size: int, entry: FileEntry) -> None:
     if entry.bytes is not None and size != entry.bytes:
         raise Unavailable(f"it has {size} bytes, {entry.bytes} were published")
+
+
+def _contradicts(etag: str | None, published: str) -> bool:
+    """Whether a server's etag shows other content: it is one of digests too, and differs."""
+    return (
+        etag is not None
+        and re.fullmatch("[0-9a-f]{32}(-[0-9]+)?", etag) is not None
+        and etag != published
+    )
 
 
 def _strong_etag(answer: http.client.HTTPResponse) -> str | None:
