@@ -459,6 +459,36 @@ def test_another_url_goes_on_if_its_etag_is_the_same(get, server: FileServer, ta
     assert server.sent == [1_000_000, 0, sent]
 
 
+def test_a_date_says_nothing_of_another_url(get, server: FileServer):
+    first = server.add("first", CONTENT, modified=DATE, faults=[Fault(cut=1_000_000)])
+    server.files["/first"].always = Fault(status=404)
+    second = server.add("second", OTHER, modified=DATE)
+    assert get(first, second).path.read_bytes() == OTHER
+
+
+def test_new_starts_that_come_less_far_bring_nothing_new(
+    get, server: FileServer, waits: list[float]
+):
+    faults = [Fault(cut=cut) for cut in (1_000_000, 500_000, 900_000, 500_000)]
+    url = server.add("a", CONTENT, etag="tag", ranges=False, faults=faults)
+    with pytest.raises(DataError, match="4 attempts in a row"):
+        get(url)
+    assert waits == [1.0, 2.0, 4.0]
+
+
+def test_what_another_process_has_just_finished_is_not_fetched_again(
+    get, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def locked_late(path: Path) -> Any:
+        (tmp_path / NAME).write_bytes(CONTENT)  # the other one ends, and lets go of its lock
+        return locked(path)
+
+    monkeypatch.setattr("hambench.data.download.fetch.locked", locked_late)
+    assert not get(server.add("a", OTHER)).fetched
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+    assert server.asked == []
+
+
 def test_what_has_the_name_is_never_replaced(get, server: FileServer, tmp_path: Path):
     url = server.add("a", CONTENT)
     (tmp_path / NAME).write_bytes(b"mine")
