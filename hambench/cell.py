@@ -39,12 +39,16 @@ class Cell:
                 f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
             )
         open_fabric(config.device)
-        task = registry.load_task(config.task["name"], config.data)
+        task = registry.load_task(
+            config.task["name"], config.data, split=config.split, energies=config.energies
+        )
         if config.task.get("version") != task.version:
             raise ConfigError(
                 f"the configuration is of {task.name} v{config.task.get('version')}, this hambench "
                 f"has v{task.version}; run the cell anew, or use the hambench it was made with"
             )
+        task.check_given()
+        _check_predicts(config, task)
         for name in config.score.metrics or task.metrics:
             find_metric(name)
         for split in (config.score.split, task.protocol.validation_split):
@@ -69,6 +73,16 @@ class Cell:
     def cutoff(self) -> float | None:
         """Angstrom, of ``h_mae_in_cutoff``: the one asked for, else the model's."""
         return self.config.score.cutoff or self.model.graph.cutoff
+
+
+def _check_predicts(config: RunConfig, task: Task) -> None:
+    """Models of this version predict Hamiltonians; ConfigError for a task of other targets."""
+    targets = [target.name for target in task.spec.targets]
+    if "hamiltonian" not in targets:
+        raise ConfigError(
+            f"task '{task.name}' asks for {' and '.join(targets)}, model '{config.model['name']}' "
+            "predicts Hamiltonians; choose a task of Hamiltonians (hambench list tasks)"
+        )
 
 
 def _training_split(task: Task, asked: str | None) -> str:

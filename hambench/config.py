@@ -26,7 +26,8 @@ from hambench.registry import MODELS, RECIPES, TASKS, search_path
 _GROUPS = {"task": TASKS, "model": MODELS, "recipe": RECIPES}
 _BUDGET = ("precision", "max_steps", "max_minutes")
 # Keys of a task, model or recipe that change no trained weight.
-_FREE = {"title", "source", "description", "citation", "license", "url", "references", "metrics"}
+_FREE = {"title", "source", "description", "citation", "license", "url", "references", "notes"}
+_FREE |= {"metrics", "variant", "variants"}
 _FREE |= {"checkpoint_every_steps", "checkpoint_every_seconds", "log_every"}
 
 
@@ -65,7 +66,9 @@ class RunConfig(BaseModel):
     save_predictions: bool = False
     tensorboard: bool = False
     data: Path | None = None
+    split: str | None = None
     train_on: str | None = None
+    energies: Path | None = None
     score: ScoreOptions = ScoreOptions()
 
     @property
@@ -83,7 +86,8 @@ class RunConfig(BaseModel):
             for name, section in sections.items()
         }
         spec["seed"] = self.seed
-        return spec if self.train_on is None else spec | {"train_on": self.train_on}
+        chosen = {"split": self.split, "train_on": self.train_on}
+        return spec | {key: value for key, value in chosen.items() if value is not None}
 
     @property
     def run_id(self) -> str:
@@ -125,6 +129,8 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         raise ConfigError(_explain(error, parsed, chosen)) from error
     for group, name in chosen.items():
         content[group].setdefault("name", name)
+    if content["split"] == content["task"].get("variant"):
+        content["split"] = None  # the task's own, said or not
     content["recipe"] = Recipe.parse(content["recipe"]).model_dump(mode="json")
     return _validated(content, "the configuration")
 

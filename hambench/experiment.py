@@ -31,6 +31,7 @@ from hambench.learn.weights import save_weights
 from hambench.model import silent
 from hambench.results import (
     Cost,
+    DataFile,
     Metric,
     Result,
     Status,
@@ -295,7 +296,9 @@ def _result(
         task=task.name,
         task_version=task.version,
         fingerprint=status.fingerprint,
-        source="generated" if task.source == "generated" else "published",
+        source=task.source,
+        data=tuple(DataFile(**file) for file in task.files()),
+        variant=task.spec.variant,
         split=config.score.split,
         training_split=cell.training_split,
         model=registry.MODELS.preset(name).entry,

@@ -303,18 +303,29 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
     importlib.import_module(name).load_published(model, state_dict)
 
 
-def load_task(name: str, path: str | os.PathLike[str] | None = None) -> Task:
+def load_task(
+    name: str,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    split: str | None = None,
+    energies: str | os.PathLike[str] | None = None,
+) -> Task:
     """The task called ``name``; its metadata needs no data on disk.
 
     Args:
         name: see `task_names`.
         path: where its data is; None: where the task looks by itself.
+        split: a variant of its splits, where it has several.
+        energies: file of energies, for tasks whose files have none.
 
     Raises:
-        RegistryError: no such task.
+        RegistryError: no such task or variant.
+        ConfigError: ``energies`` for a task that has them.
     """
     preset = TASKS.preset(name)
-    task: Task = TASKS.load(preset.entry)().task(preset.content, path=path)
+    task: Task = TASKS.load(preset.entry)().task(
+        preset.content, path=path, split=split, energies=energies
+    )
     return task
 
 

@@ -115,6 +115,28 @@ class Provenance(Record):
     finished: datetime
 
 
+class DataFile(Record):
+    """A data file that was used, and what its verification found; see `hambench.data.manifest`.
+
+    Attributes:
+        file: its name; ``bytes`` its size.
+        verified: whether a manifest vouches for it; labels of our own need none.
+        rows: molecules in it.
+        unit, order: of positions and orbitals in the file, where the format does not say them.
+        sha256_of_sample: over the content of the rows that were checked.
+        residuals: worst value of every check, None where it did not apply.
+    """
+
+    file: str
+    bytes: int
+    verified: bool | None = None
+    rows: int | None = None
+    unit: str | None = None
+    order: str | None = None
+    sha256_of_sample: str | None = None
+    residuals: dict[str, float | None] = {}
+
+
 class Result(Record):
     """One finished cell, task x model x seed: the content of ``result.json``.
 
@@ -122,6 +144,8 @@ class Result(Record):
         task, task_version: name and version of the task; versions are never mixed in a ranking.
         fingerprint: hash over the rows of the splits actually used.
         source: "generated" (labels made by the project's generator) or "published".
+        data: the data files that were there.
+        variant: name of the splits, where the task has several kinds.
         split: which split the metrics were computed on.
         training_split: which split it was trained on.
         model: the adapter ("helm"); ``preset`` the named setting of it ("helm_small").
@@ -137,6 +161,8 @@ class Result(Record):
     task_version: int
     fingerprint: str
     source: Literal["generated", "published"]
+    data: tuple[DataFile, ...] = ()
+    variant: str = "default"
     split: str
     training_split: str = "train"
     model: str

@@ -6,7 +6,6 @@ This package is listed often and must stay light: readers are imported when firs
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +15,13 @@ if TYPE_CHECKING:
     from hambench.data.task import Task
 
 FAMILIES: Final = {
+    "md17": "hambench.tasks.md17:Md17",
+    "nabla2dft": "hambench.tasks.nabla2dft:Nabla2dft",
+    "nabla2dft_energy": "hambench.tasks.nabla2dft:Nabla2dftEnergy",
+    "omol_csh": "hambench.tasks.omol_csh:OmolCsh",
     "organic_mini": "hambench.tasks.organic_mini:OrganicMini",
+    "qh9_dynamic": "hambench.tasks.qh9_tasks:Dynamics",
+    "qh9_stable": "hambench.tasks.qh9_tasks:StableMolecules",
     "water_mini": "hambench.tasks.water_mini:WaterMini",
 }
 """Class of the tasks of a family (key ``family`` of the YAML file)."""
@@ -36,9 +41,9 @@ READERS: Final = (
 class Provider:
     """What the entry point names: makes tasks and opens data files."""
 
-    def task(self, content: Mapping[str, Any], path: str | os.PathLike[str] | None = None) -> Task:
-        """The task a YAML file describes; see `hambench.data.task.Task` for ``path`` and errors."""
-        from hambench.data.task import TaskSpec
+    def task(self, content: Mapping[str, Any], **options: Any) -> Task:
+        """The task a YAML file describes; see `hambench.data.task.Task` for options and errors."""
+        from hambench.data.spec import TaskSpec
         from hambench.errors import RegistryError, nearest
 
         spec = TaskSpec.from_dict(content)
@@ -46,7 +51,7 @@ class Provider:
             raise RegistryError(
                 f"task '{spec.name}': no family '{spec.family}'.{nearest(spec.family, FAMILIES)}"
             )
-        task: Task = _load(FAMILIES[spec.family])(spec, path)
+        task: Task = _load(FAMILIES[spec.family])(spec, **options)
         return task
 
     def open(self, path: Path) -> Rows | None:

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hambench.chem import dft
+from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule, symbol
 from hambench.data.conventions import Conventions
 from hambench.errors import ConfigError, DataError
 from hambench.tasks.ase_rows import AseRows, array, decoded
-from hambench.tasks.columns import real_number, total_energy, whole_number
+from hambench.tasks.columns import real_number, whole_number
 from hambench.tasks.sqlite import Record, first_value
 
 ENERGIES: Final = ("total", "formation")

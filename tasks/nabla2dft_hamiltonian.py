@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hambench.chem import dft
+from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule, symbol
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import to_canonical
 from hambench.data.conventions import Conventions, RawOverlap, decide
 from hambench.errors import ConfigError, DataError
-from hambench.tasks.columns import blob, nao_of, total_energy, whole_number
+from hambench.tasks.columns import blob, nao_of, whole_number
 from hambench.tasks.sqlite import BASIS, Record, SqliteRows
 from hambench.units import BOHR
 

@@ -106,7 +106,7 @@ def _rows(molecules: list[int], conformers: range | list[int]) -> list[str]:
 def main() -> None:
     """Write the index lists."""
     for name, rows in split_lists().items():
-        with atomic_write(GEOMETRIES.parent / "split" / f"organic_mini_{name}.txt") as file:
+        with atomic_write(GEOMETRIES.parent / "lists" / f"organic_mini_{name}.txt") as file:
             file.write("\n".join(rows) + "\n")
 
 

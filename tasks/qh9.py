@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hambench.chem import dft
+from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule
 from hambench.chem.ordering import to_canonical
 from hambench.data.conventions import Conventions
 from hambench.errors import DataError
-from hambench.tasks.columns import blob, nao_of, real_number, total_energy, whole_number
+from hambench.tasks.columns import blob, nao_of, real_number, whole_number
 from hambench.tasks.sqlite import BASIS, Record, SqliteRows, tables_of
 
 _GEOMETRY: Final = "geo_id"
@@ -51,6 +52,11 @@ class QH9Stable(SqliteRows):
     def _read_names(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         names = self._whole_numbers("SELECT rowid, id FROM data ORDER BY rowid", 2)
         return names[:, 0], names[:, 1:]
+
+    def atom_counts(self) -> NDArray[np.int64]:
+        """(n,) atoms of every row, in the order of the file."""
+        with self._reading("column 'N'"):
+            return self._whole_numbers("SELECT N FROM data ORDER BY rowid", 1)[:, 0]
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
         return _molecule(self, self._id(index), record[:4], conventions)

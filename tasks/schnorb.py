@@ -13,12 +13,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 from hambench.chem import dft
+from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule
 from hambench.chem.ordering import to_canonical
 from hambench.data.conventions import Conventions
 from hambench.errors import DataError
 from hambench.tasks.ase_rows import AseRows, array, decoded
-from hambench.tasks.columns import nao_of, real_number, total_energy
+from hambench.tasks.columns import nao_of, real_number
 from hambench.tasks.sqlite import Record, first_value
 
 _PROBE: Final = """SELECT instr(CAST(data AS BLOB), CAST('"hamiltonian"' AS BLOB)) FROM systems"""

@@ -13,6 +13,7 @@ from hambench.cli.group import Group, WordsCommand
 from hambench.cli.table import align, as_json
 
 if TYPE_CHECKING:
+    from hambench.data.manifest import Manifest
     from hambench.data.rows import Rows
 
 
@@ -24,7 +25,7 @@ def data() -> None:
     Examples:
       hambench data list
       hambench data info water_mini
-      hambench data download schnorb_hamiltonian_water.db
+      hambench data download md17_water
       hambench data generate water_mini --workers 4 --to water.h5
       hambench data verify water.h5
     """
@@ -40,12 +41,15 @@ def list_(json_: bool) -> None:
     if json_:
         click.echo(as_json([task.describe() for task in tasks]))
         return
-    rows: list[tuple[str, ...]] = [("task", "labels", "basis", "molecules", "data")]
+    rows: list[tuple[str, ...]] = [("task", "labels", "basis", "train", "test", "data")]
     for task in tasks:
         about = task.describe()
         here = about["path"] if about["available"] else f"missing; {about['obtain']}"
-        total = str(sum(about["splits"].values()))
-        rows.append((task.name, task.source, about["basis"], total, here))
+        sizes = (about["splits"][role] for role in (task.spec.roles[0], task.spec.roles[2]))
+        rows.append(
+            (task.name, task.source, about["basis"], *("?" if n is None else str(n) for n in sizes),
+             here)
+        )  # fmt: skip
     click.echo(align(rows))
 
 
@@ -67,7 +71,7 @@ def info(what: str, json_: bool) -> None:
     else:
         task = load_task(what)
         about = task.describe()
-        if task.available:
+        if task.available and all(file.get("verified", True) for file in about["here"]):
             about["fingerprint"] = task.fingerprint
     if json_:
         click.echo(as_json(about))
@@ -149,33 +153,40 @@ def verify(what: str, data: Path | None, rows: int, fock_rows: int, json_: bool)
     from hambench.data import manifest
     from hambench.data.verify import verify as check
 
-    path, opened, stated = _opened(what, data)
-    theory = Theory.from_dict(stated) if stated else None
-    found = check(opened, theory=theory, count=rows, fock_rows=fock_rows)
-    place = manifest.write(path, found)
+    manifests = []
+    for path, opened, stated in _opened(what, data):
+        theory = Theory.from_dict(stated) if stated else None
+        found = check(opened, theory=theory, count=rows, fock_rows=fock_rows)
+        place = manifest.write(path, found)
+        manifests.append({"file": str(path), "path": str(place), **found.model_dump(mode="json")})
+        if not json_:
+            click.echo(_checks(found))
+            click.echo(f"{path}: {found.rows} rows, {len(found.sample)} checked, all as stated")
+            click.echo(f"manifest: {place}")
     if json_:
-        click.echo(as_json({"path": str(place), **found.model_dump(mode="json")}))
-        return
+        click.echo(as_json(manifests))
+
+
+def _checks(found: Manifest) -> str:
+    """Table of what was compared."""
     table: list[tuple[str, ...]] = [("check", "worst", "limit", "rows", "what")]
     for name, one in found.checks.items():
         worst = "-" if one.residual is None else f"{one.residual:.2g}"
         skipped = "".join(f"; {n} rows: {reason}" for reason, n in one.skipped.items())
         limit = f"{one.allowed:g} {one.unit}".strip()
         table.append((name, worst, limit, str(one.rows), one.title + skipped))
-    click.echo(align(table))
-    click.echo(f"{path}: {found.rows} rows, {len(found.sample)} checked, all as stated")
-    click.echo(f"manifest: {place}")
+    return align(table)
 
 
-def _opened(what: str, data: Path | None) -> tuple[Path, Rows, dict[str, Any]]:
-    """File, rows and level of theory (empty where unknown) of a task or a file."""
+def _opened(what: str, data: Path | None) -> list[tuple[Path, Rows, dict[str, Any]]]:
+    """Files of a task that are here, or one file: path, rows, level of theory (if known)."""
     from hambench.registry import load_task, open_data, task_names
 
     if what not in task_names() and Path(what).exists():
         rows = open_data(what)
-        return Path(what), rows, getattr(rows, "theory", {})
+        return [(Path(what), rows, getattr(rows, "theory", {}))]
     task = load_task(what, data)
-    return task.path, task.rows, task.theory
+    return [(path, rows, task.theory) for path, rows in task.unverified()]
 
 
 def _about_file(path: str, rows: Rows) -> dict[str, Any]:

@@ -49,11 +49,11 @@ def download(what: str, to: Path | None, mirrors: Path | None, offline: bool) ->
 
     \b
     Examples:
-      hambench data download schnorb_hamiltonian_water.db
+      hambench data download md17_water
       hambench data download train_2k.db --to /scratch/nabla2dft --mirrors mirrors.yaml
     """
     from hambench.data.download.fetch import fetch
-    from hambench.data.task import data_folder
+    from hambench.data.location import data_folder
 
     for entry in _wanted(what, _catalogue(mirrors)):
         done = fetch(entry, to or data_folder(), offline=offline)
@@ -90,7 +90,7 @@ def _wanted(what: str, known: dict[str, FileEntry]) -> list[FileEntry]:
     if isinstance(task, GeneratedTask):
         raise ConfigError(
             f"the labels of task '{what}' are generated, not published; make them with: "
-            f"{task.obtain.format(name=what)}"
+            f"{task.obtain}"
         )
     if lacking := [name for name in files_of(task) if name not in known]:
         raise ConfigError(
@@ -101,6 +101,5 @@ def _wanted(what: str, known: dict[str, FileEntry]) -> list[FileEntry]:
 
 
 def files_of(task: Task) -> list[str]:
-    """Names of the data files of a task."""
-    files = getattr(task.spec, "files", None)
-    return [task.spec.file] if files is None else [file.name for file in files.values()]
+    """Names of the published data files of a task."""
+    return [file.name for file in task.spec.files.values()]

@@ -32,8 +32,9 @@ from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.chem.noise import Noise, convergence_noise, orientation_noise, worst
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.data.content import content_hash
 from hambench.data.store import Store, write_store
-from hambench.data.task import GeneratedTask, content_hash
+from hambench.data.task import GeneratedTask
 from hambench.errors import ConfigError, HambenchError, RunError
 from hambench.files import atomic_write
 from hambench.units import BOHR

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.chem.triangle import pack_triangle, triangle_size, unpack_triangle
-from hambench.data.task import data_folder
+from hambench.data.location import data_folder
 from hambench.errors import HambenchError
 from hambench.files import atomic_write
 

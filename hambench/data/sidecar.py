@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hambench.data.task import data_folder
+from hambench.data.location import data_folder
 from hambench.errors import HambenchError
 from hambench.files import atomic_write
 

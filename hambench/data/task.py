@@ -1,6 +1,6 @@
-"""`Task`: a data set with fixed splits and metrics, described by one YAML file.
+"""`Task`: a data set with fixed splits and metrics, described by one YAML file (`TaskSpec`).
 
-The description (`TaskSpec`) needs no data on disk; rows are read lazily from `Task.path`.
+The description needs no data on disk; rows are read lazily.
 """
 
 from __future__ import annotations
@@ -9,380 +9,298 @@ import hashlib
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
-
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from typing import Any, ClassVar, Literal
 
 from hambench.chem.dft import Theory
 from hambench.chem.molecule import SYMBOLS, Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.data import splits as rules
+from hambench.data.content import content_hash
+from hambench.data.energies import WithEnergies, read_energies
+from hambench.data.location import GENERATED, Location
 from hambench.data.rows import Part, Rows
+from hambench.data.spec import Protocol, SplitSpec, TaskSpec
 from hambench.data.store import Store
 from hambench.errors import ConfigError, DataError, RegistryError, nearest
-from hambench.files import sha256_of
 
-DATA_VARIABLE = "HAMBENCH_DATA"
-"""Environment variable naming the folder of data files; default ``~/.cache/hambench``."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SplitSpec(_Section):
-    """One index list: a text file of row ids, one a line, beside the task's code.
-
-    Attributes:
-        within: the split that this one is a part of, e.g. of a nested training set; all others
-            are disjoint.
-    """
-
-    file: str
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    count: Annotated[int, Field(gt=0)]
-    within: str | None = None
-
-
-class TargetSpec(_Section):
-    """One label: an attribute of `Molecule`, its unit and shape."""
-
-    name: Literal["hamiltonian", "overlap", "energy", "forces"]
-    unit: str
-    shape: str
-
-
-class MetricSpec(_Section):
-    """One metric by its name in the metric registry, and which way is better."""
-
-    name: str
-    direction: Literal["lower", "higher"]
-
-
-class Protocol(_Section):
-    """What a run has to keep to, for its result to be comparable."""
-
-    training_split: str = "train"
-    validation_split: str = "validation"
-    test_split: str = "test"
-    training_sizes: tuple[int, ...] = ()
-    seeds: tuple[int, ...] = (0, 1, 2)
-    max_steps: Annotated[int, Field(gt=0)] | None = None
-
-
-class TaskSpec(_Section):
-    """A task's YAML file. A change that can change a number raises ``version``."""
-
-    name: Annotated[str, Field(pattern="^[a-z0-9_]+$")]
-    version: Annotated[int, Field(gt=0)]
-    title: str
-    citation: str
-    license: str
-    family: str
-    source: Literal["generated", "published"]
-    file: str
-    basis: str
-    elements: tuple[str, ...]
-    theory: dict[str, Any]
-    unit: Literal["Eh", "meV"] = "Eh"
-    splits: Annotated[dict[str, SplitSpec], Field(min_length=1)]
-    targets: Annotated[tuple[TargetSpec, ...], Field(min_length=1)]
-    metrics: Annotated[tuple[MetricSpec, ...], Field(min_length=1)]
-    protocol: Protocol = Protocol()
-    references: tuple[dict[str, Any], ...] = ()
-
-    @staticmethod
-    def from_dict(content: Mapping[str, Any]) -> TaskSpec:
-        """The description in a mapping read from YAML; ConfigError names every wrong key."""
-        try:
-            return TaskSpec.model_validate(dict(content))
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'task'}: {e['msg']} (got {e['input']!r:.60})"
-                for e in error.errors()
-            )
-            raise ConfigError(f"task '{content.get('name', '?')}': {problems}") from error
-
-    @field_validator("elements")
-    @classmethod
-    def _known_elements(cls, elements: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [symbol for symbol in elements if symbol not in SYMBOLS[1:]]
-        if unknown or not elements:
-            raise ValueError(
-                f"element symbols expected, unknown: {', '.join(unknown) or 'none given'}"
-            )
-        return elements
-
-    @model_validator(mode="after")
-    def _known_splits(self) -> Self:
-        for role in ("training_split", "validation_split", "test_split"):
-            name = getattr(self.protocol, role)
-            if name not in self.splits:
-                raise ValueError(f"protocol.{role} '{name}' is not in splits {sorted(self.splits)}")
-        for name, split in self.splits.items():
-            if split.within is not None and split.within not in self.splits:
-                raise ValueError(f"split '{name}' is within '{split.within}', which is no split")
-        return self
+_LABELS = ("hamiltonian", "energy", "forces")
 
 
 class Task(ABC):
-    """A data set with its splits; a subclass says how its file is read.
+    """A data set with its splits; a subclass says how its files are read.
 
     Index lists stand beside the file of the subclass, data too where it ships with the package.
+    Labels of our own (a `Store` made by `hambench data generate`) serve every task; where its
+    published files are not there, they take their place and its ``source`` is "generated".
 
     Args:
         spec: the description, as `TaskSpec` or as the mapping read from YAML.
-        path: data file, or the folder it is in. None: the shipped file, else the folder named by
-            ``HAMBENCH_DATA``, else ``~/.cache/hambench``.
+        path: data file, or the folder the files are in. None: the shipped file, else the folder
+            named by ``HAMBENCH_DATA``, else ``~/.cache/hambench``.
+        split: name of a variant of the splits; None: the task's own.
+        energies: file of energies to join to the rows by id, see `hambench.data.energies`.
 
     Raises:
-        ConfigError: the description is wrong.
+        ConfigError: the description is wrong, or ``energies`` are given where the file has them.
+        RegistryError: no such variant.
     """
 
-    obtain = "hambench data download {name}"
-    """Command that gets the data, for messages."""
+    rules: ClassVar[Mapping[str, rules.Rule]] = rules.RULES
+    """Rules that its splits may name."""
 
     def __init__(
-        self, spec: TaskSpec | Mapping[str, Any], path: str | os.PathLike[str] | None = None
+        self,
+        spec: TaskSpec | Mapping[str, Any],
+        path: str | os.PathLike[str] | None = None,
+        *,
+        split: str | None = None,
+        energies: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.spec = spec if isinstance(spec, TaskSpec) else TaskSpec.from_dict(spec)
-        self._given_path = None if path is None else Path(path)
+        described = spec if isinstance(spec, TaskSpec) else TaskSpec.from_dict(spec)
+        self._described = described if split is None else described.with_variant(split)
+        self._asked_variant = split
+        self.location = Location(described, None if path is None else Path(path), self.folder)
+        self.energies = None if energies is None else Path(energies)
+        if energies is not None and described.energies != "joined":
+            raise ConfigError(
+                f"the files of task '{self.name}' have energies; leave out energies={energies}"
+            )
+        self._opened: dict[Path, Rows] = {}
+        self._indices: dict[Path, dict[str, int]] = {}
 
     @abstractmethod
     def open(self, path: Path) -> Rows:
-        """All rows of the data file, lazily; DataError where it is corrupt or foreign."""
+        """All rows of a data file, lazily; DataError where it is corrupt or foreign."""
+
+    @property
+    def obtain(self) -> str:
+        """Command that gets the data, for messages."""
+        return f"hambench data download {self.name}"
+
+    @cached_property
+    def spec(self) -> TaskSpec:
+        """The description, with the splits that belong to the data that are here."""
+        spec = self._described
+        ours = self.source == GENERATED and GENERATED in spec.variants
+        return spec.with_variant(GENERATED) if ours and self._asked_variant is None else spec
 
     @property
     def name(self) -> str:
         """Name the user types."""
-        return self.spec.name
+        return self._described.name
 
     @property
     def version(self) -> int:
         """Raised whenever numbers can change; results of two versions are never mixed."""
-        return self.spec.version
+        return self._described.version
 
     @property
     def title(self) -> str:
         """One line for a listing."""
-        return self.spec.title
+        return self._described.title
 
     @property
     def source(self) -> Literal["generated", "published"]:
-        """ "generated" (our own labels) or "published" (files of others)."""
-        return self.spec.source
+        """ "generated" (our own labels) or "published" (files of others); of the data here."""
+        return self.location.source
 
     @property
     def theory(self) -> dict[str, Any]:
         """Level of theory of the labels, as the description gives it."""
-        return self.spec.theory
+        return self._described.theory
+
+    @property
+    def level(self) -> Theory:
+        """Level of theory as settings that can be computed with."""
+        return Theory.from_dict(self.theory)
 
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics, the primary one first."""
-        return [metric.name for metric in self.spec.metrics]
+        return [metric.name for metric in self._described.metrics]
 
     @property
     def unit(self) -> str:
         """Unit of the main target."""
-        return self.spec.unit
+        return self._described.unit
 
     @property
     def protocol(self) -> Protocol:
         """Roles of the splits, training sizes, seeds, step budget."""
-        return self.spec.protocol
+        return self._described.protocol
 
     @cached_property
     def basis(self) -> OrbitalBasis:
         """Orbital basis over the task's elements."""
-        return OrbitalBasis.load(self.spec.basis, [SYMBOLS.index(s) for s in self.spec.elements])
+        elements = [SYMBOLS.index(symbol) for symbol in self._described.elements]
+        return OrbitalBasis.load(self._described.basis, elements)
 
     @property
     def folder(self) -> Path:
         """Folder of the task's code, in which index lists and shipped data stand."""
         return Path(inspect.getfile(type(self))).parent
 
-    @cached_property
-    def splits(self) -> dict[str, tuple[str, ...]]:
-        """Row ids of every split.
-
-        Raises:
-            DataError: an index list is missing, changed, overlaps with another, or is no part of
-                the one it should be within.
-        """
-        splits = {name: self._index_list(name, spec) for name, spec in self.spec.splits.items()}
-        seen: dict[str, str] = {}
-        for name, ids in splits.items():
-            whole = self.spec.splits[name].within
-            if whole is not None:
-                if beyond := sorted(set(ids) - set(splits[whole])):
-                    raise DataError(
-                        f"task '{self.name}': row '{beyond[0]}' of split '{name}' is not in "
-                        f"'{whole}', of which it should be a part"
-                    )
-                continue
-            for row in ids:
-                if row in seen:
-                    raise DataError(
-                        f"task '{self.name}': row '{row}' is in split '{name}' and in "
-                        f"'{seen[row]}' too; splits must not overlap"
-                    )
-                seen[row] = name
-        return splits
-
     @property
     def path(self) -> Path:
-        """The data file, whether it is there or not; see the class."""
-        if self._given_path is not None:
-            given = self._given_path
-            return given / self.spec.file if given.is_dir() else given
-        shipped = self.folder / self.spec.file
-        return shipped if shipped.exists() else data_folder() / self.spec.file
+        """The main data file, whether it is there or not; see the class."""
+        return self.location.of(next(iter(self._described.files)))
 
     @property
     def available(self) -> bool:
-        """Whether the data file is there."""
-        return self.path.exists()
+        """Whether the files are there that a run needs."""
+        splits = self.spec.splits
+        return all(self.location.of(splits[role].of).exists() for role in self.spec.roles)
 
-    @cached_property
-    def rows(self) -> Rows:
-        """All rows of the data file, lazily.
+    def rows_of(self, file: str) -> Rows:
+        """All rows of a file of the description, lazily.
 
         Raises:
             DataError: the file is missing (the message says how to get it), corrupt or foreign,
-                or of another basis than the task.
+                or of another basis than the task; or its energies are to be joined, and are not
+                given.
         """
-        if not self.available:
+        self.check_given()
+        path = self.location.of(file)
+        if path not in self._opened:
+            if not path.exists():
+                raise DataError(
+                    f"the data of task '{self.name}' are not at {path}; get them with: "
+                    f"{self.obtain} (or say where they are: data=PATH, in Python path=PATH)"
+                )
+            self._opened[path] = self._joined(self.open(path))
+        return self._opened[path]
+
+    def check_given(self) -> None:
+        """DataError where energies are to be joined to the public files, and are not given."""
+        joined = self._described.energies == "joined" and self.source != GENERATED
+        if joined and self.energies is None:
             raise DataError(
-                f"the data of task '{self.name}' are not at {self.path}; get them with: "
-                f"{self.obtain.format(name=self.name)} "
-                "(or say where they are: data=PATH, in Python path=PATH)"
+                f"the public files of task '{self.name}' hold no energies: give them with "
+                "energies=FILE (CSV, Parquet or ASE-LMDB with id and energy of every row)"
             )
-        return self.open(self.path)
+
+    @property
+    def rows(self) -> Rows:
+        """All rows of the main file; see `rows_of`."""
+        return self.rows_of(next(iter(self._described.files)))
+
+    @cached_property
+    def splits(self) -> dict[str, tuple[str, ...]]:
+        """Row ids of every split whose file is there; lists need none.
+
+        Raises:
+            DataError: an index list is missing or changed, a rule does not give the published
+                rows, or a split overlaps with another, or is no part of the one it should be.
+        """
+        found = {
+            name: self._ids(name, split)
+            for name, split in self.spec.splits.items()
+            if split.list is not None or self.location.of(split.of).exists()
+        }
+        rules.check_disjoint(found, self.spec)
+        return found
 
     def split(self, name: str) -> Rows:
         """The molecules of a split, lazily.
 
         Raises:
             RegistryError: no such split (the nearest name is suggested).
-            DataError: as `rows` and `splits`, or the file lacks rows of the split.
+            DataError: as `rows_of` and `splits`, or the file lacks rows of the split.
         """
         if name not in self.spec.splits:
             raise RegistryError(
                 f"task '{self.name}' has no split '{name}'.{nearest(name, self.spec.splits)}"
             )
-        place = self._place_of_id
-        present = [row for row in self.splits[name] if row in place]
-        missing = [row for row in self.splits[name] if row not in place and not self._may_lack(row)]
+        spec = self.spec.splits[name]
+        rows = self.rows_of(spec.of)
+        wanted = self.splits[name]
+        places = self._index(spec.of)
+        present = [row for row in wanted if row in places]
+        missing = [row for row in wanted if row not in places and not self._may_lack(row)]
         if missing or not present:
-            missing = missing or list(self.splits[name])
+            missing = missing or list(wanted)
             raise DataError(
-                f"{self.path} lacks {len(missing)} of {len(self.splits[name])} rows of split "
+                f"{self.location.of(spec.of)} lacks {len(missing)} of {len(wanted)} rows of split "
                 f"'{name}' (first: '{missing[0]}'); it is not the full data of task '{self.name}', "
-                f"get it with: {self.obtain.format(name=self.name)}"
+                f"get it with: {self.obtain}"
             )
-        return Part(self.rows, [place[row] for row in present])
+        return Part(rows, [places[row] for row in present])
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over version, index lists and content of all rows of the splits (reads them).
+        """sha256 over version, splits and the content of their rows (reads them).
 
-        Of each row: numbers, positions, and the label arrays as they are stored.
+        The splits are those of the files that every run needs. Of each row: numbers, positions,
+        and the label arrays as they are delivered.
         """
         digest = hashlib.sha256(f"{self.name} {self.version}".encode())
-        for name in sorted(self.spec.splits):
+        for name in self._fingerprinted():
             digest.update(f"\n{name}\n".encode())
             for molecule in self.split(name):
                 self._check(molecule)
                 digest.update(molecule.id.encode())
-                digest.update(content_hash(molecule, ("hamiltonian", "energy", "forces")))
+                digest.update(content_hash(molecule, _LABELS))
         return digest.hexdigest()
 
+    def unverified(self) -> list[tuple[Path, Rows]]:
+        """The files that are here, each with its rows, to be verified.
+
+        Raises:
+            DataError: there are none, or one is corrupt or foreign.
+        """
+        present = self.location.present
+        if not present:
+            _ = self.rows  # says what is missing, and how to get it
+        return [(path, self.open(path)) for path in present]
+
+    def files(self) -> list[dict[str, Any]]:
+        """What is known of the files that are here, for `describe` and results."""
+        return [{"file": p.name, "bytes": p.stat().st_size} for p in self.location.present]
+
     def describe(self) -> dict[str, Any]:
-        """Everything about the task that needs no data on disk, JSON-able."""
+        """Everything about the task that needs no data on disk, and which data there are."""
+        spec = self.spec
         return {
-            **self.spec.model_dump(mode="json", exclude={"splits"}),
-            "splits": {name: len(ids) for name, ids in self.splits.items()},
+            **self._described.model_dump(mode="json", exclude={"splits", "variants"}),
+            "source": self.source,
+            "variant": spec.variant,
+            "splits": {name: split.size for name, split in spec.splits.items()},
+            "variants": [self._described.variant, *self._described.variants],
             "path": str(self.path),
             "available": self.available,
-            "bytes": self.path.stat().st_size if self.available else None,
-            "obtain": self.obtain.format(name=self.name),
+            "here": self.files(),
+            "obtain": self.obtain,
         }
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name} {spec.count}" for name, spec in self.spec.splits.items())
+        sizes = ", ".join(f"{name} {split.size}" for name, split in self.spec.splits.items())
         return f"Task({self.name} v{self.version}: {sizes})"
 
-    def _may_lack(self, row: str) -> bool:
-        """Whether data without this row are still data of the task."""
-        return False
-
-    def _check(self, molecule: Molecule) -> None:
-        """DataError for a row that is not what the description says."""
-        problem = None
-        foreign = {SYMBOLS[z] for z in molecule.numbers.tolist()} - set(self.spec.elements)
-        if foreign:
-            problem = f"holds {', '.join(sorted(foreign))}, the task {' '.join(self.spec.elements)}"
-        for target in self.spec.targets:
-            if getattr(molecule, target.name) is None:
-                problem = f"has no {target.name}, which is a target of the task"
-        if problem is not None:
-            raise DataError(
-                f"{self.path}, row '{molecule.id}': {problem}; give the data of '{self.name}'"
-            )
-
-    @cached_property
-    def _place_of_id(self) -> dict[str, int]:
-        return {row: place for place, row in enumerate(self.rows.ids)}
-
-    def _index_list(self, name: str, spec: SplitSpec) -> tuple[str, ...]:
-        path = self.folder / spec.file
-        mend = "install hambench again, or restore the file"
-        if not path.is_file():
-            raise DataError(f"task '{self.name}', split '{name}': no index list {path}; {mend}")
-        ids = tuple(path.read_text("utf-8").split())
-        if sha256_of(path) != spec.sha256 or len(ids) != spec.count:
-            raise DataError(
-                f"task '{self.name}', split '{name}': {path} ({len(ids)} rows) is not the list "
-                f"of {spec.count} rows the task was defined with (sha256 differs); {mend}"
-            )
-        return ids
-
-
-class GeneratedTask(Task):
-    """A task whose labels the project computes itself and keeps in a `Store`."""
-
-    obtain = "hambench data generate {name}"
+    # Labels of our own.
 
     @property
-    def level(self) -> Theory:
-        """Level of theory as settings that can be computed with."""
-        return Theory.from_dict(self.spec.theory)
-
-    @property
-    @abstractmethod
     def recipe(self) -> dict[str, Any]:
-        """How the geometries are made (sampler, seed, ...), JSON-able, for the provenance."""
+        """How its own geometries are made (sampler, seed, ...), JSON-able, for the provenance."""
+        return {}
 
-    @abstractmethod
     def geometries(self, n: int | None = None) -> list[Molecule]:
-        """The first ``n`` (None: all) molecules without labels, the same at every call."""
+        """The first ``n`` (None: all) molecules without labels, the same at every call.
 
-    def _may_lack(self, row: str) -> bool:
-        """Rows that failed, and those beyond the first n where no more were asked for.
-
-        The fingerprint tells such data from the full ones, so that results are never mixed.
+        Raises:
+            ConfigError: the task has no geometries of its own.
         """
-        made = getattr(self.rows, "provenance", {})
-        return "first" in made or row in made.get("left_out", {})
+        raise ConfigError(
+            f"task '{self.name}' has no geometries of its own; give them: hambench data generate "
+            f"{self.name} from=FILE (xyz, extended xyz, or a list of SMILES)"
+        )
 
-    def open(self, path: Path) -> Rows:
+    def _store(self, path: Path) -> Store:
         """The rows of a `Store`; DataError if it is corrupt, foreign or of another theory."""
         store = Store(path)
-        wanted = self.level.to_dict() | {"basis": self.spec.basis}
+        wanted = self.level.to_dict() | {"basis": self._described.basis}
         found = store.theory | {"basis": store.basis.name}
         for key, value in wanted.items():
             if found.get(key) != value:
@@ -392,20 +310,92 @@ class GeneratedTask(Task):
                 )
         return store
 
+    def _may_lack(self, row: str) -> bool:
+        """Whether data without this row are still data of the task.
 
-def data_folder() -> Path:
-    """Where data files are looked for and made, if nothing else was said; see `DATA_VARIABLE`."""
-    named = os.environ.get(DATA_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "hambench"
+        Rows that failed are, and those beyond the first n where no more were asked for. The
+        fingerprint tells such data from the full ones, so that results are never mixed.
+        """
+        made = getattr(self.rows, "provenance", {}) if self.source == GENERATED else {}
+        return "first" in made or row in made.get("left_out", {})
+
+    # Splits.
+
+    def _joined(self, rows: Rows) -> Rows:
+        """The rows with the energies that the files lack."""
+        if self.energies is None:
+            return rows
+        return WithEnergies(rows, self._joined_energies, self.energies)
+
+    @cached_property
+    def _joined_energies(self) -> dict[str, float]:
+        """Eh, by id, of the file given as ``energies``."""
+        return {} if self.energies is None else read_energies(self.energies)
+
+    def _ids(self, name: str, split: SplitSpec) -> tuple[str, ...]:
+        """Row ids of a split, from its list or by its rule."""
+        try:
+            if split.rule is None:
+                return rules.read_list(self.folder / str(split.list), split)
+            if split.rule not in self.rules:
+                raise DataError(
+                    f"there is no rule '{split.rule}'.{nearest(split.rule, self.rules)}"
+                )
+            rows = self._counted(split.of)
+            places = rules.apply_rule(self.rules[split.rule], rows, split, name)
+        except DataError as error:
+            raise DataError(f"task '{self.name}', split '{name}': {error}") from error
+        ids = rows.ids
+        return tuple(ids[place] for place in places.tolist())
+
+    def _counted(self, file: str) -> Rows:
+        """Rows of a published file, which must be as many as a release is known to have."""
+        rows = self.rows_of(file)
+        known = self._described.files[file].rows
+        if self.source != GENERATED and known and len(rows) not in known:
+            raise DataError(
+                f"{self.location.of(file)} has {len(rows)} rows, expected "
+                f"{' or '.join(map(str, known))}; the published splits would be others: fetch the "
+                f"file again ({self.obtain})"
+            )
+        return rows
+
+    def _index(self, file: str) -> dict[str, int]:
+        """Places of the rows of a file by their ids."""
+        path = self.location.of(file)
+        if path not in self._indices:
+            self._indices[path] = {row: place for place, row in enumerate(self.rows_of(file).ids)}
+        return self._indices[path]
+
+    def _fingerprinted(self) -> list[str]:
+        needed = {self.spec.splits[role].of for role in self.spec.roles}
+        return sorted(name for name, split in self.spec.splits.items() if split.of in needed)
+
+    def _check(self, molecule: Molecule) -> None:
+        """DataError for a row that is not what the description says."""
+        problem = None
+        foreign = {SYMBOLS[z] for z in molecule.numbers.tolist()} - set(self._described.elements)
+        if foreign:
+            problem = (
+                f"holds {', '.join(sorted(foreign))}, the task {' '.join(self._described.elements)}"
+            )
+        for target in self._described.targets:
+            if getattr(molecule, target.name) is None:
+                problem = f"has no {target.name}, which is a target of the task"
+        if problem is not None:
+            raise DataError(
+                f"{self.path}, row '{molecule.id}': {problem}; give the data of '{self.name}'"
+            )
 
 
-def content_hash(molecule: Molecule, labels: Iterable[str]) -> bytes:
-    """sha256 digest of numbers, positions, charge, multiplicity and the labels that exist."""
-    digest = hashlib.sha256(f"{molecule.charge} {molecule.multiplicity}".encode())
-    for name in ("numbers", "positions", *labels):
-        value = getattr(molecule, name)
-        if value is not None:
-            array = np.asarray(value)
-            digest.update(f"{name} {array.shape} ".encode())
-            digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
-    return digest.digest()
+class GeneratedTask(Task):
+    """A task whose labels the project computes itself and keeps in a `Store`."""
+
+    @property
+    def obtain(self) -> str:
+        """Command that computes the labels."""
+        return f"hambench data generate {self.name}"
+
+    def open(self, path: Path) -> Rows:
+        """The rows of a `Store`; DataError if it is corrupt, foreign or of another theory."""
+        return self._store(path)

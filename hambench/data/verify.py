@@ -21,9 +21,9 @@ from tqdm import tqdm
 import hambench
 from hambench.chem import dft
 from hambench.data.checks import TESTS, Row, Skip
+from hambench.data.content import content_hash
 from hambench.data.manifest import Check, Manifest
 from hambench.data.rows import Rows
-from hambench.data.task import content_hash
 from hambench.errors import ConfigError, VerificationError
 
 SAMPLE: Final = 20

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 from file_server import Fault, FileServer
 
 from hambench import cli
-from hambench.data.task import DATA_VARIABLE
+from hambench.data.location import DATA_VARIABLE
 
 CONTENT = np.random.default_rng(9).bytes(8_000_000)
 SLOW = Fault(drip=50_000, pause=0.02)
@@ -163,6 +163,8 @@ def test_a_second_process_is_refused_and_the_first_is_not_disturbed(
         (["watermini"], 2, "no task or file 'watermini'. Did you mean 'water_mini'?"),
         (["train_2.db"], 2, "Did you mean 'train_2k.db'?"),
         (["QH9Stable.db"], 3, "it is on Google Drive"),
+        (["qh9_stable"], 3, "it is on Google Drive"),
+        (["md17_water", "--offline"], 3, "schnorb_hamiltonian_water.db is not here"),
         (["train_2k.db", "--offline"], 3, "--offline forbids"),
         (["train_2k.db", "--mirrors", "nowhere.yaml"], 3, "cannot read nowhere.yaml"),
         (["train_2k.db", "mirrors=bad.yaml"], 2, "bad.yaml, files.x.db: urls expected"),
@@ -205,26 +207,33 @@ def test_exit_codes_of_what_came(
 
 
 def write_plugin(site: Path, server: FileServer, file: str) -> None:
-    """Install a package with a published task of one file and a catalogue of it."""
+    """Install a package with a published task of two files and a catalogue."""
     about = yaml.safe_load((Path(__file__).parents[2] / "tasks/task/water_mini.yaml").read_text())
-    about |= {"name": "plug_water", "source": "published", "file": file, "family": "plug"}
-    catalogue = {"files": {"plug.db": {"urls": [server.add("p", CONTENT[:1000])], "bytes": 1000}}}
-    files = {
+    files = {"main": {"name": "plug.db"}, "other": {"name": file}}
+    about |= {"name": "plug_water", "source": "published", "files": files, "family": "plug"}
+    entries = {
+        "plug.db": {"urls": [server.add("p", CONTENT[:1000])], "bytes": 1000},
+        "test.db": {"urls": [server.add("q", CONTENT[:2000])]},
+    }
+    contents = {
         **PLUGIN,
         "plug_data/task/plug_water.yaml": yaml.safe_dump(about),
-        "plug_data/download/plug.yaml": yaml.safe_dump(catalogue),
+        "plug_data/download/plug.yaml": yaml.safe_dump({"files": entries}),
     }
-    for name, text in files.items():
+    for name, text in contents.items():
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(text)
 
 
 def test_the_files_of_a_task_of_another_package(shell: Shell, server: FileServer):
-    write_plugin(shell.site, server, "plug.db")
+    write_plugin(shell.site, server, "test.db")
     code, out, err = shell("plug_water", "--to", "here/below")
     assert code == 0, err
-    assert out.startswith("here/below/plug.db: downloaded (")
+    assert [line.partition(" (")[0] for line in out.splitlines()] == [
+        "here/below/plug.db: downloaded", "here/below/test.db: downloaded",
+    ]  # fmt: skip
     assert (shell.folder / "here/below/plug.db").read_bytes() == CONTENT[:1000]
+    assert (shell.folder / "here/below/test.db").read_bytes() == CONTENT[:2000]
     record = json.loads((shell.folder / "here/below/plug.db.download.json").read_text())
     assert record["bytes"] == 1000
     shutil.rmtree(shell.site)

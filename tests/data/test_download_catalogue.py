@@ -10,11 +10,12 @@ import pytest
 import yaml
 from file_server import md5_etag
 
+from hambench.cli.download import files_of
 from hambench.data.download.catalogue import FileEntry, merged, with_mirrors
 from hambench.data.download.digests import MIB, digest, part_sizes
-from hambench.data.task import DATA_VARIABLE
+from hambench.data.location import DATA_VARIABLE
 from hambench.errors import ConfigError, DataError
-from hambench.registry import DOWNLOADS
+from hambench.registry import DOWNLOADS, load_task, task_names
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,14 @@ def test_the_published_data_sets_are_described(ours: dict[str, FileEntry]):
         "schnorb_hamiltonian_water.tgz", "schnorb_hamiltonian_water.db",
     )  # fmt: skip
     assert "1LcEJGhB8VUGkuyb0oQ_9ANJdSkky9xMS" in (ours["QH9Stable.db"].manual or "")
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_every_file_of_a_published_task_is_described(ours: dict[str, FileEntry], name: str):
+    task = load_task(name)
+    if task.spec.source == "published":
+        assert files_of(task)
+        assert set(files_of(task)) <= set(ours)
 
 
 @pytest.mark.parametrize(

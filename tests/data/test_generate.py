@@ -19,8 +19,9 @@ from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.data import generate as module
 from hambench.data.generate import generate
+from hambench.data.spec import TaskSpec
 from hambench.data.store import Store, write_store
-from hambench.data.task import GeneratedTask, TaskSpec
+from hambench.data.task import GeneratedTask
 from hambench.errors import ConfigError
 
 pytest.importorskip("pyscf")
@@ -36,12 +37,13 @@ SPEC = TaskSpec.from_dict(
         "license": "MIT",
         "family": "hydrogen",
         "source": "generated",
-        "file": "hydrogen.h5",
+        "files": {"main": {"name": "hydrogen.h5"}},
+        "generated": "hydrogen.h5",
         "basis": "sto-3g",
         "elements": ["H"],
         "theory": THEORY.to_dict(),
         "splits": {
-            name: {"file": name, "sha256": "0" * 64, "count": 1}
+            name: {"list": name, "sha256": "0" * 64, "count": 1}
             for name in ("train", "validation", "test")
         },
         "targets": [{"name": "hamiltonian", "unit": "Eh", "shape": "nao x nao"}],

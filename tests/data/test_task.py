@@ -16,8 +16,10 @@ import pytest
 from hambench.chem.dft import Theory
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.data.location import DATA_VARIABLE
+from hambench.data.spec import TaskSpec
 from hambench.data.store import write_store
-from hambench.data.task import DATA_VARIABLE, GeneratedTask, TaskSpec
+from hambench.data.task import GeneratedTask
 from hambench.errors import ConfigError, DataError, RegistryError
 
 THEORY = Theory("pbe", "def2-svp")
@@ -59,7 +61,7 @@ def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         text = "\n".join(ids) + "\n"
         (tmp_path / f"{name}.txt").write_text(text)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        splits[name] = {"file": f"{name}.txt", "sha256": digest, "count": len(ids)}
+        splits[name] = {"list": f"{name}.txt", "sha256": digest, "count": len(ids)}
     return {
         "name": "tiny",
         "version": 1,
@@ -68,7 +70,8 @@ def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "license": "MIT",
         "family": "tiny",
         "source": "generated",
-        "file": "tiny.h5",
+        "files": {"main": {"name": "tiny.h5"}},
+        "generated": "tiny.h5",
         "basis": "def2-svp",
         "elements": ["H"],
         "theory": THEORY.to_dict(),
@@ -147,7 +150,7 @@ def test_incomplete_or_other_data_are_refused(content: dict[str, Any], tmp_path:
 def test_parts_of_a_split(content: dict[str, Any], tmp_path: Path) -> None:
     digest = hashlib.sha256(b"a\nb\n").hexdigest()
     (tmp_path / "two.txt").write_text("a\nb\n")
-    part = {"file": "two.txt", "sha256": digest, "count": 2, "within": "train"}
+    part = {"list": "two.txt", "sha256": digest, "count": 2, "within": "train"}
     nested = {**content, "splits": {**content["splits"], "two": part}}
     _write(tmp_path / "tiny.h5")
     assert Tiny(nested).split("two").ids == ("a", "b")
@@ -185,7 +188,7 @@ def test_fingerprint_follows_every_content(content: dict[str, Any], tmp_path: Pa
     fewer = copy.deepcopy(content)
     (tmp_path / "fewer.txt").write_text("e\n")
     digest = hashlib.sha256(b"e\n").hexdigest()
-    fewer["splits"]["test"] = {"file": "fewer.txt", "sha256": digest, "count": 1}
+    fewer["splits"]["test"] = {"list": "fewer.txt", "sha256": digest, "count": 1}
     assert Tiny(fewer).fingerprint != reference
 
 
@@ -223,7 +226,7 @@ def test_changed_index_lists_are_found(content: dict[str, Any], tmp_path: Path) 
         ({"metrics": []}, "metrics: "),
         ({"source": "stolen"}, "source: .*'generated' or 'published'"),
         ({"protocol": {"test_split": "tset"}}, r"protocol.test_split 'tset' is not in splits"),
-        ({"splits": {"train": {"file": "a", "sha256": "0", "count": 1}}}, "splits.train.sha256"),
+        ({"splits": {"train": {"list": "a", "sha256": "0", "count": 1}}}, "splits.train.sha256"),
     ],
 )
 def test_wrong_description_is_named(

@@ -24,7 +24,7 @@ from urllib.parse import urljoin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hambench.data.task import data_folder
+from hambench.data.location import data_folder
 from hambench.errors import ConfigError, DataError
 
 MIRRORS: Final = "mirrors.yaml"
