@@ -92,7 +92,8 @@ def _plugins() -> list[Finding]:
     from hambench import registry
 
     try:
-        broken = [*registry.MODELS.broken, *registry.TASKS.broken]
+        kinds = (registry.MODELS, registry.TASKS, registry.DOWNLOADS)
+        broken = dict.fromkeys(bad for kind in kinds for bad in kind.broken)
         found = ", ".join(f"{name} {version}" for name, version in registry.plugins().items())
     except HambenchError as error:
         return [Finding("plug-ins", False, str(error), "")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -53,6 +54,29 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
         encoding = None if "b" in mode else "utf-8"
         with open(temporary, mode, encoding=encoding) as file:
             yield file
+
+
+def locked(path: Path) -> IO[str]:
+    """The lock file, open and locked by this process alone.
+
+    Whoever holds it may remove it: one that was removed while it was being locked is made anew.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: it cannot be made, or the file system has no locks.
+    """
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -80,7 +80,8 @@ class Registry:
 
     Args:
         group: entry-point group.
-        kind: "model", "task" or "recipe": folder of the YAML files, and the word in messages.
+        kind: "model", "task", "recipe" or "download": folder of the YAML files, and the word in
+            messages.
     """
 
     def __init__(self, group: str, kind: str) -> None:
@@ -204,6 +205,7 @@ class Registry:
 MODELS = Registry("hambench.models", "model")
 RECIPES = Registry("hambench.models", "recipe")
 TASKS = Registry("hambench.tasks", "task")
+DOWNLOADS = Registry("hambench.tasks", "download")
 
 
 def model_names() -> list[str]:
@@ -348,9 +350,9 @@ def load_task(
         ConfigError: ``energies`` for a task that has them.
     """
     preset = TASKS.preset(name)
-    task: Task = TASKS.load(preset.entry)().task(
-        preset.content, path=path, split=split, energies=energies
-    )
+    options = {"path": path, "split": split, "energies": energies}
+    given = {key: value for key, value in options.items() if value is not None}
+    task: Task = TASKS.load(preset.entry)().task(preset.content, **given)
     return task
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from typing import IO
 
 from hambench.config import RunConfig, flatten, read_config
 from hambench.errors import ConfigError, DataError, RunError
-from hambench.files import atomic_write, explained
+from hambench.files import atomic_write, explained, locked
 from hambench.results import RESULT, STATUS, Status, now, read_status, write_status
 
 CONFIG = "config.yaml"
@@ -44,7 +43,7 @@ def lock(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _locked(path)
+        file = locked(path)
     except BlockingIOError:
         raise RunError(
             f"{folder} is in use by {_holder(path)}; wait for it, or choose another run_dir"
@@ -154,22 +153,6 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def _locked(path: Path) -> IO[str]:
-    """The lock file, open and locked; tried again if its holder removed it meanwhile."""
-    while True:
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            file.close()
-            raise
-        file.close()
 
 
 def _refuse_holder_elsewhere(folder: Path, file: IO[str]) -> None:

@@ -1,4 +1,4 @@
-"""``hambench data``: what data there are, and making them."""
+"""``hambench data``: what data there are, making and checking them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def data() -> None:
-    """List, inspect and make the data of tasks.
+    """List, inspect, download and make the data of tasks.
 
     \b
     Examples:
       hambench data list
       hambench data info water_mini
+      hambench data download md17_water
       hambench data generate water_mini --workers 4 --to water.h5
       hambench data verify water.h5
     """

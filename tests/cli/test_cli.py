@@ -18,8 +18,8 @@ from hambench.scoring import METRICS
 
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
-    "", "run", "evaluate", "leaderboard", "data", "data list", "data info", "data generate",
-    "data verify", "list", "doctor", "completion",
+    "", "run", "evaluate", "leaderboard", "data", "data list", "data info", "data download",
+    "data generate", "data verify", "list", "doctor", "completion",
 ]  # fmt: skip
 
 
@@ -257,6 +257,7 @@ def test_completion_scripts(hambench_, shell: str):
         (["hambench", "run", "precision", "="], {"float32", "float64", "tf32"}),
         (["hambench", "run", "task=water_mini", "model=helm_sm"], {"model=helm_small"}),
         (["hambench", "data", "info", "wat"], {"water_mini"}),
+        (["hambench", "data", "download", "train_2k.d"], {"train_2k.db"}),
         (["hambench", "list", "mo"], {"models"}),
     ],
     ids=" ".join,

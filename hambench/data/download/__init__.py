@@ -1,0 +1,1 @@
+"""Fetching published data files: exactly, resumably, and checked against what was published."""
