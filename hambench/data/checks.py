@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
 
 from hambench.chem import dft
 from hambench.chem.levels import CORE_LEVEL_MARGIN, core_level, orbital_levels
@@ -20,6 +21,7 @@ from hambench.data.rows import Rows
 from hambench.errors import VerificationError
 
 _DEEPEST_CORE: Final = -15.0  # Eh; valence of an element with a core potential stays above
+_BOND: Final = (0.6, 1.45)  # Angstrom; the shortest of any molecule with H and one of C, N, O
 _VALENCE: Final = (-2.5, 0.6)  # Eh; where a highest occupied level can be, ions included
 
 
@@ -172,6 +174,18 @@ def _gap(row: Row) -> float:
     return float(levels[pairs] - levels[pairs - 1])
 
 
+def _bond(row: Row) -> float:
+    """How far (Angstrom) the shortest distance lies outside of where it can be."""
+    if row.molecule.hamiltonian is not None:
+        raise Skip("the Hamiltonian tells more of the positions")
+    numbers = set(row.molecule.numbers.tolist())
+    if 1 not in numbers or not numbers & {6, 7, 8}:
+        raise Skip("not both hydrogen and one of C, N, O")
+    low, high = _BOND
+    shortest = float(pdist(row.molecule.positions).min())
+    return max(low - shortest, shortest - high, 0.0)
+
+
 def _fock(row: Row) -> float:
     """Mean ``|F[D] - H|`` in Eh."""
     _ = row.hamiltonian, row.occupied  # or it does not apply
@@ -262,6 +276,10 @@ TESTS: Final[dict[str, Test]] = {
     ),
     "valence": Test(
         _valence, "distance of the valence levels from where they can be", 0.0, "Eh", _level_hint,
+    ),
+    "bond": Test(
+        _bond, "shortest distance of atoms from where it can be", 0.0, "Angstrom",
+        "the positions are in another unit (bohr for Angstrom, or the reverse)",
     ),
     "fock": Test(
         _fock, "mean |F[D] - H| against PySCF's Fock matrix", diagnosis.MAX_FOCK_ERROR, "Eh",

@@ -16,11 +16,12 @@ from sqlite_files import FIXTURES, NABLA, NABLA_LM, WATER, edited, write_energie
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data import manifest
+from hambench.data.conventions import Conventions
 from hambench.data.location import DATA_VARIABLE
 from hambench.data.published import PublishedTask
 from hambench.data.store import write_store
 from hambench.data.verify import verify
-from hambench.errors import ConfigError, DataError
+from hambench.errors import ConfigError, DataError, VerificationError
 from hambench.registry import TASKS, load_task, task_names
 from hambench.tasks.md17 import Md17
 from hambench.tasks.nabla2dft import Nabla2dft, Nabla2dftEnergy
@@ -177,6 +178,10 @@ def test_energy_databases_give_total_energies(tmp_path: Path) -> None:
     }
     path = tmp_path / content["files"]["main"]["name"]
     write_energies(path)
+    with pytest.raises(VerificationError, match=r"failed check 'bond'.*positions are in another"):
+        verify(
+            Nabla2dftEnergy(content).read(path, Conventions("bohr", "canonical")), progress=False
+        )
     verified(Nabla2dftEnergy(content, tmp_path))
     train = Nabla2dftEnergy(content, tmp_path).split("train")
     assert len(train) == 2
