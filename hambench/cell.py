@@ -39,14 +39,7 @@ class Cell:
                 f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
             )
         open_fabric(config.device)
-        task = registry.load_task(
-            config.task["name"], config.data, split=config.split, energies=config.energies
-        )
-        if config.task.get("version") != task.version:
-            raise ConfigError(
-                f"the configuration is of {task.name} v{config.task.get('version')}, this hambench "
-                f"has v{task.version}; run the cell anew, or use the hambench it was made with"
-            )
+        task = open_task(config)
         task.check_given()
         _check_predicts(config, task)
         for name in config.score.metrics or task.metrics:
@@ -72,7 +65,21 @@ class Cell:
     @property
     def cutoff(self) -> float | None:
         """Angstrom, of ``h_mae_in_cutoff``: the one asked for, else the model's."""
-        return self.config.score.cutoff or self.model.graph.cutoff
+        asked = self.config.score.cutoff
+        return self.model.graph.cutoff if asked is None else asked
+
+
+def open_task(config: RunConfig) -> Task:
+    """The task of a configuration; ConfigError where it is of another version."""
+    task = registry.load_task(
+        config.task["name"], config.data, split=config.split, energies=config.energies
+    )
+    if config.task.get("version") != task.version:
+        raise ConfigError(
+            f"the configuration is of {task.name} v{config.task.get('version')}, this hambench "
+            f"has v{task.version}; run the cell anew, or use the hambench it was made with"
+        )
+    return task
 
 
 def _check_predicts(config: RunConfig, task: Task) -> None:

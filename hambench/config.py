@@ -43,8 +43,18 @@ class ScoreOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: str = "test"
-    metrics: list[str] | None = None
+    metrics: Annotated[list[str], Field(min_length=1)] | None = None
     cutoff: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+
+def _named(section: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(section.get("name"), str):
+        raise ValueError("expected a mapping with a name")
+    return section
+
+
+Section = Annotated[dict[str, Any], AfterValidator(_named)]
+"""A preset as it was composed."""
 
 
 class RunConfig(BaseModel):
@@ -52,9 +62,9 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    task: dict[str, Any]
-    model: dict[str, Any]
-    recipe: dict[str, Any]
+    task: Section
+    model: Section
+    recipe: Section
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     device: Annotated[str, AfterValidator(_device)] = "auto"
     precision: Literal["float32", "float64", "tf32"] | None = None
@@ -135,6 +145,15 @@ def compose(overrides: Sequence[str]) -> RunConfig:
     return _validated(content, "the configuration")
 
 
+def score_options(options: ScoreOptions, changes: Mapping[str, Any]) -> ScoreOptions:
+    """Options of scoring with some of them changed; ConfigError for a value that makes no sense."""
+    try:
+        return ScoreOptions.model_validate(options.model_dump() | dict(changes))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"{first['loc'][0]}={first['input']}: {_said(first)}") from error
+
+
 def read_config(path: Path) -> RunConfig:
     """The ``config.yaml`` of a run directory.
 
@@ -144,12 +163,18 @@ def read_config(path: Path) -> RunConfig:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path.parent} is no run directory: it has no {path.name}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+        raise DataError(
+            f"cannot read {path}: {' '.join(str(error).split())}; restore it, or start the run "
+            "anew with overwrite=true"
+        ) from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} is no configuration of a run; it was not written by hambench")
+        raise DataError(
+            f"{path} is no configuration of a run; restore it, or start the run anew with "
+            "overwrite=true"
+        )
     return _validated(content, str(path))
 
 
@@ -176,6 +201,8 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
             raise ConfigError(
                 f"'{word}' names several values, a run has one; quote a comma inside a value"
             )
+        if override.is_delete():
+            raise ConfigError(f"'{word}' takes away a key that a run needs; set it: KEY=VALUE")
         if override.key_or_group.partition(".")[0] == "hydra":
             raise ConfigError(f"'{word}' sets an option of Hydra's own, which has no effect here")
         parsed.append(override)
@@ -207,6 +234,11 @@ def _refuse_redefinition(parsed: Sequence[Override], chosen: Mapping[str, str]) 
     """A name means the same for everybody: only hyperparameters and recipe may change."""
     for override in parsed:
         group, _, key = override.key_or_group.partition(".")
+        if (group, key) == ("model", "hyperparameters") and not isinstance(override.value(), dict):
+            raise ConfigError(
+                f"'{override.input_line}': expected model.hyperparameters.KEY=VALUE, with a key "
+                f"of model '{chosen['model']}' (hambench run ... --cfg shows them)"
+            )
         if group in ("task", "model") and key and key.partition(".")[0] != "hyperparameters":
             raise ConfigError(
                 f"'{override.input_line}' would redefine {group} '{chosen[group]}'; "
@@ -248,5 +280,11 @@ def _validated(content: Mapping[str, Any], where: str) -> RunConfig:
             raise ConfigError(
                 f"unknown key '{key}' in {where}.{nearest(key, [*known, *_GROUPS, 'seed'])}"
             ) from error
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{key}={first['input']} in {where}: {reason}") from error
+        raise ConfigError(f"{key}={first['input']!s:.60} in {where}: {_said(first)}") from error
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    """What pydantic found, in our words where its own are not plain."""
+    if problem["type"] == "list_type":
+        return "expected a list, e.g. [h_mae,h_max]"
+    return str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_SHOWN = 24  # names in a message
+
 
 class HambenchError(Exception):
     """Base of all errors with a message meant for the user; exit code 1 (the run failed)."""
@@ -52,4 +54,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f" Did you mean '{close[0]}'?"
-    return f" Known: {', '.join(known)}." if known else " None is installed."
+    if not known:
+        return " None is installed."
+    rest = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+    return f" Known: {', '.join(known[:_SHOWN])}{rest}."

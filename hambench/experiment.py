@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hambench import registry, rundir
-from hambench.cell import Cell
+from hambench.cell import Cell, open_task
 from hambench.chem.molecule import Molecule
-from hambench.config import RunConfig, read_config
+from hambench.config import RunConfig, read_config, score_options
 from hambench.data.loader import Loader
-from hambench.errors import ConfigError, HambenchError
+from hambench.data.task import Task
+from hambench.errors import ConfigError, DataError, HambenchError
 from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.loop import BEST
@@ -37,6 +38,7 @@ from hambench.results import (
     Status,
     provenance,
     read_result,
+    read_status,
     write_result,
 )
 from hambench.scoring import Score, Scorer
@@ -114,12 +116,13 @@ def evaluate(
 
     Raises:
         DataError: no run directory, or neither predictions nor weights in it.
-        RegistryError: an unknown metric or split.
+        ConfigError: an unknown metric or split, a cutoff that is none, or the data have changed.
     """
     as_run = read_config(folder / rundir.CONFIG)
     asked = {"metrics": metrics and list(metrics), "cutoff": cutoff, "split": split}
-    options = as_run.score.model_copy(update={k: v for k, v in asked.items() if v is not None})
+    options = score_options(as_run.score, {k: v for k, v in asked.items() if v is not None})
     cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
+    rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
     kept = folder / rundir.PREDICTIONS
     if kept.is_file() and options.split == as_run.score.split:
         return _score_kept(cell, kept)
@@ -173,19 +176,33 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
     outcome = Outcome(read_result(folder), folder, fresh=False)
     as_run = read_config(folder / rundir.CONFIG)
     if config.score != as_run.score:
+        was, asked = as_run.score.model_dump(), config.score.model_dump()
+        said = ", ".join(f"score.{key}={was[key]}" for key in was if was[key] != asked[key])
         raise ConfigError(
-            f"the run in {folder} is finished, and was scored with {as_run.score!r}; score it "
-            f"otherwise with `hambench evaluate {folder}`, or start anew with overwrite=true"
+            f"the run in {folder} is finished, and was scored with {said}; score it otherwise with "
+            f"`hambench evaluate {folder}`, or start anew with overwrite=true"
         )
-    predicting = config.save_predictions and not kept.is_file()
-    if predicting or config.data != as_run.data:
+    task = open_task(config)
+    if config.data != as_run.data or task.available:
+        rundir.check_data(folder, outcome.result.fingerprint, task.fingerprint)
+    if config.save_predictions and not _are_kept(kept, task, config.score.split):
         cell = Cell.build(config)
-        rundir.check_data(folder, outcome.result.fingerprint, cell.task.fingerprint)
-        if predicting:
-            with rundir.lock(folder):
-                load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-                _score(cell, predict(cell, progress), kept)
+        with rundir.lock(folder):
+            load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
+            _score(cell, predict(cell, progress), kept)
     return outcome
+
+
+def _are_kept(kept: Path, task: Task, split: str) -> bool:
+    """Whether a file has predictions for all molecules of a split; they are made anew if not."""
+    if not kept.is_file():
+        return False
+    try:
+        Predictions(kept).check_complete(task.split(split).ids, task.fingerprint)
+    except DataError as error:
+        logger.warning("the predictions are made anew: %s", error)
+        return False
+    return True
 
 
 def _followed(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Result:

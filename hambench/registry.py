@@ -135,6 +135,8 @@ class Registry:
         Raises:
             RegistryError: there is none (the nearest name is suggested), or it is broken.
         """
+        if not isinstance(name, str):
+            raise RegistryError(f"a {self.kind} is called by its name, got {name!r:.60}")
         if name in self.presets:
             return self.presets[name]
         for bad in self.broken:
@@ -251,7 +253,15 @@ def build_model(name: str, basis: OrbitalBasis, **hyperparameters: Any) -> Model
     adapter = _adapter(preset)
     given = {**preset.content.get("hyperparameters", {}), **hyperparameters}
     settings = checked(adapter, given, f"model '{name}'")
-    model = adapter(basis, **settings)
+    try:
+        model = adapter(basis, **settings)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise ConfigError(
+            f"model '{name}' with these hyperparameters is larger than the memory here; make it "
+            f"smaller ({', '.join(f'{k}={v}' for k, v in hyperparameters.items()) or 'preset'})"
+        ) from error
     model.hyperparameters = settings
     return model
 
@@ -289,10 +299,27 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
             code's checkpoints.
         CheckpointError: a tensor is missing, left over, or of another size.
     """
+    from torch import Tensor
+
+    from hambench.model import Model
+
+    if not isinstance(model, Model):
+        raise ConfigError(f"model is {model!r:.60}, expected what hambench.build_model gives")
     if not isinstance(state_dict, Mapping):
         raise ConfigError(
             f"state_dict is {state_dict!r:.60}, expected the checkpoint's tensors by name; read a "
             "file with torch.load(FILE, map_location='cpu', weights_only=True)"
+        )
+    others = [str(key) for key, value in state_dict.items() if not isinstance(value, Tensor)]
+    if others or not state_dict:
+        raise ConfigError(
+            f"state_dict holds {', '.join(others[:5]) or 'nothing'}, expected tensors alone; give "
+            "the part of the checkpoint that has them, such as checkpoint['state_dict']"
+        )
+    if set(state_dict) == set(model.state_dict()):
+        raise ConfigError(
+            "these are weights of hambench itself, not of the original code; load them with "
+            "model.load_state_dict"
         )
     spec = sys.modules[type(model).__module__].__spec__
     name = f"{spec.parent if spec else ''}.published"
@@ -323,9 +350,9 @@ def load_task(
         ConfigError: ``energies`` for a task that has them.
     """
     preset = TASKS.preset(name)
-    task: Task = TASKS.load(preset.entry)().task(
-        preset.content, path=path, split=split, energies=energies
-    )
+    options = {"path": path, "split": split, "energies": energies}
+    given = {key: value for key, value in options.items() if value is not None}
+    task: Task = TASKS.load(preset.entry)().task(preset.content, **given)
     return task
 
 

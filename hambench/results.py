@@ -292,7 +292,7 @@ def _read(path: Path, schema: type[R]) -> R:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
         raise DataError(
-            f"{path} is not a valid {path.name} of schema {SCHEMA_VERSION}: {where}: "
+            f"{path} is no valid {schema.__name__.lower()} of schema {SCHEMA_VERSION}: {where}: "
             f"{first['msg']}; restore it, update hambench, or replace the run with overwrite=true"
         ) from error
 

@@ -70,14 +70,19 @@ class Molecule:
         def put(name: str, value: object) -> None:  # the dataclass is frozen
             object.__setattr__(self, name, value)
 
-        given = np.asarray(self.numbers).reshape(-1)
-        put("numbers", np.asarray(given, dtype=np.int64))
-        if (given != self.numbers).any():
-            raise DataError(f"{self._where}: atomic numbers are whole, got {given.tolist()[:10]}")
+        put("numbers", self._whole_numbers())
         n = len(self.numbers)
         for name in ("positions", "hamiltonian", "overlap", "forces"):
             if getattr(self, name) is not None:
-                put(name, np.asarray(getattr(self, name), dtype=np.float64))
+                put(name, self._real(name))
+        for name, least in (("charge", None), ("multiplicity", 1)):
+            value = getattr(self, name)
+            if value != int(value) or (least is not None and value < least):
+                raise DataError(
+                    f"{self._where}: {name} is {value}, expected a whole number"
+                    + ("" if least is None else f" from {least} on")
+                )
+            put(name, int(value))
         if n == 0 or self.numbers.min() < 1 or self.numbers.max() >= len(SYMBOLS):
             raise DataError(
                 f"{self._where}: atomic numbers must be 1 to {len(SYMBOLS) - 1} and at least one, "
@@ -85,11 +90,35 @@ class Molecule:
             )
         for name in ("positions", "forces"):
             value = getattr(self, name)
+            if name == "positions" and value is None:
+                raise DataError(f"{self._where}: it has no positions; give (N, 3) in Angstrom")
             if value is not None and value.shape != (n, 3):
                 raise DataError(
                     f"{self._where}: {name} have shape {value.shape}, expected ({n}, 3) for the "
                     f"{n} atoms of {formula(self.numbers)}; check the row"
                 )
+
+    def _whole_numbers(self) -> NDArray[np.int64]:
+        """Atomic numbers as given, or of symbols."""
+        given = np.asarray(self.numbers).reshape(-1)
+        if given.dtype.kind in "US":
+            unknown = sorted(set(given.astype(str)) - set(SYMBOLS[1:]))
+            if unknown:
+                raise DataError(f"{self._where}: there is no element {', '.join(unknown)}")
+            return np.array([SYMBOLS.index(s) for s in given.astype(str)], dtype=np.int64)
+        if given.dtype.kind not in "iuf" or not (given == np.floor(given)).all():
+            raise DataError(f"{self._where}: atomic numbers are whole, got {given.tolist()[:10]}")
+        return np.asarray(given, dtype=np.int64)
+
+    def _real(self, name: str) -> NDArray[np.float64]:
+        """An array of real numbers; DataError for anything else."""
+        try:
+            value = np.asarray(getattr(self, name))
+        except ValueError:  # rows of different lengths
+            raise DataError(f"{self._where}: the rows of {name} differ in length") from None
+        if value.dtype.kind not in "iuf":
+            raise DataError(f"{self._where}: {name} are {value.dtype}, expected real numbers")
+        return np.asarray(value, dtype=np.float64)
 
     @property
     def _where(self) -> str:

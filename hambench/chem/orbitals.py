@@ -107,7 +107,7 @@ class OrbitalBasis:
                 not given for a basis that does not ship with the package.
         """
         key = name.lower()
-        wanted = None if elements is None else sorted({_atomic_number(e) for e in elements})
+        wanted = None if elements is None else _atomic_numbers(elements)
         if key in SHIPPED:
             shipped = _shipped(key)
             if wanted is None:
@@ -155,7 +155,10 @@ class OrbitalBasis:
 
     def ao_counts(self, numbers: ArrayLike) -> NDArray[np.int64]:
         """(N,) atomic orbitals of each atom; raises ConfigError as `nao` does."""
-        numbers = np.asarray(numbers, dtype=np.int64)
+        given = np.asarray(numbers)
+        numbers = given.astype(np.int64)
+        if (numbers != given).any():
+            raise ConfigError(f"atomic numbers are whole, got {given.tolist()!s:.60}")
         counts = self._counts[np.clip(numbers, 0, len(self._counts) - 1)]
         if (counts == 0).any():
             missing = sorted({symbol(z) for z in numbers[counts == 0]})
@@ -215,6 +218,14 @@ class OrbitalBasis:
         for z, shells in self.shells.items():
             counts[z] = shells.nao
         return counts
+
+
+def _atomic_numbers(elements: Iterable[int | str]) -> list[int]:
+    """Ascending atomic numbers; ConfigError for what is no list of elements."""
+    found = [] if isinstance(elements, str | int) else sorted({_atomic_number(e) for e in elements})
+    if not found:
+        raise ConfigError(f"elements are {elements!r}, expected some, as in [1, 8] or ['H', 'O']")
+    return found
 
 
 def _atomic_number(element: int | str) -> int:

@@ -64,9 +64,9 @@ def info(what: str, json_: bool) -> None:
       hambench data info water_mini
       hambench data info water.h5
     """
-    from hambench.registry import load_task, open_data, task_names
+    from hambench.registry import load_task, open_data
 
-    if what not in task_names() and Path(what).exists():
+    if _is_file(what):
         about = _about_file(what, open_data(what))
     else:
         task = load_task(what)
@@ -152,11 +152,15 @@ def verify(what: str, data: Path | None, rows: int, fock_rows: int, json_: bool)
     from hambench.chem.dft import Theory
     from hambench.data import manifest
     from hambench.data.verify import verify as check
+    from hambench.errors import VerificationError
 
     manifests = []
     for path, opened, stated in _opened(what, data):
         theory = Theory.from_dict(stated) if stated else None
-        found = check(opened, theory=theory, count=rows, fock_rows=fock_rows)
+        try:
+            found = check(opened, theory=theory, count=rows, fock_rows=fock_rows)
+        except VerificationError as error:
+            raise VerificationError(f"{path}, {error}") from error
         place = manifest.write(path, found)
         manifests.append({"file": str(path), "path": str(place), **found.model_dump(mode="json")})
         if not json_:
@@ -180,13 +184,20 @@ def _checks(found: Manifest) -> str:
 
 def _opened(what: str, data: Path | None) -> list[tuple[Path, Rows, dict[str, Any]]]:
     """Files of a task that are here, or one file: path, rows, level of theory (if known)."""
-    from hambench.registry import load_task, open_data, task_names
+    from hambench.registry import load_task, open_data
 
-    if what not in task_names() and Path(what).exists():
+    if _is_file(what):
         rows = open_data(what)
         return [(Path(what), rows, getattr(rows, "theory", {}))]
     task = load_task(what, data)
     return [(path, rows, task.theory) for path, rows in task.unverified()]
+
+
+def _is_file(what: str) -> bool:
+    """Whether a word means a file, there or not, and no task."""
+    from hambench.registry import task_names
+
+    return what not in task_names() and (Path(what).exists() or bool(Path(what).suffix))
 
 
 def _about_file(path: str, rows: Rows) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def read_energies(path: str | os.PathLike[str]) -> dict[str, float]:
         ConfigError: a library that reads this kind of file is not installed.
     """
     path = Path(path)
-    readers: dict[str, Callable[[Path], Iterator[tuple[str, Any]]]] = {
+    readers: dict[str, Callable[[Path], Iterator[tuple[str, Any, float]]]] = {
         ".csv": _csv,
         ".parquet": _parquet,
         ".aselmdb": _aselmdb,
@@ -51,11 +51,11 @@ def read_energies(path: str | os.PathLike[str]) -> dict[str, float]:
         raise DataError(f"the file of energies {path} does not exist; check energies=")
     found: dict[str, float] = {}
     try:
-        for row, (name, value) in enumerate(readers[path.suffix](path), 1):
+        for row, (name, value, per_hartree) in enumerate(readers[path.suffix](path), 1):
             if name in found:
                 raise DataError(f"row {row}: the id '{name}' was there before; give it once")
             try:
-                found[name] = float(value)
+                found[name] = float(value) / per_hartree
             except (TypeError, ValueError):
                 raise DataError(
                     f"row {row}, id '{name}': the energy is {value!r:.40}, expected a number"
@@ -110,24 +110,24 @@ class WithEnergies(Rows):
         return replace(molecule, energy=energy)
 
 
-def _csv(path: Path) -> Iterator[tuple[str, Any]]:
+def _csv(path: Path) -> Iterator[tuple[str, Any, float]]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         column = _column(rows.fieldnames or ())
         for row in rows:
-            yield row[_ID], float(row[column]) / UNITS[column] if row[column] else None
+            yield row[_ID], row[column] or None, UNITS[column]
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+def _parquet(path: Path) -> Iterator[tuple[str, Any, float]]:
     table = _library("pyarrow.parquet").ParquetFile(path)
     column = _column(table.schema.names)
     for batch in table.iter_batches(columns=[_ID, column]):
         values = batch.to_pydict()
         for name, value in zip(values[_ID], values[column], strict=True):
-            yield str(name), None if value is None else value / UNITS[column]
+            yield str(name), value, UNITS[column]
 
 
-def _aselmdb(path: Path) -> Iterator[tuple[str, Any]]:
+def _aselmdb(path: Path) -> Iterator[tuple[str, Any, float]]:
     database = _library("ase_db_backends.aselmdb").LMDBDatabase(
         str(path), readonly=True, use_lock_file=False
     )
@@ -137,8 +137,7 @@ def _aselmdb(path: Path) -> Iterator[tuple[str, Any]]:
             name = known.get(_ID, known.get("source"))
             if name is None:
                 raise DataError(f"row {row.id}: neither key '{_ID}' nor 'source' names it")
-            energy = row.get("energy")
-            yield str(name), None if energy is None else energy / HARTREE_EV
+            yield str(name), row.get("energy"), HARTREE_EV
     finally:
         database.close()
 

@@ -179,11 +179,14 @@ def collate(molecules: Sequence[Molecule], spec: GraphSpec) -> Batch:
         ConfigError: no molecules, or a single one that is in no list; and as `build_graph`.
         DataError: as `build_graph` and `batch_graphs`.
     """
-    if isinstance(molecules, Molecule) or len(molecules) == 0:
+    listed = [] if isinstance(molecules, Molecule | str) or molecules is None else list(molecules)
+    if not listed or not all(isinstance(molecule, Molecule) for molecule in listed):
         raise ConfigError(
             "collate takes a list of molecules, at least one: collate([molecule], spec)"
         )
-    return batch_graphs([build_graph(molecule, spec) for molecule in molecules])
+    if not isinstance(spec, GraphSpec):
+        raise ConfigError(f"spec is a {type(spec).__name__}, expected a GraphSpec: model.graph")
+    return batch_graphs([build_graph(molecule, spec) for molecule in listed])
 
 
 def neighbour_pairs(

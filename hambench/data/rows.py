@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import overload
@@ -36,6 +37,7 @@ class Rows(Sequence[Molecule], ABC):
     def __getitem__(self, index: int | slice) -> Molecule | Rows:
         if isinstance(index, slice):
             return Part(self, range(len(self))[index])
+        index = operator.index(index)  # a TypeError for 1.5, as sequences raise
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise RowError(f"{self!r} has no row {index}; rows go from 0 to {len(self) - 1}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,8 @@ def open_fabric(device: str) -> Fabric:
     """
     from lightning.fabric import Fabric  # slow to import
 
+    # a run on one device is started by itself, on machines with SLURM too
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     kind, _, number = device.partition(":")
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"

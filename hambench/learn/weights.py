@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from hambench.errors import CheckpointError
+from hambench.errors import CheckpointError, DataError
 from hambench.files import atomic_write
 from hambench.model import Model
 
@@ -94,7 +94,8 @@ def load_weights(path: str | os.PathLike[str], model: Model) -> WeightsInfo:
     """Give ``model`` the weights of a file, and the floating type they were trained in.
 
     Raises:
-        CheckpointError: the file is missing, no weights file of ours, or of another model.
+        DataError: the file is missing or corrupt.
+        CheckpointError: it is no weights file of ours, or of another model.
     """
     path = Path(path)
     try:
@@ -102,12 +103,12 @@ def load_weights(path: str | os.PathLike[str], model: Model) -> WeightsInfo:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
-        raise CheckpointError(
+        raise DataError(
             f"there is no weights file {path}; check the path, or, where a run has lost it, train "
             "anew with overwrite=true"
         ) from None
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
+        raise DataError(
             f"{path} is no readable weights file ({error}); copy it again, or train the run anew "
             "with overwrite=true"
         ) from error

@@ -222,7 +222,7 @@ class Predictions:
         if not columns or self._starts[-1] != len(values):
             raise DataError(
                 f"{self.path}: the sizes of its {len(self.ids)} matrices do not add up to its "
-                f"{len(values)} values; the file is corrupt, predict again"
+                f"{len(values)} values; the file is corrupt, run again with save_predictions=true"
             )
         for start in range(0, len(values), _CHUNK):
             bad = np.flatnonzero(~np.isfinite(values[start : start + _CHUNK]))
@@ -230,7 +230,7 @@ class Predictions:
                 place = int(np.searchsorted(self._starts, start + bad[0], side="right")) - 1
                 raise DataError(
                     f"{self.path}: molecule '{self.ids[place]}' holds NaN or infinity and is not "
-                    "marked as failed; the file is corrupt, predict again"
+                    "marked as failed; the file is corrupt, run again with save_predictions=true"
                 )
 
     @contextmanager
@@ -241,5 +241,5 @@ class Predictions:
         except (OSError, RuntimeError, KeyError) as error:
             raise DataError(
                 f"{self.path} cannot be read ({short(error)}); it is truncated, corrupt or of "
-                "another kind: predict again"
+                "another kind: run again with save_predictions=true"
             ) from error

@@ -184,7 +184,9 @@ def score(
         RegistryError: an unknown metric.
         DataError: see `Scorer`; or the arguments are not of one length.
     """
-    scorer = Scorer(metrics, cutoff, basis)
+    if isinstance(molecules, Molecule):
+        raise ConfigError("score takes lists: score([matrix], [molecule])")
+    scorer = Scorer([metrics] if isinstance(metrics, str) else metrics, cutoff, basis)
     end = object()
     columns: list[Iterable[Any]] = [hamiltonians, molecules]
     if groups is not None:

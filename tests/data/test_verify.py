@@ -94,13 +94,15 @@ def test_the_command_line_writes_a_manifest_or_nothing(tmp_path: Path) -> None:
     _written(tmp_path / "bad.h5", lambda m: _permuted(m, "hamiltonian", "overlap"), rows=2)
     done = call("good.h5")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"] == 2
+    assert json.loads(done.stdout)[0]["rows"] == 2
     found = manifest.find(tmp_path / "good.h5")
     assert found is not None
     assert found.sample == ("water-0000", "water-0001")
     done = call("bad.h5")
     assert done.returncode == 4
-    assert done.stderr.splitlines()[-1].startswith("error: row 'water-0001' failed check 'overlap'")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: bad.h5, row 'water-0001' failed check 'overlap'"
+    )
     assert manifest.find(tmp_path / "bad.h5") is None
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"good.h5", "bad.h5", "good.h5.manifest.json"}
