@@ -30,9 +30,9 @@ SLOW = Fault(drip=50_000, pause=0.02)
 PLUGIN = {
     "plug_data/__init__.py": """
 class Provider:
-    def task(self, content, path=None):
+    def task(self, content, path=None, **settings):
         from plug_data.task import Published
-        return Published(content, path)
+        return Published(content, path, **settings)
 """,
     "plug_data/task.py": """
 from hambench.data.task import Task
