@@ -66,19 +66,16 @@ class Generated:
     Attributes:
         path: the file of the labels.
         finished: rows that are computed, or known to be impossible.
-        total: rows asked for; the file is there when all are finished.
+        total: rows asked for.
+        complete: whether the file is there.
         left_out: ids of the rows without labels, and why.
     """
 
     path: Path
     finished: int
     total: int
+    complete: bool
     left_out: dict[str, str]
-
-    @property
-    def complete(self) -> bool:
-        """Whether the file is there."""
-        return self.finished == self.total
 
 
 def generate(
@@ -232,10 +229,11 @@ class _Work:
         """What there is now."""
         total = len(self.molecules)
         if self.is_finished():
-            return Generated(self.target, total, total, Store(self.target).provenance["left_out"])
+            left_out = Store(self.target).provenance["left_out"]
+            return Generated(self.target, total, total, True, left_out)
         rows = [job for job in self.jobs if job.kind == "row"]
         finished = sum(job.part.exists() for job in rows)
-        return Generated(self.target, finished, total, labels.left_out(rows))
+        return Generated(self.target, finished, total, False, labels.left_out(rows))
 
 
 def _check_request(n: int | None, workers: int) -> None:
