@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 MODES_FILE: Final = Path(__file__).parent / "normal_modes.json"
 START_FILE: Final = Path(__file__).parent / "normal_modes_start.extxyz"
 
-THEORY: Final = replace(dft.theory("pbe/def2-svp"), grid_level=1, conv_tol=1e-9, conv_tol_grad=1e-6)
+THEORY: Final = replace(dft.theory("pbe/def2-svp"), grid_level=1, conv_tol=1e-9, conv_tol_grad=1e-7)
 """Coarser than the labels': a geometry is moved by kT, not by the error of a grid."""
 
 MIRRORED: Final[dict[str, tuple[tuple[int, ...], ...]]] = {

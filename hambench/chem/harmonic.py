@@ -152,7 +152,7 @@ def along_internals(well: Well, moves: Array) -> Array:
 
 
 class _Internals:
-    """Bonds (Angstrom), angles and torsions (radians) of a molecule, for many geometries at once."""
+    """Bonds (Angstrom), angles and torsions (radians) of many geometries at once."""
 
     def __init__(self, numbers: ArrayLike, positions: Array) -> None:
         radii = np.array([_RADII[z] for z in np.asarray(numbers).tolist()])
@@ -190,7 +190,7 @@ class _Internals:
 
     def jacobian(self, x: Array, step: float = 1e-5) -> Array:
         """(n, count, 3N) derivatives by (n, N, 3) positions, by central differences."""
-        n, atoms, _ = x.shape
+        atoms = x.shape[1]
         columns = []
         for coordinate in range(3 * atoms):
             shift = np.zeros(3 * atoms)
