@@ -119,9 +119,8 @@ def force_constants(minimum: dft.DFTResult) -> Array:
     molecule = minimum.molecule
     rows = []
     for coordinate in tqdm(range(3 * len(molecule)), desc=f"modes of {molecule.id}"):
-        shift = np.zeros(3 * len(molecule))
-        shift[coordinate] = STEP
-        shift = shift.reshape(-1, 3)
+        shift = np.zeros((len(molecule), 3))
+        shift.flat[coordinate] = STEP
         plus, minus = (
             _labels(replace(molecule, positions=molecule.positions + sign * shift), minimum)
             for sign in (1, -1)

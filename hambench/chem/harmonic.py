@@ -107,7 +107,7 @@ def _in_well(well: Well, rngs: Sequence[np.random.Generator], temperature: float
     positions = np.empty((len(rngs), *well.positions.shape))
     waiting = np.arange(len(rngs))
     while len(waiting):
-        normal = np.array([rngs[i].normal(size=len(values)) for i in waiting])
+        normal = np.array([rngs[i].normal(size=len(values)) for i in waiting.tolist()])
         moves = (normal * spread) @ directions.T
         tried = along_internals(well, moves.reshape(len(waiting), -1, 3))
         positions[waiting] = tried
@@ -193,9 +193,8 @@ class _Internals:
         atoms = x.shape[1]
         columns = []
         for coordinate in range(3 * atoms):
-            shift = np.zeros(3 * atoms)
-            shift[coordinate] = step
-            shift = shift.reshape(atoms, 3)
+            shift = np.zeros((atoms, 3))
+            shift.flat[coordinate] = step
             columns.append(self.change(self.values(x - shift), self.values(x + shift)) / (2 * step))
         return np.stack(columns, axis=-1)
 

@@ -5,6 +5,7 @@ RDKit is imported inside functions only: nothing else of the project needs it.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, Final
 
 import numpy as np
@@ -38,25 +39,23 @@ def conformers(smiles: str, count: int, seed: int) -> list[Molecule]:
         DataError: not a SMILES string, or RDKit finds no geometry or no force field for it.
         ConfigError: RDKit is not installed.
     """
-    rdkit = _rdkit()
-    from rdkit.Chem import AllChem
-
-    with rdkit.rdBase.BlockLogs():
-        parsed = rdkit.Chem.MolFromSmiles(smiles)
+    chem, fields = _rdkit("Chem"), _rdkit("Chem.AllChem")
+    with _rdkit("rdBase").BlockLogs():
+        parsed = chem.MolFromSmiles(smiles)
         if parsed is None or not parsed.GetNumAtoms():
             raise DataError(f"'{smiles}' is no valid SMILES string")
-        full = rdkit.Chem.AddHs(parsed)
-        settings = AllChem.ETKDGv3()
+        full = chem.AddHs(parsed)
+        settings = fields.ETKDGv3()
         settings.randomSeed = seed
         settings.numThreads = 1
-        found = list(AllChem.EmbedMultipleConfs(full, count, settings))
+        found = list(fields.EmbedMultipleConfs(full, count, settings))
         if len(found) < count:
             raise DataError(f"RDKit finds {len(found)} of {count} geometries of '{smiles}'")
-        if not AllChem.MMFFHasAllMoleculeParams(full):
+        if not fields.MMFFHasAllMoleculeParams(full):
             raise DataError(f"the force field MMFF94 has no parameters for '{smiles}'")
-        AllChem.MMFFOptimizeMoleculeConfs(full, numThreads=1, maxIters=_MMFF_STEPS)
+        fields.MMFFOptimizeMoleculeConfs(full, numThreads=1, maxIters=_MMFF_STEPS)
     numbers = np.array([atom.GetAtomicNum() for atom in full.GetAtoms()])
-    charge = rdkit.Chem.GetFormalCharge(full)
+    charge = chem.GetFormalCharge(full)
     rng = np.random.default_rng([seed, *smiles.encode()])  # other molecules move otherwise
     return [
         Molecule(numbers, _displaced(conformer.GetPositions(), rng), charge=charge)
@@ -66,7 +65,7 @@ def conformers(smiles: str, count: int, seed: int) -> list[Molecule]:
 
 def version() -> str:
     """Version of RDKit; ConfigError without it."""
-    return str(_rdkit().__version__)
+    return str(_rdkit("rdBase").rdkitVersion)
 
 
 def _displaced(positions: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -74,15 +73,12 @@ def _displaced(positions: NDArray[np.float64], rng: np.random.Generator) -> NDAr
     return moved.round(6)
 
 
-def _rdkit() -> Any:
-    """The package, with the modules used here; it is untyped, hence Any."""
+def _rdkit(module: str) -> Any:
+    """A module of RDKit; its type stubs are incomplete, hence Any."""
     try:
-        import rdkit
-        import rdkit.Chem
-        import rdkit.rdBase
+        return importlib.import_module(f"rdkit.{module}")
     except ImportError as error:
         raise ConfigError(
             "geometries from SMILES need RDKit, which is not installed; install it with: pip "
             "install 'hambench[smiles]', or give the geometries as an xyz file"
         ) from error
-    return rdkit

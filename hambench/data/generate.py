@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -41,7 +41,8 @@ from hambench.units import BOHR
 AGAIN = "start the same command again to go on"
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """Share ``index`` (1 to ``count``) of the rows: every ``count``-th one."""
 
     index: int

@@ -27,7 +27,9 @@ def test_small_moves_have_the_covariance_of_the_force_constants(ethanol: tuple[W
     degrees = 3 * len(well.numbers) - 6
     expected = degrees / 2 * temperature / HARTREE_KELVIN
     assert np.mean(energy) == pytest.approx(expected, rel=0.02)  # equipartition
-    assert np.var(energy) == pytest.approx(degrees / 2 * (temperature / HARTREE_KELVIN) ** 2, rel=0.15)
+    assert np.var(energy) == pytest.approx(
+        degrees / 2 * (temperature / HARTREE_KELVIN) ** 2, rel=0.15
+    )
 
 
 def test_torsions_do_not_stretch_bonds(ethanol: tuple[Well, ...]) -> None:
@@ -56,7 +58,9 @@ def test_samples_depend_on_seed_and_place_alone(ethanol: tuple[Well, ...]) -> No
 def test_the_wells_of_ethanol_are_all_visited(ethanol: tuple[Well, ...]) -> None:
     weights = np.exp([well.log_weight(500.0) for well in ethanol])
     share = weights[0] / weights.sum()
-    torsions = np.array([_torsion(x[[1, 0, 2, 8]]) for x in harmonic.sample(ethanol, 600, 500.0, 4)])
+    torsions = np.array(
+        [_torsion(x[[1, 0, 2, 8]]) for x in harmonic.sample(ethanol, 600, 500.0, 4)]
+    )
     trans = np.abs(torsions) > 120
     assert trans.mean() == pytest.approx(share, abs=0.08)
     plus, minus = (torsions[~trans] > 0).sum(), (torsions[~trans] < 0).sum()
