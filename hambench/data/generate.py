@@ -285,11 +285,11 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool, title: str) -> None:
                 tries = {executor.submit(labels.do, job, wait=wait): job for job in waiting}
                 waiting = []
                 for future in as_completed(tries):
-                    state = future.result()
+                    job, state = tries[future], future.result()
                     if state == "taken":
-                        waiting.append(tries[future])
+                        waiting.append(job)
                         continue
-                    failed += state == "failed"
+                    failed += state == "failed" and job.kind == "row"
                     bar.set_postfix({"left out": failed} if failed else {}, refresh=False)
                     bar.update()
         except BrokenProcessPool as error:

@@ -70,19 +70,24 @@ class Hydrogen(GeneratedTask):
         return list(self.molecules)[:n]
 
 
+SCRIPT = """
+import sys; sys.path.insert(0, sys.argv[1])
+from test_generate import Hydrogen, Part, SPEC, generate
+part = Part.parse(sys.argv[3])
+generate(Hydrogen(SPEC), workers=2, part=part, to=sys.argv[2], progress=False)
+"""
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path}
+
+
 def _start(target: Path, part: str = "1/1") -> subprocess.Popen[str]:
     """`generate` in a process of its own, as a user has it."""
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_generate import Hydrogen, Part, SPEC, generate\n"
-        "part = Part.parse(sys.argv[3])\n"
-        "generate(Hydrogen(SPEC), workers=2, part=part, to=sys.argv[2], progress=False)\n"
-    )
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-c", script, str(Path(__file__).parent), str(target), part],
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(target), part],
+        env=_environment(),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -293,11 +298,12 @@ def test_a_row_under_way_elsewhere_is_waited_for_and_taken_over(tmp_path: Path) 
         "with Claims(Path(sys.argv[1])).claim(0, wait=False) as mine:\n"
         "    print(mine, flush=True); time.sleep(60)\n"
     )
-    root = str(Path(__file__).parents[2])
     holder = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": root},
-    )  # fmt: skip
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "True\n"
     assert labels.do(jobs[0], wait=False) == "taken"
@@ -331,6 +337,26 @@ def test_rows_that_are_no_ground_state_are_left_out(
     assert Store(made.path).ids == ("bound",)
     assert "an open shell has a lower energy" in made.left_out["broken"]
     assert "gap between occupied and empty orbitals is 0.0" in made.left_out["apart"]
+
+
+@pytest.mark.slow
+def test_a_slurm_array_shares_the_rows(reference: Path, tmp_path: Path) -> None:
+    if shutil.which("sbatch") is None:
+        pytest.skip("needs SLURM: no sbatch here")
+    if subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a running SLURM cluster: sinfo fails")
+    target = tmp_path / "hydrogen.h5"
+    script = tmp_path / "make.py"
+    script.write_text(SCRIPT)
+    command = f"{sys.executable} {script} {Path(__file__).parent} {target} $SLURM_ARRAY_TASK_ID/3"
+    subprocess.run(
+        ["sbatch", "--wait", "--array=1-3", f"--output={tmp_path}/%a.log", "--wrap", command],
+        check=True,
+        env=_environment(),
+        timeout=300,
+    )
+    _assert_same_rows(target, reference)
+    assert not _parts(target)
 
 
 @pytest.mark.parametrize("text", ["0/16", "17/16", "3", "a/b", "1/0", "-1/2", "3/16/2"])
