@@ -73,8 +73,9 @@ class Hydrogen(GeneratedTask):
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
 from test_generate import Hydrogen, Part, SPEC, generate
-part = Part.parse(sys.argv[3])
-generate(Hydrogen(SPEC), workers=2, part=part, to=sys.argv[2], progress=False)
+if __name__ == "__main__":  # and not in the workers
+    part = Part.parse(sys.argv[3])
+    generate(Hydrogen(SPEC), workers=2, part=part, to=sys.argv[2], progress=False)
 """
 
 
@@ -330,7 +331,7 @@ def test_rows_that_do_not_converge_are_left_out_and_named(
 def test_rows_that_are_no_ground_state_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    places = {"bound": 0.74, "broken": 2.0, "apart": 5.0}  # Angstrom
+    places = {"bound": 0.74, "broken": 2.0, "apart": 4.0}  # Angstrom
     molecules = tuple(Molecule([1, 1], [[0, 0, 0], [0, 0, r]], id=m) for m, r in places.items())
     monkeypatch.setattr(Hydrogen, "molecules", molecules)
     made = generate(Hydrogen(SPEC), to=tmp_path / "broken.h5", progress=False)

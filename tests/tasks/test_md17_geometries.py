@@ -37,5 +37,5 @@ def test_water_is_that_of_water_mini_with_another_seed() -> None:
 def test_a_molecule_without_force_constants_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(md17_geometries, "ROWS", {"benzene": 10})
     assert "benzene" not in normal_modes.MIRRORED
-    with pytest.raises(ConfigError, match="no geometries of benzene can be sampled: .* from=FILE"):
+    with pytest.raises(ConfigError, match=r"no geometries of benzene can be sampled: .* from=FILE"):
         geometries("benzene")
