@@ -271,7 +271,7 @@ def test_a_broken_bond_is_no_ground_state() -> None:
     with pytest.raises(dft.ExcitedStateError, match="an open shell has a lower energy"):
         dft.calculate(hydrogen(2.0), theory, ground_state=True)
     with pytest.raises(
-        dft.ExcitedStateError, match=r"empty orbitals is 0\.002 Eh, less than 0\.02"
+        dft.ExcitedStateError, match=r"orbitals is 0\.002 Eh, less than 0\.02"
     ):
         dft.calculate(hydrogen(4.0), theory, ground_state=True)
     helium = Molecule([2], [[0, 0, 0]])  # no empty orbital
