@@ -29,7 +29,8 @@ CLASH: Final = 0.7
 
 _RADII: Final = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 16: 1.05, 17: 1.02}
 _BONDED: Final = 1.25  # times the sum of the covalent radii (Cordero et al. 2008), Angstrom
-_STEPS: Final = 12
+_MOST_STEPS: Final = 30
+_CONVERGED: Final = 1e-7  # Angstrom, the step after which one stops; convergence is quick then
 _CHUNK: Final = 500  # geometries at a time
 
 
@@ -142,12 +143,17 @@ def along_internals(well: Well, moves: Array) -> Array:
     start = internals.values(x0)
     inner = _without_rigid_motion(well.positions)
     x = x0 + moves
-    for _ in range(_STEPS):
-        lack = aim[..., 0] - internals.change(start, internals.values(x))
-        slope = internals.jacobian(x) @ inner
+    waiting = np.arange(len(x))  # each by itself, so that none depends on the others
+    for _ in range(_MOST_STEPS):
+        now = x[waiting]
+        lack = aim[waiting, :, 0] - internals.change(start, internals.values(now))
+        slope = internals.jacobian(now) @ inner
         normal = slope.transpose(0, 2, 1)
-        step = np.linalg.solve(normal @ slope, normal @ lack[..., None])
-        x = x + (inner @ step).reshape(x.shape)
+        step = inner @ np.linalg.solve(normal @ slope, normal @ lack[..., None])
+        x[waiting] = now + step.reshape(now.shape)
+        waiting = waiting[np.abs(step).max(axis=(1, 2)) > _CONVERGED]
+        if not len(waiting):
+            break
     return x
 
 

@@ -270,9 +270,7 @@ def test_a_broken_bond_is_no_ground_state() -> None:
     dft.calculate(hydrogen(2.0), theory)
     with pytest.raises(dft.ExcitedStateError, match="an open shell has a lower energy"):
         dft.calculate(hydrogen(2.0), theory, ground_state=True)
-    with pytest.raises(
-        dft.ExcitedStateError, match=r"orbitals is 0\.002 Eh, less than 0\.02"
-    ):
+    with pytest.raises(dft.ExcitedStateError, match=r"orbitals is 0\.002 Eh, less than 0\.02"):
         dft.calculate(hydrogen(4.0), theory, ground_state=True)
     helium = Molecule([2], [[0, 0, 0]])  # no empty orbital
     dft.calculate(helium, theory, ground_state=True)
