@@ -118,7 +118,7 @@ def generate(
         KeyboardInterrupt: Ctrl-C, with a message that says how to go on.
     """
     _check_request(n, workers)
-    versions = dft.versions()
+    dft.versions()  # or PySCF is missing
     source = geometries or Source.of_task(task, n)
     molecules = source.first(n)
     check_fit(source, task.spec.elements, task.name)
@@ -129,7 +129,6 @@ def generate(
         target=task.path if to is None else Path(to),
         key=_recipe_key(task.level, molecules),
         provenance={} if n is None else {"first": n},
-        versions={"hambench": hambench.__version__, **versions},
     )
     if not work.is_finished():
         with Claims(work.folder) as claims:
@@ -149,7 +148,6 @@ class _Work:
     target: Path
     key: str
     provenance: dict[str, Any]
-    versions: dict[str, str]
 
     @property
     def folder(self) -> Path:
@@ -194,6 +192,7 @@ class _Work:
             raise RunError(
                 f"no row of {self.task.name} could be computed; the first, {row}: {reason}"
             )
+        rows = [j for j in jobs if j.kind == "row" and j.molecule.id not in left_out]
         provenance = {
             "task": self.task.name,
             "task_version": self.task.version,
@@ -201,7 +200,7 @@ class _Work:
             "recipe_key": self.key,
             **self.provenance,
             "bohr_angstrom": BOHR,
-            "versions": self.versions,
+            "versions": {"hambench": hambench.__version__, **labels.versions_of(rows)},
             **labels.noise_of(jobs),
             "left_out": left_out,
         }
@@ -209,7 +208,7 @@ class _Work:
         elements = sorted({int(z) for molecule in self.molecules for z in molecule.numbers})
         write_store(
             self.target,
-            (labels.read(j) for j in jobs if j.kind == "row" and j.molecule.id not in left_out),
+            map(labels.read, rows),
             basis=OrbitalBasis.load(theory.basis, elements),
             theory=theory.to_dict(),
             provenance=provenance,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
@@ -94,7 +95,8 @@ def _claims(folder: Path) -> Claims:
 def _compute(job: Job) -> None:
     try:
         if job.kind == "row":
-            write(job, dft.calculate(job.molecule, job.theory, ground_state=True).molecule)
+            labelled = dft.calculate(job.molecule, job.theory, ground_state=True).molecule
+            write(job, labelled, dft.versions())
             return
         if job.kind == "orientation":
             seed = int.from_bytes(content_hash(job.molecule, ())[:8], "little")
@@ -108,21 +110,35 @@ def _compute(job: Job) -> None:
         json.dump(content, file)
 
 
-def write(job: Job, molecule: Molecule) -> None:
-    """Write the labels of a row."""
+def write(job: Job, molecule: Molecule, versions: Mapping[str, str]) -> None:
+    """Write the labels of a row, and the versions of the programs that computed them."""
+    content = {name: getattr(molecule, name) for name in _LABELS}
     with atomic_write(job.part, "wb") as file:
-        np.savez(file, **{name: getattr(molecule, name) for name in _LABELS})
+        np.savez(file, **content, versions=np.array(json.dumps(versions)))
 
 
 def read(job: Job) -> Molecule:
     """The labelled molecule of a row that is done; DataError where the file is damaged."""
-    try:
-        with np.load(job.part, allow_pickle=False) as part:
-            labels = {name: part[name] for name in _LABELS}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(job) from error
+    labels: dict[str, Any] = _arrays(job, _LABELS)
     labels["energy"] = float(labels["energy"])
     return replace(job.molecule, basis=job.theory.basis, **labels)
+
+
+def versions_of(jobs: Sequence[Job]) -> dict[str, str]:
+    """Versions of the programs that computed rows; more than one, if machines differed."""
+    found: dict[str, set[str]] = {}
+    for job in jobs:
+        for program, version in json.loads(str(_arrays(job, ["versions"])["versions"])).items():
+            found.setdefault(program, set()).update(version.split(", "))
+    return {program: ", ".join(sorted(versions)) for program, versions in found.items()}
+
+
+def _arrays(job: Job, names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(job.part, allow_pickle=False) as part:
+            return {name: part[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(job) from error
 
 
 def failure(job: Job) -> str | None:
@@ -171,8 +187,9 @@ def noise_of(jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
 def take_over(store: Store, jobs: Sequence[Job]) -> None:
     """Write the labels that a file of fewer rows has already as results of their jobs."""
     place = {name: index for index, name in enumerate(store.ids)}
+    versions = {k: v for k, v in store.provenance["versions"].items() if k != "hambench"}
     for job in jobs:
         if job.kind == "row" and job.molecule.id in place and not job.part.exists():
             labelled = store[place[job.molecule.id]]
             if content_hash(labelled, ()) == content_hash(job.molecule, ()):
-                write(job, labelled)
+                write(job, labelled, versions)
