@@ -62,7 +62,7 @@ def generate(
       hambench data generate organic_mini n=20 workers=2
       hambench data generate organic_mini from=mine.xyz --to mine.h5
       hambench data generate organic_mini from=list.smi conformers=4 seed=1 --to list.h5
-      sbatch --array=1-16 --wrap 'hambench data generate TASK workers=1 part=$SLURM_ARRAY_TASK_ID/16'
+      sbatch --array=1-8 --wrap 'hambench data generate TASK workers=1 part=$SLURM_ARRAY_TASK_ID/8'
     """
     from hambench.data import geometries
     from hambench.data.generate import Part
