@@ -36,6 +36,7 @@ def examine() -> list[Finding]:
         _library("torch", "training and prediction: pip install torch"),
         _gpu(),
         _library("pyscf", "making labels, energies of H: pip install 'hambench[pyscf]'"),
+        _library("rdkit", "geometries from SMILES: pip install 'hambench[smiles]'"),
         _library("ase", "reading ASE databases: pip install 'hambench[ase]'"),
         _library("pandas", "leaderboard tables and plots: pip install 'hambench[plots]'"),
         _library("seaborn", "plots: pip install 'hambench[plots]'"),

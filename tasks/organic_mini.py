@@ -13,17 +13,15 @@ is the test of unseen conformers. ``python -m hambench.tasks.organic_mini`` writ
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from hambench.chem.molecule import SYMBOLS, Molecule
+from hambench.chem.molecule import Molecule
 from hambench.data import manifest
 from hambench.data.rows import Rows
 from hambench.data.task import GeneratedTask
+from hambench.data.xyz import read_frames
 from hambench.files import atomic_write
 from hambench.tasks.nabla2dft_hamiltonian import Nabla2dftHamiltonians
 
@@ -63,21 +61,8 @@ class OrganicMini(GeneratedTask):
 
 @cache
 def _geometries() -> tuple[Molecule, ...]:
-    """All conformers of the shipped file (extended xyz, Angstrom)."""
-    lines = iter(GEOMETRIES.read_text("utf-8").splitlines())
-    molecules = []
-    for count in lines:
-        comment = next(lines)
-        atoms = [next(lines).split() for _ in range(int(count))]
-        keys = dict(re.findall(r"(\w+)=(\S+)", comment))
-        molecules.append(
-            Molecule(
-                np.array([SYMBOLS.index(symbol) for symbol, *_ in atoms]),
-                np.array([[float(x) for x in place] for _, *place in atoms]),
-                id=f"{keys['molecule']}-{keys['conformer']}",
-            )
-        )
-    return tuple(molecules)
+    """All conformers of the shipped file."""
+    return tuple(frame.molecule for frame in read_frames(GEOMETRIES))
 
 
 def split_lists() -> dict[str, list[str]]:

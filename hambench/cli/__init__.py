@@ -17,6 +17,7 @@ import click
 import hambench
 from hambench.cli.data import data
 from hambench.cli.download import download
+from hambench.cli.generate import generate
 from hambench.cli.group import Group
 from hambench.cli.run import evaluate, run
 from hambench.cli.show import completion, doctor, leaderboard, list_
@@ -53,7 +54,8 @@ def cli(debug: bool) -> None:
 
 for _command in (run, evaluate, leaderboard, data, list_, doctor, completion):
     cli.add_command(_command)
-data.add_command(download)
+for _command in (download, generate):
+    data.add_command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,40 +78,6 @@ def info(what: str, json_: bool) -> None:
     import yaml
 
     click.echo(yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=100), nl=False)
-
-
-@data.command(cls=WordsCommand)
-@click.argument("task", shell_complete=complete_task)
-@click.option("-n", "--n", type=click.IntRange(min=1), help="Only the first N geometries.")
-@click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes.  [default: one per processor core]"
-)
-@click.option("--to", type=click.Path(path_type=Path), help="File to write.  [default: the task's]")
-def generate(task: str, n: int | None, workers: int | None, to: Path | None) -> None:
-    """Compute the labels of a task with PySCF; start again to go on after a stop.
-
-    The result does not depend on the number of workers or on interruptions. Options may be given
-    as KEY=VALUE too. A file of the first N rows serves for trying out, and is added to later.
-
-    \b
-    Examples:
-      hambench data generate water_mini --to water.h5
-      hambench data generate organic_mini n=20 workers=2
-    """
-    from hambench.data.generate import generate as make
-    from hambench.data.task import GeneratedTask
-    from hambench.errors import ConfigError
-    from hambench.registry import load_task
-
-    found = load_task(task)
-    if not isinstance(found, GeneratedTask):
-        raise ConfigError(
-            f"the labels of task '{task}' are published, not generated; get them with: "
-            f"{found.describe()['obtain']}"
-        )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    path = make(found, n=n, workers=workers or cores or 1, to=to)
-    click.echo(f"data of {task}: {path}")
 
 
 @data.command(cls=WordsCommand)

@@ -258,3 +258,19 @@ def test_missing_pyscf_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyscf", None)
     with pytest.raises(ConfigError, match=r"hambench\[pyscf\]"):
         dft.calculate(WATER, PBE)
+
+
+def test_a_broken_bond_is_no_ground_state() -> None:
+    theory = dft.Theory("pbe", "sto-3g", grid_level=0)
+
+    def hydrogen(length: float) -> Molecule:
+        return Molecule([1, 1], [[0, 0, 0], [0, 0, length]])
+
+    dft.calculate(hydrogen(0.74), theory, ground_state=True)
+    dft.calculate(hydrogen(2.0), theory)
+    with pytest.raises(dft.ExcitedStateError, match="an open shell has a lower energy"):
+        dft.calculate(hydrogen(2.0), theory, ground_state=True)
+    with pytest.raises(dft.ExcitedStateError, match=r"orbitals is 0\.002 Eh, less than 0\.02"):
+        dft.calculate(hydrogen(4.0), theory, ground_state=True)
+    helium = Molecule([2], [[0, 0, 0]])  # no empty orbital
+    dft.calculate(helium, theory, ground_state=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,13 @@ import pytest
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.data import generate as module
-from hambench.data.generate import generate
+from hambench.data import labels
+from hambench.data.generate import Part, generate
+from hambench.data.labels import Job
 from hambench.data.spec import TaskSpec
 from hambench.data.store import Store, write_store
 from hambench.data.task import GeneratedTask
-from hambench.errors import ConfigError
+from hambench.errors import ConfigError, DataError
 
 pytest.importorskip("pyscf")
 
@@ -40,7 +45,7 @@ SPEC = TaskSpec.from_dict(
         "files": {"main": {"name": "hydrogen.h5"}},
         "generated": "hydrogen.h5",
         "basis": "sto-3g",
-        "elements": ["H"],
+        "elements": ["H", "Li"],
         "theory": THEORY.to_dict(),
         "splits": {
             name: {"list": name, "sha256": "0" * 64, "count": 1}
@@ -67,18 +72,25 @@ class Hydrogen(GeneratedTask):
         return list(self.molecules)[:n]
 
 
-def _start(target: Path) -> subprocess.Popen[str]:
+SCRIPT = """
+import sys; sys.path.insert(0, sys.argv[1])
+from test_generate import Hydrogen, Part, SPEC, generate
+if __name__ == "__main__":  # and not in the workers
+    part = Part.parse(sys.argv[3])
+    generate(Hydrogen(SPEC), workers=2, part=part, to=sys.argv[2], progress=False)
+"""
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def _start(target: Path, part: str = "1/1") -> subprocess.Popen[str]:
     """`generate` in a process of its own, as a user has it."""
-    script = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from test_generate import Hydrogen, SPEC, generate\n"
-        "generate(Hydrogen(SPEC), workers=2, to=sys.argv[2], progress=False)\n"
-    )
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-c", script, str(Path(__file__).parent), str(target)],
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(target), part],
+        env=_environment(),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -108,7 +120,7 @@ def _assert_same_rows(a: Path, b: Path) -> None:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The uninterrupted result of one worker."""
     target = tmp_path_factory.mktemp("reference") / "hydrogen.h5"
-    return generate(Hydrogen(SPEC), workers=1, to=target, progress=False)
+    return generate(Hydrogen(SPEC), workers=1, to=target, progress=False).path
 
 
 def test_labels_are_those_of_calculate(reference: Path) -> None:
@@ -172,7 +184,8 @@ def test_interrupt_says_how_to_go_on(reference: Path, tmp_path: Path) -> None:
 
 def test_finished_file_is_not_made_again(reference: Path) -> None:
     before = reference.stat().st_mtime_ns
-    assert generate(Hydrogen(SPEC), to=reference, progress=False) == reference
+    made = generate(Hydrogen(SPEC), to=reference, progress=False)
+    assert (made.path, made.finished, made.complete) == (reference, ROWS, True)
     assert reference.stat().st_mtime_ns == before
     other = SPEC.model_copy(update={"theory": {**SPEC.theory, "grid_level": 1}})
     with pytest.raises(ConfigError, match=r"hydrogen\.h5 exists and holds 40 rows of another"):
@@ -180,7 +193,7 @@ def test_finished_file_is_not_made_again(reference: Path) -> None:
 
 
 def test_first_rows_only(reference: Path, tmp_path: Path) -> None:
-    target = generate(Hydrogen(SPEC), n=2, to=tmp_path / "two.h5", progress=False)
+    target = generate(Hydrogen(SPEC), n=2, to=tmp_path / "two.h5", progress=False).path
     store = Store(target)
     assert store.ids == ("h2-0", "h2-1")
     np.testing.assert_array_equal(store[1].hamiltonian, Store(reference)[1].hamiltonian)
@@ -189,7 +202,7 @@ def test_first_rows_only(reference: Path, tmp_path: Path) -> None:
 def test_a_file_of_few_rows_is_added_to(
     tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = generate(Hydrogen(SPEC), n=3, to=tmp_path / "some.h5", progress=False)
+    target = generate(Hydrogen(SPEC), n=3, to=tmp_path / "some.h5", progress=False).path
     few = Store(target)
     assert few.provenance["first"] == 3
     with pytest.raises(ConfigError, match=r"holds 3 rows, more than the 2 asked for"):
@@ -208,11 +221,106 @@ def test_a_file_of_few_rows_is_added_to(
 def _noting(run: Callable[..., None], done: list[str]) -> Callable[..., None]:
     """``_run``, noting the rows that it has to compute."""
 
-    def noted(jobs: list[Any], *rest: Any) -> None:
+    def noted(jobs: Sequence[Job], *rest: Any) -> None:
         done.extend(j.molecule.id for j in jobs if j.kind == "row" and not j.part.exists())
         run(jobs, *rest)
 
     return noted
+
+
+def test_parts_are_done_one_by_one_and_the_last_makes_the_file(
+    reference: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "hydrogen.h5"
+    for index in (1, 3):
+        made = generate(Hydrogen(SPEC), part=Part(index, 3), to=target, progress=False)
+        assert not made.complete
+        assert not target.exists()
+    done = [int(part.stem.split("-")[1]) for part in _parts(target)]
+    assert done == [i for i in range(ROWS) if i % 3 != 1]
+    assert (made.finished, made.total) == (len(done), ROWS)
+    made = generate(Hydrogen(SPEC), part=Part(2, 3), to=target, progress=False)
+    assert (made.finished, made.complete) == (ROWS, True)
+    _assert_same_rows(target, reference)
+    assert [p.name for p in tmp_path.iterdir()] == ["hydrogen.h5"]
+
+
+def test_killed_part_goes_on_and_the_merge_is_the_same(reference: Path, tmp_path: Path) -> None:
+    target = tmp_path / "hydrogen.h5"
+    process = _start(target, "2/3")
+    _wait_for_parts(target, process, 2)
+    process.kill()
+    process.wait()
+    time.sleep(0.3)  # the orphaned workers end by themselves
+    kept = {part: part.stat().st_mtime_ns for part in _parts(target)}
+    assert 2 <= len(kept) < ROWS // 3
+    generate(Hydrogen(SPEC), part=Part(2, 3), to=target, progress=False)
+    assert kept.items() <= {p: p.stat().st_mtime_ns for p in _parts(target)}.items()
+    generate(Hydrogen(SPEC), to=target, progress=False)  # merges, and does the other parts
+    _assert_same_rows(target, reference)
+
+
+def test_parts_of_two_machines_are_copied_together(reference: Path, tmp_path: Path) -> None:
+    here, there = (tmp_path / name / "hydrogen.h5" for name in ("here", "there"))
+    for target, index in ((here, 1), (there, 2)):
+        generate(Hydrogen(SPEC), part=Part(index, 2), to=target, progress=False)
+    shutil.copytree(there.parent, here.parent, dirs_exist_ok=True)
+    with np.load(_parts(here)[0]) as part:  # as if one of them had an older PySCF
+        content = {**part, "versions": np.array('{"pyscf": "2.8.0"}')}
+    np.savez(_parts(here)[0], **content)
+    cut = _parts(here)[1]
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=rf"{cut.name} is damaged .* copy it again"):
+        generate(Hydrogen(SPEC), to=here, progress=False)
+    assert not here.exists()
+    cut.write_bytes(whole)
+    generate(Hydrogen(SPEC), to=here, progress=False)
+    one, other = Store(here), Store(reference)
+    assert one.ids == other.ids
+    for x, y in zip(one, other, strict=True):
+        np.testing.assert_array_equal(x.hamiltonian, y.hamiltonian)
+    assert "2.8.0" in one.provenance["versions"]["pyscf"].split(", ")
+
+
+def test_processes_at_the_same_rows_share_them(reference: Path, tmp_path: Path) -> None:
+    target = tmp_path / "hydrogen.h5"
+    running = [_start(target, part) for part in ("1/1", "1/1", "2/2")]
+    written: dict[Path, int] = {}
+    while any(process.poll() is None for process in running):
+        for part in _parts(target):
+            with contextlib.suppress(FileNotFoundError):  # they are removed at the end
+                inode = part.stat().st_ino
+                assert written.setdefault(part, inode) == inode, f"{part} was computed twice"
+        time.sleep(0.002)
+    for process in running:
+        assert process.returncode == 0, process.communicate()[1]
+    _assert_same_rows(target, reference)
+    assert [p.name for p in tmp_path.iterdir()] == ["hydrogen.h5"]
+
+
+def test_a_row_under_way_elsewhere_is_waited_for_and_taken_over(tmp_path: Path) -> None:
+    jobs = labels.jobs_of(Hydrogen.molecules[:1], THEORY, tmp_path)
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from hambench.data.claims import Claims\n"
+        "with Claims(Path(sys.argv[1])).claim(0, wait=False) as mine:\n"
+        "    print(mine, flush=True); time.sleep(60)\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "True\n"
+    assert labels.do(jobs[0], wait=False) == "taken"
+    assert not jobs[0].part.exists()
+    threading.Timer(0.3, holder.kill).start()
+    assert labels.do(jobs[0], wait=True) == "done"
+    holder.communicate()
 
 
 def test_rows_that_do_not_converge_are_left_out_and_named(
@@ -221,11 +329,50 @@ def test_rows_that_do_not_converge_are_left_out_and_named(
     hard = Molecule([3, 1], [[0, 0, 0], [0, 0, 3.2]], id="lih")
     monkeypatch.setattr(Hydrogen, "molecules", (Hydrogen.molecules[0], hard, Hydrogen.molecules[1]))
     few = SPEC.model_copy(update={"theory": replace(THEORY, max_cycles=2).to_dict()})
-    target = generate(Hydrogen(few), to=tmp_path / "mixed.h5", progress=False)
-    store = Store(target)
+    made = generate(Hydrogen(few), to=tmp_path / "mixed.h5", progress=False)
+    store = Store(made.path)
     assert store.ids == ("h2-0", "h2-1")
     assert list(store.provenance["left_out"]) == ["lih"]
     assert "did not converge" in store.provenance["left_out"]["lih"]
+    assert made.left_out == store.provenance["left_out"]
+
+
+def test_rows_that_are_no_ground_state_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"bound": 0.74, "broken": 2.0, "apart": 4.0}  # Angstrom
+    molecules = tuple(Molecule([1, 1], [[0, 0, 0], [0, 0, r]], id=m) for m, r in places.items())
+    monkeypatch.setattr(Hydrogen, "molecules", molecules)
+    made = generate(Hydrogen(SPEC), to=tmp_path / "broken.h5", progress=False)
+    assert Store(made.path).ids == ("bound",)
+    assert "an open shell has a lower energy" in made.left_out["broken"]
+    assert "gap between occupied and empty orbitals is 0.0" in made.left_out["apart"]
+
+
+@pytest.mark.slow
+def test_a_slurm_array_shares_the_rows(reference: Path, tmp_path: Path) -> None:
+    if shutil.which("sbatch") is None:
+        pytest.skip("needs SLURM: no sbatch here")
+    if subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
+        pytest.skip("needs a running SLURM cluster: sinfo fails")
+    target = tmp_path / "hydrogen.h5"
+    script = tmp_path / "make.py"
+    script.write_text(SCRIPT)
+    command = f"{sys.executable} {script} {Path(__file__).parent} {target} $SLURM_ARRAY_TASK_ID/3"
+    subprocess.run(
+        ["sbatch", "--wait", "--array=1-3", f"--output={tmp_path}/%a.log", "--wrap", command],
+        check=True,
+        env=_environment(),
+        timeout=300,
+    )
+    _assert_same_rows(target, reference)
+    assert not _parts(target)
+
+
+@pytest.mark.parametrize("text", ["0/16", "17/16", "3", "a/b", "1/0", "-1/2", "3/16/2"])
+def test_wrong_parts_are_named(text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"part={text} is no share .* part=1/16 to part=16/16"):
+        Part.parse(text)
 
 
 def test_wrong_requests_are_named(tmp_path: Path) -> None:
