@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import torch
@@ -25,7 +26,12 @@ from e3nn import o3
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hambench.chem.cache import ByteCache
 from hambench.chem.orbitals import DIFFUSE, OrbitalBasis
+from hambench.chem.stored import Source, source
+
+_MAP_BYTES: Final = 2**28
+"""Index maps kept at most; a molecule of 100 atoms in def2-TZVPD has 90 MB of them."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,15 @@ class BlockLayout:
             edges: (2, E) row atoms and column atoms.
         """
         self.basis.ao_counts(numbers)
-        return _block_map(self, numbers.tobytes(), np.ascontiguousarray(edges).tobytes())
+
+
+        def make() -> BlockMap:
+            node = self.entries(numbers, np.tile(np.arange(len(numbers)), (2, 1)))
+            edge = self.entries(numbers, edges)
+            places = (torch.from_numpy(a) for a in (*node, *edge))
+            return BlockMap(self.basis.nao(numbers), *places)
+
+        return _MAPS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
 
     def entries(
         self, numbers: NDArray[np.int64], pairs: NDArray[np.int64]
@@ -171,14 +185,51 @@ class BlockLayout:
         offset = np.cumsum(counts) - counts
         nao = int(counts.sum())
         rows, columns = pairs
-        areas = counts[rows] * counts[columns]
-        block = np.repeat(np.arange(pairs.shape[1]), areas)
-        within = np.arange(len(block)) - np.repeat(np.cumsum(areas) - areas, areas)
-        row, column = rows[block], columns[block]
-        i, j = np.divmod(within, counts[column])
-        k1, k2 = self._orbitals[numbers[row], i], self._orbitals[numbers[column], j]
-        places = block * self.size + self.square.numpy()[k1, k2]
-        return places, (offset[row] + i) * nao + offset[column] + j
+        # one pattern per pair of elements, joined; each block is a pattern moved to its place
+        elements, kind = np.unique(numbers, return_inverse=True)
+        patterns = [self._pattern(a, b, nao) for a in elements for b in elements]
+        sizes = np.array([len(places) for places, _ in patterns])
+        pattern = kind[rows] * len(elements) + kind[columns]
+        areas = sizes[pattern]
+        first = np.cumsum(sizes) - sizes
+        entry = np.repeat(first[pattern] - (np.cumsum(areas) - areas), areas)
+        entry += np.arange(len(entry))
+        found = []
+        blocks = np.arange(pairs.shape[1]) * self.size, offset[rows] * nao + offset[columns]
+        for joined, block in zip(map(np.concatenate, zip(*patterns, strict=True)), blocks, strict=True):
+            values = joined[entry]
+            values += np.repeat(block, areas)
+            found.append(values)
+        return found[0], found[1]
+
+    def _pattern(self, a: int, b: int, nao: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Entries of a block of elements ``a`` and ``b``: in its K^2 vector, in the flat matrix."""
+        na, nb = self.basis.shells[a].nao, self.basis.shells[b].nao
+        square = self.square.numpy()
+        places = square[np.ix_(self._orbitals[a, :na], self._orbitals[b, :nb])]
+        matrix = np.arange(na)[:, None] * nao + np.arange(nb)[None, :]
+        return places.ravel(), matrix.ravel()
+
+    def stored_map(
+        self, numbers: NDArray[np.int64], edges: NDArray[np.int64], order: str, packed: bool
+    ) -> StoredMap:
+        """Where the entries of `block_map` stand in a `StoredMatrix`, cached as those are.
+
+        Args:
+            numbers: (N,) atomic numbers; ConfigError for an element the basis does not cover.
+            edges: (2, E) row atoms and column atoms.
+            order: of the orbitals in the file, a key of `hambench.chem.ordering.ORDERS`.
+            packed: whether the file keeps the upper triangle alone.
+        """
+
+        def make() -> StoredMap:
+            where = self.block_map(numbers, edges)
+            origin = source(numbers, self.basis, order, packed)
+            node, edge = (_taken(origin, m) for m in (where.node_matrix, where.edge_matrix))
+            return StoredMap(*node, *edge)
+
+        key = ("stored", self.basis, numbers.tobytes(), edges.tobytes(), order, packed)
+        return _STORED.get(key, make)
 
 
 @dataclass(frozen=True)
@@ -201,6 +252,38 @@ class BlockMap:
 
 
 @dataclass(frozen=True)
+class StoredMap:
+    """Where the entries of a `BlockMap` stand in the stored values (int32; signs as `Source`).
+
+    Attributes:
+        node: places of the on-site entries.
+        node_negative: (int64) those among them whose sign is turned; None: no entry.
+        edge, edge_negative: of the pairs likewise.
+    """
+
+    node: Tensor
+    node_negative: Tensor | None
+    edge: Tensor
+    edge_negative: Tensor | None
+
+
+def _taken(origin: Source, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Places of canonical entries among the stored values, and which of them turn their sign."""
+    places = torch.from_numpy(origin.places).view(-1)[matrix]
+    if origin.negative is None:
+        return places, None
+    return places, torch.from_numpy(origin.negative).view(-1)[matrix].nonzero().view(-1)
+
+
+def _bytes(maps: BlockMap | StoredMap) -> int:
+    return sum(value.nbytes for value in vars(maps).values() if isinstance(value, Tensor))
+
+
+_MAPS: ByteCache[BlockMap] = ByteCache(_MAP_BYTES, _bytes)
+_STORED: ByteCache[StoredMap] = ByteCache(_MAP_BYTES, _bytes)
+
+
+@dataclass(frozen=True)
 class _Coupling:
     """All slot pairs of one (la, lb): their places, and the matrices acting on each pair's part."""
 
@@ -218,15 +301,6 @@ def layout(basis: OrbitalBasis) -> BlockLayout:
     """The (cached) `BlockLayout` of a basis."""
     with torch.device("cpu"):  # whatever device the caller builds its model on
         return BlockLayout(basis)
-
-
-@lru_cache(maxsize=1024)
-def _block_map(owner: BlockLayout, numbers: bytes, edges: bytes) -> BlockMap:
-    z = np.frombuffer(numbers, dtype=np.int64)
-    pairs = np.frombuffer(edges, dtype=np.int64).reshape(2, -1)
-    node = owner.entries(z, np.tile(np.arange(len(z)), (2, 1)))
-    edge = owner.entries(z, pairs)
-    return BlockMap(owner.basis.nao(z), *(torch.from_numpy(a) for a in (*node, *edge)))
 
 
 @lru_cache

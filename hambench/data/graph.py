@@ -8,6 +8,7 @@ that the model asks for by its `GraphSpec`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,7 @@ from torch_geometric.data import Data
 from hambench.chem.blocks import BlockLayout, layout
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.stored import StoredMatrix
 from hambench.errors import ConfigError, DataError
 
 Space = Literal["coupled", "uncoupled"]
@@ -109,8 +111,15 @@ Batch = MoleculeGraph
 """The type models take; a collated batch has the same fields as one graph, and ``batch``."""
 
 
-def build_graph(molecule: Molecule, spec: GraphSpec) -> MoleculeGraph:
+def build_graph(
+    molecule: Molecule, spec: GraphSpec, hamiltonian: StoredMatrix | None = None
+) -> MoleculeGraph:
     """The graph of one molecule, with packed labels where it has a Hamiltonian.
+
+    Args:
+        molecule: with or without its Hamiltonian.
+        spec: what the model wants.
+        hamiltonian: as the file keeps it (see `Rows.stored`), for a molecule without one.
 
     Raises:
         ConfigError: an element ``spec.basis`` does not cover, or a charge or multiplicity beyond
@@ -149,8 +158,11 @@ def build_graph(molecule: Molecule, spec: GraphSpec) -> MoleculeGraph:
         block_size=spec.layout.size,
         num_nodes=len(molecule),
     )
-    if molecule.hamiltonian is not None:
-        graph.node_values, graph.edge_values = _labels(molecule, spec, graph)
+    if hamiltonian is None and molecule.hamiltonian is not None:
+        flat = molecule.hamiltonian.reshape(-1)
+        hamiltonian = StoredMatrix(flat, molecule.numbers, spec.basis, "canonical")
+    if hamiltonian is not None:
+        graph.node_values, graph.edge_values = _labels(hamiltonian, spec, graph)
     if spec.energy and molecule.energy is not None:
         graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
     return graph
@@ -219,24 +231,47 @@ def _edges(near: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.stack([source, target]), pairs
 
 
-def _labels(molecule: Molecule, spec: GraphSpec, graph: MoleculeGraph) -> tuple[Tensor, Tensor]:
-    """Packed on-site and pair labels in the model's form, computed in float64."""
-    matrix = torch.from_numpy(molecule.hamiltonian).reshape(-1)
-    size = spec.layout.size
-    node = matrix.new_zeros(len(molecule) * size)
-    node[graph.node_places] = matrix[graph.node_matrix]
-    node = node.view(-1, size)
-    edge_values = matrix[graph.edge_matrix]
+def _labels(
+    hamiltonian: StoredMatrix, spec: GraphSpec, graph: MoleculeGraph
+) -> tuple[Tensor, Tensor]:
+    """Packed on-site and pair labels in the model's form.
+
+    What is computed is computed in float64; entries that are only moved keep their precision.
+    """
+    where = spec.layout.stored_map(
+        hamiltonian.numbers, graph.edge_index.numpy(), hamiltonian.order, hamiltonian.packed
+    )
+    node_values = _gathered(hamiltonian, where.node, where.node_negative)
+    edge_values = _gathered(hamiltonian, where.edge, where.edge_negative)
     if spec.space == "coupled" or spec.normalisation is not None:
-        node = spec.layout.couple(node)
+        node_values = _on_site(node_values.double(), spec, graph)
+    if spec.space == "coupled":
+        edge_values = _coupled_entries(edge_values.double(), graph, spec.layout)
+    return node_values.to(spec.dtype), edge_values.to(spec.dtype)
+
+
+def _gathered(matrix: StoredMatrix, places: Tensor, negative: Tensor | None) -> Tensor:
+    with warnings.catch_warnings():  # the bytes of a SQLite file are read-only, and only read
+        warnings.simplefilter("ignore", UserWarning)
+        values = torch.from_numpy(matrix.values)
+    taken = values.index_select(0, places)
+    if negative is not None:
+        taken[negative] = -taken[negative]
+    return taken
+
+
+def _on_site(values: Tensor, spec: GraphSpec, graph: MoleculeGraph) -> Tensor:
+    """On-site labels in the model's form and scaling."""
+    size = spec.layout.size
+    node = values.new_zeros(len(graph.numbers) * size)
+    node[graph.node_places] = values
+    node = spec.layout.couple(node.view(-1, size))
     if spec.normalisation is not None:
         mean, std = (t[graph.numbers] for t in (spec.normalisation.mean, spec.normalisation.std))
         node = (node - mean) / std
         if spec.space == "uncoupled":
             node = spec.layout.uncouple(node)
-    if spec.space == "coupled":
-        edge_values = _coupled_entries(edge_values, graph, spec.layout)
-    return node.reshape(-1)[graph.node_places].to(spec.dtype), edge_values.to(spec.dtype)
+    return node.reshape(-1)[graph.node_places]
 
 
 def _coupled_entries(values: Tensor, graph: MoleculeGraph, blocks: BlockLayout) -> Tensor:

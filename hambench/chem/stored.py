@@ -1,0 +1,80 @@
+"""`StoredMatrix`: a symmetric matrix as its file keeps it, before it is put into order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hambench.chem.molecule import refuse_unsound
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.ordering import permutation, to_canonical
+from hambench.chem.triangle import triangle_places, unpack_triangle
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMatrix:
+    """A matrix of a molecule in the order, shape and precision of its file.
+
+    Packing labels from here is one gather (`BlockLayout.stored_map`); the matrix in canonical
+    order is never made.
+
+    Attributes:
+        values: floats, (nao^2,) row-major or, packed, the (nao (nao+1) / 2,) upper triangle.
+        numbers: (N,) atomic numbers.
+        basis: its orbital basis.
+        order: of its orbitals, a key of `hambench.chem.ordering.ORDERS`.
+        packed: whether only the upper triangle is kept.
+    """
+
+    values: NDArray[Any]
+    numbers: NDArray[np.int64]
+    basis: OrbitalBasis
+    order: str
+    packed: bool = False
+
+    def canonical(self) -> NDArray[np.float64]:
+        """The (nao, nao) matrix in canonical order, float64."""
+        nao = self.basis.nao(self.numbers)
+        full = unpack_triangle(self.values) if self.packed else self.values.reshape(nao, nao)
+        ordered = to_canonical(full, self.numbers, self.basis, self.order)
+        return ordered.astype(np.float64, copy=False)
+
+    def checked(self, where: str) -> StoredMatrix:
+        """This matrix, after its numbers were found finite and symmetric.
+
+        Args:
+            where: what it is, for the message.
+
+        Raises:
+            DataError: NaN, infinity, or an asymmetry above `molecule.SYMMETRY_TOLERANCE`.
+        """
+        nao = self.basis.nao(self.numbers)
+        refuse_unsound(self.values if self.packed else self.values.reshape(nao, nao), where)
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where the entries of canonical (nao, nao) matrices stand among stored values.
+
+    Attributes:
+        places: (nao, nao) int32, place in ``StoredMatrix.values`` of every canonical entry.
+        negative: (nao, nao) bool, entries whose sign the file has the other way; None: no entry.
+    """
+
+    places: NDArray[np.int32]
+    negative: NDArray[np.bool_] | None
+
+
+def source(numbers: NDArray[np.int64], basis: OrbitalBasis, order: str, packed: bool) -> Source:
+    """The `Source` of all matrices of a composition, basis and order."""
+    index, sign = permutation(numbers, basis, order)
+    nao = len(index)
+    place = index.astype(np.int32)
+    places = triangle_places(place, nao) if packed else place[:, None] * nao + place[None, :]
+    flipped = sign < 0
+    negative = flipped[:, None] ^ flipped[None, :] if flipped.any() else None
+    return Source(places.astype(np.int32, copy=False), negative)
