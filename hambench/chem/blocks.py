@@ -159,7 +159,6 @@ class BlockLayout:
         """
         self.basis.ao_counts(numbers)
 
-
         def make() -> BlockMap:
             node = self.entries(numbers, np.tile(np.arange(len(numbers)), (2, 1)))
             edge = self.entries(numbers, edges)
@@ -196,7 +195,9 @@ class BlockLayout:
         entry += np.arange(len(entry))
         found = []
         blocks = np.arange(pairs.shape[1]) * self.size, offset[rows] * nao + offset[columns]
-        for joined, block in zip(map(np.concatenate, zip(*patterns, strict=True)), blocks, strict=True):
+        for joined, block in zip(
+            map(np.concatenate, zip(*patterns, strict=True)), blocks, strict=True
+        ):
             values = joined[entry]
             values += np.repeat(block, areas)
             found.append(values)

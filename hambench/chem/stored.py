@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hambench.chem.molecule import refuse_unsound
+from hambench.chem.molecule import formula, refuse_unsound
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import permutation, to_canonical
-from hambench.chem.triangle import triangle_places, unpack_triangle
+from hambench.chem.triangle import triangle_places, triangle_size, unpack_triangle
+from hambench.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +36,14 @@ class StoredMatrix:
     order: str
     packed: bool = False
 
+    @property
+    def nao(self) -> int:
+        """Number of its orbitals."""
+        return self.basis.nao(self.numbers)
+
     def canonical(self) -> NDArray[np.float64]:
         """The (nao, nao) matrix in canonical order, float64."""
-        nao = self.basis.nao(self.numbers)
-        full = unpack_triangle(self.values) if self.packed else self.values.reshape(nao, nao)
+        full = unpack_triangle(self.values) if self.packed else self._square
         ordered = to_canonical(full, self.numbers, self.basis, self.order)
         return ordered.astype(np.float64, copy=False)
 
@@ -49,11 +54,20 @@ class StoredMatrix:
             where: what it is, for the message.
 
         Raises:
-            DataError: NaN, infinity, or an asymmetry above `molecule.SYMMETRY_TOLERANCE`.
+            DataError: of another size than its atoms have, NaN, infinity, or an asymmetry above `molecule.SYMMETRY_TOLERANCE`.
         """
-        nao = self.basis.nao(self.numbers)
-        refuse_unsound(self.values if self.packed else self.values.reshape(nao, nao), where)
+        expected = int(triangle_size(np.array(self.nao))) if self.packed else self.nao**2
+        if len(self.values) != expected:
+            raise DataError(
+                f"{where} has {len(self.values)} numbers, expected {expected} for "
+                f"{formula(self.numbers)} in {self.basis.name}; check the basis of the file"
+            )
+        refuse_unsound(self.values if self.packed else self._square, where)
         return self
+
+    @property
+    def _square(self) -> NDArray[Any]:
+        return self.values.reshape(self.nao, self.nao)
 
 
 @dataclass(frozen=True, eq=False)

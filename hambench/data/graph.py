@@ -28,6 +28,9 @@ from hambench.chem.stored import StoredMatrix
 from hambench.errors import ConfigError, DataError
 
 Space = Literal["coupled", "uncoupled"]
+# the bytes of a SQLite file are read-only, and only read
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+
 _ROWS = 2048  # pair blocks coupled at a time: bounds the memory of one large molecule
 
 
@@ -251,10 +254,7 @@ def _labels(
 
 
 def _gathered(matrix: StoredMatrix, places: Tensor, negative: Tensor | None) -> Tensor:
-    with warnings.catch_warnings():  # the bytes of a SQLite file are read-only, and only read
-        warnings.simplefilter("ignore", UserWarning)
-        values = torch.from_numpy(matrix.values)
-    taken = values.index_select(0, places)
+    taken = torch.from_numpy(matrix.values).index_select(0, places)
     if negative is not None:
         taken[negative] = -taken[negative]
     return taken
