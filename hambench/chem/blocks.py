@@ -17,7 +17,8 @@ Letters: K orbitals of the slot table, N atoms, E ordered pairs (edges: row atom
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -31,7 +32,8 @@ from hambench.chem.orbitals import DIFFUSE, OrbitalBasis
 from hambench.chem.stored import Source, source
 
 _MAP_BYTES: Final = 2**28
-"""Index maps kept at most; a molecule of 100 atoms in def2-TZVPD has 90 MB of them."""
+"""Index maps of each kind kept at most; a molecule of 100 atoms in def2-TZVPD has 90 MB of them."""
+_PRODUCTS: Final = 8192  # shell pairs coupled at a time
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class BlockLayout:
 
         Returns:
             ``places`` in the flat (R, K^2) vectors, and ``matrix`` in the flat (nao, nao) matrix,
-            of every entry that exists for its two elements, block by block.
+            of every entry that exists for its two elements, by ascending place.
         """
         counts = self.basis.ao_counts(numbers)
         offset = np.cumsum(counts) - counts
@@ -209,7 +211,8 @@ class BlockLayout:
         square = self.square.numpy()
         places = square[np.ix_(self._orbitals[a, :na], self._orbitals[b, :nb])]
         matrix = np.arange(na)[:, None] * nao + np.arange(nb)[None, :]
-        return places.ravel(), matrix.ravel()
+        order = np.argsort(places, axis=None)
+        return places.ravel()[order], matrix.ravel()[order]
 
     def stored_map(
         self, numbers: NDArray[np.int64], edges: NDArray[np.int64], order: str, packed: bool
@@ -229,8 +232,63 @@ class BlockLayout:
             node, edge = (_taken(origin, m) for m in (where.node_matrix, where.edge_matrix))
             return StoredMap(*node, *edge)
 
-        key = ("stored", self.basis, numbers.tobytes(), edges.tobytes(), order, packed)
+        key = (self.basis, numbers.tobytes(), edges.tobytes(), order, packed)
         return _STORED.get(key, make)
+
+    def grouping(self, numbers: NDArray[np.int64], edges: NDArray[np.int64]) -> Grouping:
+        """How `couple_entries` sorts the pair entries of a molecule; cached as the maps are."""
+
+        def make() -> Grouping:
+            places = self.block_map(numbers, edges).edge_places
+            group = self._group_of_place[places.numpy() % self.size]
+            order = np.argsort(group, kind="stable")
+            back = np.empty(len(order), dtype=np.int32)
+            back[order] = np.arange(len(order), dtype=np.int32)
+            counts = np.bincount(group, minlength=len(self._degrees) ** 2).tolist()
+            places_of = torch.from_numpy(order.astype(np.int32)), torch.from_numpy(back)
+            return Grouping(*places_of, tuple(counts))
+
+        return _GROUPINGS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
+
+    def couple_entries(
+        self,
+        values: Tensor,
+        numbers: NDArray[np.int64],
+        edges: NDArray[np.int64],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Coupled form of the pair entries of one molecule, without their empty places.
+
+        Args:
+            values: real entries in the order of ``BlockMap.edge_places``, uncoupled.
+            numbers, edges: of the molecule, as for `block_map`.
+            dtype: of the result; it is computed in float64.
+        """
+        grouping = self.grouping(numbers, edges)
+        ordered = values.index_select(0, grouping.order)
+        out = ordered.new_empty(len(ordered), dtype=dtype)
+        start = 0
+        for (la, lb), count in zip(product(self._degrees, repeat=2), grouping.counts, strict=True):
+            matrix, _ = _coupling_matrices(la, lb)
+            group = slice(start, start + count)
+            parts = (all_[group].view(-1, len(matrix)).split(_PRODUCTS) for all_ in (ordered, out))
+            for uncoupled, coupled in zip(*parts, strict=True):
+                coupled.copy_(uncoupled.double() @ matrix)
+            start += count
+        return out.index_select(0, grouping.back)
+
+    @cached_property
+    def _degrees(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self.slots)))
+
+    @cached_property
+    def _group_of_place(self) -> NDArray[np.uint8]:
+        """(K^2,) number of (la, lb) among all pairs of degrees."""
+        slot_of = np.repeat(self.slots, [2 * l + 1 for l in self.slots])
+        degree = np.searchsorted(self._degrees, slot_of)
+        table = np.empty(self.size, dtype=np.uint8)
+        table[self.square.numpy()] = degree[:, None] * len(self._degrees) + degree[None, :]
+        return table
 
 
 @dataclass(frozen=True)
@@ -268,6 +326,20 @@ class StoredMap:
     edge_negative: Tensor | None
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """Pair entries sorted by the degrees (la, lb) of their shells, shell pair by shell pair.
+
+    Attributes:
+        order: (int32) entry at each place of the sorted list; ``back``: its inverse.
+        counts: entries of every (la, lb).
+    """
+
+    order: Tensor
+    back: Tensor
+    counts: tuple[int, ...]
+
+
 def _taken(origin: Source, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
     """Places of canonical entries among the stored values, and which of them turn their sign."""
     places = torch.from_numpy(origin.places).view(-1)[matrix]
@@ -276,12 +348,20 @@ def _taken(origin: Source, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
     return places, torch.from_numpy(origin.negative).view(-1)[matrix].nonzero().view(-1)
 
 
-def _bytes(maps: BlockMap | StoredMap) -> int:
+def _bytes(maps: BlockMap | StoredMap | Grouping) -> int:
     return sum(value.nbytes for value in vars(maps).values() if isinstance(value, Tensor))
 
 
 _MAPS: ByteCache[BlockMap] = ByteCache(_MAP_BYTES, _bytes)
-_STORED: ByteCache[StoredMap] = ByteCache(_MAP_BYTES, _bytes)
+_STORED: ByteCache[StoredMap] = ByteCache(_MAP_BYTES // 2, _bytes)
+_GROUPINGS: ByteCache[Grouping] = ByteCache(_MAP_BYTES // 2, _bytes)
+
+
+def forget_maps() -> None:
+    """Empty the cache of index maps, as if no molecule had been seen yet."""
+    _MAPS.clear()
+    _STORED.clear()
+    _GROUPINGS.clear()
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,11 @@ class ByteCache(Generic[T]):
                     self.bytes -= self._size_of(self._kept.popitem(last=False)[1])
         return value
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._kept.clear()
+            self.bytes = 0
+
     def __len__(self) -> int:
         return len(self._kept)
-
-    def __reduce__(self) -> tuple[type[ByteCache[T]], tuple[int, Callable[[T], int]]]:
-        return type(self), (self.limit, self._size_of)  # its content does not travel

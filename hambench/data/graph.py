@@ -31,7 +31,6 @@ Space = Literal["coupled", "uncoupled"]
 # the bytes of a SQLite file are read-only, and only read
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
-_ROWS = 2048  # pair blocks coupled at a time: bounds the memory of one large molecule
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,7 +248,10 @@ def _labels(
     if spec.space == "coupled" or spec.normalisation is not None:
         node_values = _on_site(node_values.double(), spec, graph)
     if spec.space == "coupled":
-        edge_values = _coupled_entries(edge_values.double(), graph, spec.layout)
+        edges = graph.edge_index.numpy()
+        edge_values = spec.layout.couple_entries(
+            edge_values, hamiltonian.numbers, edges, spec.dtype
+        )
     return node_values.to(spec.dtype), edge_values.to(spec.dtype)
 
 
@@ -272,18 +274,3 @@ def _on_site(values: Tensor, spec: GraphSpec, graph: MoleculeGraph) -> Tensor:
         if spec.space == "uncoupled":
             node = spec.layout.uncouple(node)
     return node.reshape(-1)[graph.node_places]
-
-
-def _coupled_entries(values: Tensor, graph: MoleculeGraph, blocks: BlockLayout) -> Tensor:
-    """Real entries of the pair blocks in coupled form, a bounded number of blocks at a time."""
-    out = torch.empty_like(values)
-    edges = graph.edge_index.shape[1]
-    places = graph.edge_places.numpy()
-    for start in range(0, edges, _ROWS):
-        stop = min(start + _ROWS, edges)
-        first, last = np.searchsorted(places // blocks.size, [start, stop])
-        local = graph.edge_places[first:last] - start * blocks.size
-        block = values.new_zeros((stop - start) * blocks.size)
-        block[local] = values[first:last]
-        out[first:last] = blocks.couple(block.view(-1, blocks.size)).reshape(-1)[local]
-    return out
