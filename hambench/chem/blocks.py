@@ -29,7 +29,7 @@ from torch import Tensor
 
 from hambench.chem.cache import ByteCache
 from hambench.chem.orbitals import DIFFUSE, OrbitalBasis
-from hambench.chem.stored import Source, source
+from hambench.chem.stored import source
 
 _MAP_BYTES: Final = 2**28
 """Index maps of each kind kept at most; a molecule of 100 atoms in def2-TZVPD has 90 MB of them."""
@@ -229,8 +229,12 @@ class BlockLayout:
         def make() -> StoredMap:
             where = self.block_map(numbers, edges)
             origin = source(numbers, self.basis, order, packed)
-            node, edge = (_taken(origin, m) for m in (where.node_matrix, where.edge_matrix))
-            return StoredMap(*node, *edge)
+            places = torch.from_numpy(origin.places).view(-1)
+            return StoredMap(
+                places.index_select(0, where.node_matrix),
+                places.index_select(0, where.edge_matrix),
+                origin.signed,
+            )
 
         key = (self.basis, numbers.tobytes(), edges.tobytes(), order, packed)
         return _STORED.get(key, make)
@@ -312,18 +316,16 @@ class BlockMap:
 
 @dataclass(frozen=True)
 class StoredMap:
-    """Where the entries of a `BlockMap` stand in the stored values (int32; signs as `Source`).
+    """Where the entries of a `BlockMap` stand in ``StoredMatrix.tabled(signed)`` (int32).
 
     Attributes:
-        node: places of the on-site entries.
-        node_negative: (int64) those among them whose sign is turned; None: no entry.
-        edge, edge_negative: of the pairs likewise.
+        node, edge: places of the on-site entries and of those of the pairs.
+        signed: whether negatives are among them.
     """
 
     node: Tensor
-    node_negative: Tensor | None
     edge: Tensor
-    edge_negative: Tensor | None
+    signed: bool
 
 
 @dataclass(frozen=True)
@@ -338,14 +340,6 @@ class Grouping:
     order: Tensor
     back: Tensor
     counts: tuple[int, ...]
-
-
-def _taken(origin: Source, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Places of canonical entries among the stored values, and which of them turn their sign."""
-    places = torch.from_numpy(origin.places).view(-1)[matrix]
-    if origin.negative is None:
-        return places, None
-    return places, torch.from_numpy(origin.negative).view(-1)[matrix].nonzero().view(-1)
 
 
 def _bytes(maps: BlockMap | StoredMap | Grouping) -> int:

@@ -136,8 +136,9 @@ class Molecule:
                     f"{self._where}: {name} holds NaN or infinity; drop or redo the row"
                 )
         if len(self) > 1:
-            distance = np.linalg.norm(self.positions[:, None] - self.positions[None], axis=-1)
-            distance[np.diag_indices(len(self))] = np.inf
+            difference = self.positions[:, None] - self.positions[None]
+            distance = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference))
+            np.fill_diagonal(distance, np.inf)
             if distance.min() < 1e-3:
                 i, j = np.unravel_index(distance.argmin(), distance.shape)
                 raise DataError(

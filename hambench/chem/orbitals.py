@@ -156,8 +156,8 @@ class OrbitalBasis:
     def ao_counts(self, numbers: ArrayLike) -> NDArray[np.int64]:
         """(N,) atomic orbitals of each atom; raises ConfigError as `nao` does."""
         numbers = np.asarray(numbers, dtype=np.int64)
-        counts = self._counts[np.clip(numbers, 0, len(self._counts) - 1)]
-        if (counts == 0).any():
+        counts = self._counts.take(numbers, mode="clip")
+        if not counts.all():
             missing = sorted({symbol(z) for z in numbers[counts == 0]})
             raise ConfigError(
                 f"no orbitals for {', '.join(missing)} in {self!r}; "

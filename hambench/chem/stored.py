@@ -41,6 +41,15 @@ class StoredMatrix:
         """Number of its orbitals."""
         return self.basis.nao(self.numbers)
 
+    def tabled(self, signed: bool) -> NDArray[Any]:
+        """The values, followed by their negatives where ``signed``."""
+        if not signed:
+            return self.values
+        table = np.empty(2 * len(self.values), dtype=self.values.dtype)
+        table[: len(self.values)] = self.values
+        np.negative(self.values, out=table[len(self.values) :])
+        return table
+
     def canonical(self) -> NDArray[np.float64]:
         """The (nao, nao) matrix in canonical order, float64."""
         full = unpack_triangle(self.values) if self.packed else self._square
@@ -75,12 +84,13 @@ class Source:
     """Where the entries of canonical (nao, nao) matrices stand among stored values.
 
     Attributes:
-        places: (nao, nao) int32, place in ``StoredMatrix.values`` of every canonical entry.
-        negative: (nao, nao) bool, entries whose sign the file has the other way; None: no entry.
+        places: (nao, nao) int32, place in ``StoredMatrix.values`` of every canonical entry, or in
+            the values followed by their negatives.
+        signed: whether the negatives are needed.
     """
 
     places: NDArray[np.int32]
-    negative: NDArray[np.bool_] | None
+    signed: bool
 
 
 def source(numbers: NDArray[np.int64], basis: OrbitalBasis, order: str, packed: bool) -> Source:
@@ -89,6 +99,8 @@ def source(numbers: NDArray[np.int64], basis: OrbitalBasis, order: str, packed: 
     nao = len(index)
     place = index.astype(np.int32)
     places = triangle_places(place, nao) if packed else place[:, None] * nao + place[None, :]
-    flipped = sign < 0
-    negative = flipped[:, None] ^ flipped[None, :] if flipped.any() else None
-    return Source(places.astype(np.int32, copy=False), negative)
+    signed = bool((sign < 0).any())
+    if signed:
+        length = triangle_size(np.array(nao)) if packed else nao**2
+        places += np.int32(length) * (sign[:, None] != sign[None, :])
+    return Source(places, signed)

@@ -210,12 +210,18 @@ def neighbour_pairs(
         cutoff: None connects all atoms.
     """
     n = len(positions)
-    if cutoff is None:
-        return _complete(n)
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    near = distance < cutoff
-    np.fill_diagonal(near, False)
+    near = neighbours(positions, cutoff)
     return _complete(n) if near.sum() == n * (n - 1) else _edges(near)
+
+
+def neighbours(positions: NDArray[np.float64], cutoff: float | None) -> NDArray[np.bool_]:
+    """(N, N) whether two different atoms are closer than ``cutoff`` Angstrom; None: all are."""
+    if cutoff is None:
+        return ~np.eye(len(positions), dtype=bool)
+    difference = positions[:, None] - positions[None]
+    near: NDArray[np.bool_] = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference)) < cutoff
+    np.fill_diagonal(near, False)
+    return near
 
 
 @lru_cache(maxsize=256)
@@ -243,8 +249,8 @@ def _labels(
     where = spec.layout.stored_map(
         hamiltonian.numbers, graph.edge_index.numpy(), hamiltonian.order, hamiltonian.packed
     )
-    node_values = _gathered(hamiltonian, where.node, where.node_negative)
-    edge_values = _gathered(hamiltonian, where.edge, where.edge_negative)
+    table = torch.from_numpy(hamiltonian.tabled(where.signed))
+    node_values, edge_values = (table.index_select(0, p) for p in (where.node, where.edge))
     if spec.space == "coupled" or spec.normalisation is not None:
         node_values = _on_site(node_values.double(), spec, graph)
     if spec.space == "coupled":
@@ -253,13 +259,6 @@ def _labels(
             edge_values, hamiltonian.numbers, edges, spec.dtype
         )
     return node_values.to(spec.dtype), edge_values.to(spec.dtype)
-
-
-def _gathered(matrix: StoredMatrix, places: Tensor, negative: Tensor | None) -> Tensor:
-    taken = torch.from_numpy(matrix.values).index_select(0, places)
-    if negative is not None:
-        taken[negative] = -taken[negative]
-    return taken
 
 
 def _on_site(values: Tensor, spec: GraphSpec, graph: MoleculeGraph) -> Tensor:
