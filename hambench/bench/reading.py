@@ -27,7 +27,6 @@ class Reading:
         bytes: that the plain read of a row reads.
         raw: the plain read; the yardstick.
         time: of what is measured.
-        ratio: ``time`` over ``raw``, medians.
     """
 
     case: str
@@ -44,9 +43,7 @@ class Reading:
         return self.time.median / self.raw.median
 
 
-def measure_reading(
-    case: Case, form: SyntheticFormat, folder: Path, repeats: int
-) -> list[Reading]:
+def measure_reading(case: Case, form: SyntheticFormat, folder: Path, repeats: int) -> list[Reading]:
     """Write a file of the case to ``folder`` and read it, warm, in all ways, in turns."""
     path = folder / f"{case.format}.data"
     form.write(path, case.molecules())
@@ -76,7 +73,10 @@ def measure_reading(
     # last, as it empties the cache the others use; few, as it does not vary
     last = "packed blocks, composition new"
     again = interleaved({"raw": calls["raw"], last: new_composition}, max(repeats // 10, 3))
-    found = {**{what: (times["raw"], times[what]) for what in ways}, last: (again["raw"], again[last])}
+    found = {
+        **{what: (times["raw"], times[what]) for what in ways},
+        last: (again["raw"], again[last]),
+    }
     nao, size = basis.nao(case.numbers), raw(0)
     return [
         Reading(case.name, form.name, what, nao, size, plain, time)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -21,7 +22,6 @@ Built = Generator[tuple[Batch, int, P], None, None]
 Build = Callable[[Sequence[int]], Batch]
 
 _AHEAD: Final = 2  # batches (of each worker) being built while one is used
-_START: Final = "forkserver"  # forked from a process without threads, unlike this one
 
 
 def built_by_thread(build: Build, places: Iterator[tuple[list[int], P]]) -> Built[P]:
@@ -50,13 +50,15 @@ def built_by_processes(
     Raises:
         HambenchError: what building raised, as it was; RunError: a process died.
     """
+    context = multiprocessing.get_context("forkserver")  # forks from a process without threads
+    context.set_forkserver_preload([__name__])
     loader: DataLoader[Any] = DataLoader(
         _Places(build),
         sampler=_Once(places),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=_AHEAD,
-        multiprocessing_context=_START,
+        multiprocessing_context=context,
         worker_init_fn=_settle,
     )
     stream = iter(loader)

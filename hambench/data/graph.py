@@ -32,7 +32,6 @@ Space = Literal["coupled", "uncoupled"]
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
-
 @dataclass(frozen=True, eq=False)
 class Normalisation:
     """Scale and shift of on-site labels per element, in coupled form.
