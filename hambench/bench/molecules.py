@@ -1,4 +1,4 @@
-"""Random molecules of the sizes that matter: what is in their matrices does not matter for speed."""
+"""Random molecules of the sizes that matter; what their matrices hold does not matter here."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ def refuse_unsound(matrix: NDArray[Any], where: str) -> None:
 
 
 def _asymmetry(matrix: NDArray[Any]) -> float:
-    """Largest ``|A - A^T|``; NaN where an entry is NaN or infinite. In strips, which stay cached."""
+    """Largest ``|A - A^T|``; NaN where an entry is no number. In strips, which stay cached."""
     n = len(matrix)
     scratch = np.empty(n * min(n, _STRIP), dtype=matrix.dtype)
     found = []

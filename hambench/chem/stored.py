@@ -63,7 +63,8 @@ class StoredMatrix:
             where: what it is, for the message.
 
         Raises:
-            DataError: of another size than its atoms have, NaN, infinity, or an asymmetry above `molecule.SYMMETRY_TOLERANCE`.
+            DataError: of another size than its atoms have, NaN, infinity, or an asymmetry above
+                `molecule.SYMMETRY_TOLERANCE`.
         """
         expected = int(triangle_size(np.array(self.nao))) if self.packed else self.nao**2
         if len(self.values) != expected:

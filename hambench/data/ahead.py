@@ -1,4 +1,4 @@
-"""Batches built ahead of their use, by a thread or by processes, in the order they are asked for."""
+"""Batches built ahead of their use, in order, by a thread or by processes."""
 
 from __future__ import annotations
 

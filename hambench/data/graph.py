@@ -27,6 +27,8 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.stored import StoredMatrix
 from hambench.errors import ConfigError, DataError
 
+_MAPS = ["node_places", "edge_places", "node_matrix", "edge_matrix"]
+
 Space = Literal["coupled", "uncoupled"]
 # the bytes of a SQLite file are read-only, and only read
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -182,7 +184,22 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
                 f"only {having} of {len(graphs)} molecules of a batch have {label}; put molecules "
                 "with and without it into batches of their own"
             )
-    return GraphBatch.from_data_list(list(graphs))
+    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=_MAPS)
+    for field in _MAPS:  # the bulk of a batch: joined without a second copy
+        batch[field] = _joined(graphs, field)
+    return batch
+
+
+def _joined(graphs: Sequence[MoleculeGraph], field: str) -> Tensor:
+    """An index map of many graphs, each moved behind those before it."""
+    out = torch.empty(sum(len(graph[field]) for graph in graphs), dtype=torch.long)
+    start = moved = 0
+    for graph in graphs:
+        part = graph[field]
+        torch.add(part, moved, out=out[start : start + len(part)])
+        start += len(part)
+        moved += graph.__inc__(field, part)
+    return out
 
 
 def collate(molecules: Sequence[Molecule], spec: GraphSpec) -> Batch:

@@ -19,7 +19,7 @@ from hambench.data.graph import Batch, GraphSpec, MoleculeGraph, batch_graphs, b
 from hambench.data.rows import Rows
 from hambench.errors import ConfigError, DataError
 
-CACHE_BYTES = 2**29
+CACHE_BYTES = 2**28
 """Graphs kept in memory by default; those beyond it are built again in every epoch."""
 
 _OPEN = 16  # batches that edge balancing fills at the same time
