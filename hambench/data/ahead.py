@@ -62,19 +62,25 @@ def built_by_processes(
         worker_init_fn=_settle,
     )
     stream = iter(loader)
-    while True:
-        try:
-            built, size, after = next(stream)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            raise RunError(
-                f"a process that builds batches died ({str(error).splitlines()[0]}); it may have "
-                "had too little memory: use fewer workers, or smaller batches"
-            ) from error
-        if isinstance(built, HambenchError):
-            raise built
-        yield built, size, after
+    try:
+        while (item := _next(stream)) is not None:
+            built, size, after = item
+            if isinstance(built, HambenchError):
+                raise built
+            yield built, size, after
+    finally:
+        del stream  # its end is that of the processes; a traceback must not keep it
+
+
+def _next(stream: Iterator[Any]) -> Any:
+    """The next item, None at the end; RunError where a process has died."""
+    try:
+        return next(stream, None)
+    except RuntimeError as error:
+        raise RunError(
+            f"a process that builds batches died ({str(error).splitlines()[0]}); it may have had "
+            "too little memory: use fewer workers, or smaller batches"
+        ) from error
 
 
 class _Places(Dataset[Any]):
