@@ -26,7 +26,6 @@ from hambench.model import Model, silent
 from hambench.registry import build_model, formats
 
 _LEAST: Final = 3  # batches, or steps, that are timed at the least
-_BATCHES: Final = 200  # taken from the sparse file
 _MAX_EDGES: Final = 20_000  # two molecules of 100 atoms
 
 
@@ -136,7 +135,7 @@ def _rate(step: Callable[[], int], seconds: float) -> float:
     return done / (time.perf_counter() - start)
 
 
-def measure_memory(form: SyntheticFormat, folder: Path, size: int) -> Memory:
+def measure_memory(form: SyntheticFormat, folder: Path, size: int, batches: int = 200) -> Memory:
     """Peak memory of a process of its own that takes batches from a sparse file of ``size`` bytes.
 
     Raises:
@@ -145,7 +144,7 @@ def measure_memory(form: SyntheticFormat, folder: Path, size: int) -> Memory:
     assert form.write_sparse is not None
     path = folder / "sparse.data"
     form.write_sparse(path, LARGE.geometry(np.random.default_rng(0)), size)
-    words = [sys.executable, "-c", _CHILD, LARGE.format, str(path)]
+    words = [sys.executable, "-c", _CHILD, LARGE.format, str(path), str(batches)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise RunError(
@@ -157,11 +156,11 @@ def measure_memory(form: SyntheticFormat, folder: Path, size: int) -> Memory:
 
 _CHILD: Final = (
     "import sys; from pathlib import Path; from hambench.bench.loading import read_batches; "
-    "read_batches(sys.argv[1], Path(sys.argv[2]))"
+    "read_batches(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))"
 )
 
 
-def read_batches(name: str, path: Path) -> None:
+def read_batches(name: str, path: Path, batches: int) -> None:
     """Take batches from a file of format ``name`` and print, as JSON, what that took."""
     torch.set_num_threads(1)
     rows = formats()[name].open(path)
@@ -169,12 +168,12 @@ def read_batches(name: str, path: Path) -> None:
     spec = GraphSpec(basis, cutoff=12.0, dtype=torch.float32)
     before, start, molecules = _peak(), time.perf_counter(), 0
     with closing(Loader(rows, spec, max_edges=_MAX_EDGES).stream()) as stream:
-        for _ in range(_BATCHES):
+        for _ in range(batches):
             molecules += next(stream).molecules
     print(
         json.dumps(
             {
-                "batches": _BATCHES,
+                "batches": batches,
                 "molecules": molecules,
                 "seconds": time.perf_counter() - start,
                 "before": before,

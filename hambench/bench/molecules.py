@@ -42,7 +42,7 @@ class Case:
         nao = OrbitalBasis.load(self.basis).nao(self.numbers)
         for _ in range(self.rows if rows is None else rows):
             half = rng.standard_normal((nao, nao), dtype=np.float32)
-            yield self.geometry(rng, np.float64(np.tril(half) + np.tril(half, -1).T))
+            yield self.geometry(rng, (np.tril(half) + np.tril(half, -1).T).astype(np.float64))
 
     def geometry(
         self, rng: np.random.Generator, hamiltonian: NDArray[np.float64] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ def triangle_size(n: NDArray[np.int64]) -> NDArray[np.int64]:
     return n * (n + 1) // 2
 
 
-def pack_triangle(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def pack_triangle(matrix: NDArray[Any]) -> NDArray[Any]:
     """(n (n+1) / 2,) upper triangle of an (n, n) matrix, row-major."""
     if len(matrix) > _BY_INDEX:
         return np.concatenate([row[i:] for i, row in enumerate(matrix)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ def data(
         click.echo("\n" + _memory_line(found.memory))
 
 
-def _reading_table(rows: list[Reading]) -> list[tuple[str, ...]]:
+def _reading_table(rows: list[Reading]) -> Sequence[tuple[str, ...]]:
     head = ("molecule", "format", "made of a row", "MB", "plain read/ms", "time/ms", "ratio")
     return [head] + [
         (
@@ -102,7 +103,7 @@ def _reading_table(rows: list[Reading]) -> list[tuple[str, ...]]:
     ]  # fmt: skip
 
 
-def _supply_table(rows: list[Supply]) -> list[tuple[str, ...]]:
+def _supply_table(rows: list[Supply]) -> Sequence[tuple[str, ...]]:
     head = ("molecule", "built by", "built/s", "used by", "used/s", "built/used")
     return [head] + [
         (

@@ -150,10 +150,10 @@ def same(one, other):
     pairs = list(zip(one, other, strict=True))
     for a, b in pairs:
         assert (a.molecules, a.after) == (b.molecules, b.after)
-        assert a.batch.keys() == b.batch.keys()
-        for key in a.batch.to_dict():
-            values = a.batch[key], b.batch[key]
-            assert torch.equal(*values) if torch.is_tensor(values[0]) else values[0] == values[1]
+        left, right = a.batch.to_dict(), b.batch.to_dict()
+        assert left.keys() == right.keys()
+        for key, value in left.items():
+            assert torch.equal(value, right[key]) if torch.is_tensor(value) else value == right[key]
     return len(pairs)
 
 
