@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,18 +83,19 @@ def write_omol_csh(path: Path, molecules: Iterable[Molecule]) -> None:
             group["fock"] = pack_triangle(_in_order(molecule, "omol_csh"))
 
 
-def write_sparse_omol_csh(path: Path, molecule: Molecule, size: int) -> None:
-    """As `write_omol_csh`, one molecule until ``size`` bytes; matrices are holes, that is, zero."""
-    assert molecule.basis is not None
-    entries = int(triangle_size(np.array(OrbitalBasis.load(molecule.basis).nao(molecule.numbers))))
+def write_sparse_omol_csh(path: Path, molecules: Iterable[Molecule], size: int) -> None:
+    """As `write_omol_csh` until ``size`` bytes; matrices are holes, that is, zero."""
+    basis = OrbitalBasis.load("def2-tzvpd")
     holes = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     holes.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     holes.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     with h5py.File(path, "w") as file:
-        space = h5py.h5s.create_simple((entries,))
-        for row in count():
-            if row * entries * 4 >= size:
+        for row, molecule in enumerate(molecules):
+            if size <= 0:
                 return
+            entries = int(triangle_size(np.array(basis.nao(molecule.numbers))))
+            size -= 4 * entries
+            space = h5py.h5s.create_simple((entries,))
             group = _omol_group(file, row, molecule)
             h5py.h5d.create(group.id, b"fock", h5py.h5t.IEEE_F32LE, space, dcpl=holes)
 

@@ -6,9 +6,9 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from hambench.bench.molecules import LARGE, Case
+from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import GraphSpec, collate
 from hambench.data.loader import Loader
@@ -143,7 +144,7 @@ def measure_memory(form: SyntheticFormat, folder: Path, size: int, batches: int 
     """
     assert form.write_sparse is not None
     path = folder / "sparse.data"
-    form.write_sparse(path, LARGE.geometry(np.random.default_rng(0)), size)
+    form.write_sparse(path, _shuffled(LARGE), size)
     words = [sys.executable, "-c", _CHILD, LARGE.format, str(path), str(batches)]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
@@ -152,6 +153,14 @@ def measure_memory(form: SyntheticFormat, folder: Path, size: int, batches: int 
             f"{(done.stderr.strip().splitlines() or ['no message'])[-1]}"
         )
     return Memory(path.stat().st_size, **json.loads(done.stdout.splitlines()[-1]))
+
+
+def _shuffled(case: Case) -> Iterator[Molecule]:
+    """Molecules of the case without end, no two with the same list of atoms."""
+    rng = np.random.default_rng(0)
+    while True:
+        molecule = case.geometry(rng)
+        yield replace(molecule, numbers=rng.permutation(molecule.numbers))
 
 
 _CHILD: Final = (

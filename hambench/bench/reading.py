@@ -11,7 +11,7 @@ import torch
 
 from hambench.bench.molecules import Case
 from hambench.bench.timing import Timing, interleaved
-from hambench.chem import blocks
+from hambench.chem.maps import forget_maps
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import GraphSpec, build_graph
 from hambench.data.synthetic import SyntheticFormat
@@ -60,7 +60,7 @@ def measure_reading(case: Case, form: SyntheticFormat, folder: Path, repeats: in
         return read
 
     def new_composition(repeat: int) -> Any:
-        blocks.forget_maps()
+        forget_maps()
         return sample(packed)(repeat)
 
     ways: dict[str, Callable[[int], Any]] = {

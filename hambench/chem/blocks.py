@@ -27,12 +27,17 @@ from e3nn import o3
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hambench.chem.cache import ByteCache
+from hambench.chem.maps import (
+    BLOCK_MAPS,
+    GROUPINGS,
+    STORED_MAPS,
+    BlockMap,
+    Grouping,
+    StoredMap,
+)
 from hambench.chem.orbitals import DIFFUSE, OrbitalBasis
 from hambench.chem.stored import source
 
-_MAP_BYTES: Final = 2**28
-"""Index maps of each kind kept at most; a molecule of 100 atoms in def2-TZVPD has 90 MB of them."""
 _PRODUCTS: Final = 8192  # shell pairs coupled at a time
 
 
@@ -167,7 +172,7 @@ class BlockLayout:
             places = (torch.from_numpy(a) for a in (*node, *edge))
             return BlockMap(self.basis.nao(numbers), *places)
 
-        return _MAPS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
+        return BLOCK_MAPS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
 
     def entries(
         self, numbers: NDArray[np.int64], pairs: NDArray[np.int64]
@@ -237,7 +242,7 @@ class BlockLayout:
             )
 
         key = (self.basis, numbers.tobytes(), edges.tobytes(), order, packed)
-        return _STORED.get(key, make)
+        return STORED_MAPS.get(key, make)
 
     def grouping(self, numbers: NDArray[np.int64], edges: NDArray[np.int64]) -> Grouping:
         """How `couple_entries` sorts the pair entries of a molecule; cached as the maps are."""
@@ -252,7 +257,7 @@ class BlockLayout:
             places_of = torch.from_numpy(order.astype(np.int32)), torch.from_numpy(back)
             return Grouping(*places_of, tuple(counts))
 
-        return _GROUPINGS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
+        return GROUPINGS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
 
     def couple_entries(
         self,
@@ -293,69 +298,6 @@ class BlockLayout:
         table = np.empty(self.size, dtype=np.uint8)
         table[self.square.numpy()] = degree[:, None] * len(self._degrees) + degree[None, :]
         return table
-
-
-@dataclass(frozen=True)
-class BlockMap:
-    """Index maps of one molecule (all int64 tensors).
-
-    Attributes:
-        nao: orbitals of the molecule.
-        node_places: real entries of the on-site blocks in the flat (N, K^2) vectors.
-        node_matrix: their places in the flat (nao, nao) matrix.
-        edge_places: real entries of the pair blocks in the flat (E, K^2) vectors.
-        edge_matrix: their places in the flat matrix.
-    """
-
-    nao: int
-    node_places: Tensor
-    node_matrix: Tensor
-    edge_places: Tensor
-    edge_matrix: Tensor
-
-
-@dataclass(frozen=True)
-class StoredMap:
-    """Where the entries of a `BlockMap` stand in ``StoredMatrix.tabled(signed)`` (int32).
-
-    Attributes:
-        node, edge: places of the on-site entries and of those of the pairs.
-        signed: whether negatives are among them.
-    """
-
-    node: Tensor
-    edge: Tensor
-    signed: bool
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """Pair entries sorted by the degrees (la, lb) of their shells, shell pair by shell pair.
-
-    Attributes:
-        order: (int32) entry at each place of the sorted list; ``back``: its inverse.
-        counts: entries of every (la, lb).
-    """
-
-    order: Tensor
-    back: Tensor
-    counts: tuple[int, ...]
-
-
-def _bytes(maps: BlockMap | StoredMap | Grouping) -> int:
-    return sum(value.nbytes for value in vars(maps).values() if isinstance(value, Tensor))
-
-
-_MAPS: ByteCache[BlockMap] = ByteCache(_MAP_BYTES, _bytes)
-_STORED: ByteCache[StoredMap] = ByteCache(_MAP_BYTES // 2, _bytes)
-_GROUPINGS: ByteCache[Grouping] = ByteCache(_MAP_BYTES // 2, _bytes)
-
-
-def forget_maps() -> None:
-    """Empty the cache of index maps, as if no molecule had been seen yet."""
-    _MAPS.clear()
-    _STORED.clear()
-    _GROUPINGS.clear()
 
 
 @dataclass(frozen=True)

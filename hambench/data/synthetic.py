@@ -20,12 +20,12 @@ class SyntheticFormat:
         open: such a file by the reader that is measured.
         raw: for such a file, a function that reads what training needs of row i with the file
             library alone, as bytes or arrays, and returns their number of bytes; the yardstick.
-        write_sparse: as ``write``, for one molecule repeated until the file has at least the given
-            bytes, its matrices being holes (all zero) that take no disk; None: not possible.
+        write_sparse: as ``write``, for molecules without matrices until the file has the given bytes;
+            its matrices are holes (all zero) that take no disk. None: not possible.
     """
 
     name: str
     write: Callable[[Path, Iterable[Molecule]], None]
     open: Callable[[Path], Rows]
     raw: Callable[[Path], Callable[[int], int]]
-    write_sparse: Callable[[Path, Molecule, int], None] | None = None
+    write_sparse: Callable[[Path, Iterable[Molecule], int], None] | None = None

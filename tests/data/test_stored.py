@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import hambench
-from hambench.chem import blocks
 from hambench.chem.blocks import pack
 from hambench.chem.cache import ByteCache
+from hambench.chem.maps import forget_maps
 from hambench.chem.stored import StoredMatrix
 from hambench.data.conventions import Conventions
 from hambench.data.graph import GraphSpec, build_graph
@@ -136,7 +136,7 @@ def test_maps_do_not_depend_on_what_was_forgotten() -> None:
     numbers, edges = np.array([8, 1, 1]), np.array([[0, 1], [1, 0]])
     before = layout.stored_map(numbers, edges, "orca", True)
     assert layout.stored_map(numbers, edges, "orca", True) is before
-    blocks.forget_maps()
+    forget_maps()
     after = layout.stored_map(numbers, edges, "orca", True)
     assert after is not before
     assert torch.equal(after.edge, before.edge)
