@@ -22,6 +22,7 @@ from hambench.errors import ConfigError, DataError
 CACHE_BYTES = 2**28
 """Graphs kept in memory by default; those beyond it are built again in every epoch."""
 
+_FEWEST = 16  # graphs that have to fit in there, for one to be kept
 _OPEN = 16  # batches that edge balancing fills at the same time
 
 
@@ -163,6 +164,7 @@ class Loader:
 class Assembler:
     """Builds batches from rows, and keeps graphs as long as they fit into ``room`` bytes.
 
+    Graphs so large that only a few would fit are not kept: it would help no one.
     Index maps that molecules of one composition share count once. It can be pickled; its graphs
     do not travel.
     """
@@ -178,7 +180,7 @@ class Assembler:
     ) -> None:
         self.molecules, self.spec = molecules, spec
         self.references, self.pinned = references, pinned
-        self._room = room
+        self._room, self._largest = room, room // _FEWEST
         self._graphs: dict[int, MoleculeGraph] = {}
         self._counted: set[int] = set()
 
@@ -197,7 +199,7 @@ class Assembler:
         tensors = [value for value in graph.to_dict().values() if isinstance(value, Tensor)]
         new = {value.data_ptr(): value.nbytes for value in tensors}
         size = sum(bytes_ for start, bytes_ in new.items() if start not in self._counted)
-        if size <= self._room:
+        if size <= min(self._room, self._largest):
             self._room -= size
             self._counted |= new.keys()
             self._graphs[row] = graph

@@ -19,9 +19,9 @@ class SyntheticFormat:
         write: molecules with a Hamiltonian (canonical order, Eh) as a file of the format.
         open: such a file by the reader that is measured.
         raw: for such a file, a function that reads what training needs of row i with the file
-            library alone, as bytes or arrays, and returns their number of bytes; the yardstick.
-        write_sparse: as ``write``, for molecules without matrices until the file has the given bytes;
-            its matrices are holes (all zero) that take no disk. None: not possible.
+            library alone and returns the number of its bytes; the yardstick.
+        write_sparse: as ``write``, for molecules without matrices until the file has the given
+            bytes; its matrices are holes (all zero) that take no disk. None: not possible.
     """
 
     name: str
