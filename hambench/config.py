@@ -75,6 +75,7 @@ class RunConfig(BaseModel):
     overwrite: bool = False
     save_predictions: bool = False
     tensorboard: bool = False
+    workers: Annotated[int, Field(ge=0)] = 0
     data: Path | None = None
     split: str | None = None
     train_on: str | None = None

@@ -239,7 +239,8 @@ def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Resul
     else:
         fitted = fit(
             model, train, validation, cell.recipe, folder,
-            seed=config.seed, device=config.device, progress=progress, reporters=reporters,
+            seed=config.seed, device=config.device, workers=config.workers, progress=progress,
+            reporters=reporters,
         )  # fmt: skip
     kept = folder / rundir.PREDICTIONS if config.save_predictions else None
     scores = _score(cell, predict(cell, progress), kept)

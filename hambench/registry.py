@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from hambench.chem.orbitals import OrbitalBasis
     from hambench.data.rows import Rows
+    from hambench.data.synthetic import SyntheticFormat
     from hambench.data.task import Task
     from hambench.model import Model
 
@@ -376,6 +377,17 @@ def open_data(path: str | os.PathLike[str]) -> Rows:
         f"{path} is {what} format that an installed reader knows; expected a file that `hambench "
         "data generate` wrote, or one of a data set in `hambench data list`"
     )
+
+
+def formats() -> dict[str, SyntheticFormat]:
+    """Synthetic files that installed readers are measured with, by key."""
+    providers = (TASKS.load(entry)() for entry in TASKS.entries)
+    return {
+        key: form
+        for provider in providers
+        if hasattr(provider, "formats")
+        for key, form in provider.formats().items()
+    }
 
 
 def origin(entry: metadata.EntryPoint) -> str:

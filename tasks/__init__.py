@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from hambench.data.rows import Rows
+    from hambench.data.synthetic import SyntheticFormat
     from hambench.data.task import Task
 
 FAMILIES: Final = {
@@ -69,6 +70,12 @@ class Provider:
         if path.is_file():
             refuse_truncated(path)  # which hides what a SQLite file holds
         return None
+
+    def formats(self) -> Mapping[str, SyntheticFormat]:
+        """Synthetic files of the public formats by key, for `hambench bench`."""
+        from hambench.tasks.synthetic import formats
+
+        return formats()
 
 
 def _load(entry: str) -> Any:

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hambench.chem.molecule import Molecule
+from hambench.data.conventions import Conventions
 from hambench.errors import ConfigError, DataError
 from hambench.tasks.columns import blob, whole_number
 from hambench.tasks.sqlite import BASIS, Record, SqliteRows
 
+_GEOMETRY: Final = "SELECT numbers, positions FROM systems"
 _VERSIONS: Final = range(5, 10)  # of ASE's format; older ones have other columns
 
 
@@ -59,6 +61,9 @@ class AseRows(SqliteRows):
     def _read_names(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         keys = np.sort(self._whole_numbers("SELECT id FROM systems", 1), axis=0)
         return keys[:, 0], keys
+
+    def _geometry(self, index: int, conventions: Conventions) -> Molecule:
+        return self._atoms(index, self._record(index, _GEOMETRY), conventions.length)
 
     def _atoms(self, index: int, record: Record, length: float) -> Molecule:
         """Numbers and positions of a record, ``length`` Angstrom per unit of it."""

@@ -8,7 +8,7 @@ rows. Whether the orbitals stand in Psi4's or in canonical order the files do no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
@@ -19,13 +19,15 @@ from hambench.chem import dft
 from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule, symbol
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.chem.ordering import to_canonical
+from hambench.chem.stored import StoredMatrix
 from hambench.data.conventions import Conventions, RawOverlap, decide
 from hambench.errors import ConfigError, DataError
 from hambench.tasks.columns import blob, nao_of, whole_number
 from hambench.tasks.sqlite import BASIS, Record, SqliteRows
 from hambench.units import BOHR
 
+_WITHOUT_OVERLAP: Final = "SELECT Z, R, E, F, H FROM data"
+_GEOMETRY: Final = "SELECT Z, R FROM data"
 _AS_STORED: Final = Conventions("bohr", "canonical")
 _DECIDING: Final = 3  # rows that decide unit and order ...
 _PROBES: Final = 9  # ... and how many are tried, if some cannot be read
@@ -98,26 +100,46 @@ class Nabla2dftHamiltonians(SqliteRows):
         return names[:, 0], names[:, 1:]
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
-        z, r, e, f, h, s = record
-        numbers = blob(z, "Z", "<i4", (-1,))
-        n, length = len(numbers), conventions.length
-        positions = blob(r, "R", "<f4", (n, 3)).astype(np.float64) * length
-        atoms = Molecule(numbers, positions, basis=BASIS, id=self._id(index))
-        if not isinstance(e, float) or e == 0:  # the format's own reader makes 0 of None
-            raise DataError(f"its energy E is {e!r:.40}, expected a number; leave the row out")
-        nao = nao_of(self.basis, atoms.numbers)
+        *atoms, h, s = record
+        bare = self._bare(index, atoms, conventions)
+        nao = self.basis.nao(bare.numbers)
         matrices: dict[str, Any] = {
-            name: to_canonical(
-                blob(value, column, "<f4", (nao, nao)), atoms.numbers, self.basis, conventions.order
-            )
+            name: self._matrix(value, column, bare, conventions).canonical()
             for name, column, value in (("hamiltonian", "H", h), ("overlap", "S", s))
         }
-        return replace(
-            atoms,
-            energy=total_energy(e, atoms.numbers),
-            forces=blob(f, "F", "<f4", (n, 3)).astype(np.float64) / length,
-            **matrices,
-        ).checked(nao)
+        return replace(bare, **matrices).checked(nao)
+
+    def _stored(self, index: int, conventions: Conventions) -> tuple[Molecule, StoredMatrix | None]:
+        *atoms, h = self._record(index, _WITHOUT_OVERLAP)
+        bare = self._bare(index, atoms, conventions)
+        hamiltonian = self._matrix(h, "H", bare, conventions)
+        return bare.checked(self.basis.nao(bare.numbers)), hamiltonian.checked("hamiltonian")
+
+    def _geometry(self, index: int, conventions: Conventions) -> Molecule:
+        z, r = self._record(index, _GEOMETRY)
+        return self._atoms(index, z, r, conventions)
+
+    def _atoms(self, index: int, z: Any, r: Any, conventions: Conventions) -> Molecule:
+        numbers = blob(z, "Z", "<i4", (-1,))
+        positions = blob(r, "R", "<f4", (len(numbers), 3)).astype(np.float64) * conventions.length
+        return Molecule(numbers, positions, basis=BASIS, id=self._id(index))
+
+    def _bare(self, index: int, record: Sequence[Any], conventions: Conventions) -> Molecule:
+        """The molecule of Z, R, E and F, without matrices."""
+        z, r, e, f = record
+        atoms = self._atoms(index, z, r, conventions)
+        if not isinstance(e, float) or e == 0:  # the format's own reader makes 0 of None
+            raise DataError(f"its energy E is {e!r:.40}, expected a number; leave the row out")
+        nao_of(self.basis, atoms.numbers)
+        forces = blob(f, "F", "<f4", atoms.positions.shape).astype(np.float64) / conventions.length
+        return replace(atoms, energy=total_energy(e, atoms.numbers), forces=forces)
+
+    def _matrix(
+        self, value: Any, column: str, atoms: Molecule, conventions: Conventions
+    ) -> StoredMatrix:
+        nao = self.basis.nao(atoms.numbers)
+        values = blob(value, column, "<f4", (nao, nao)).reshape(-1)
+        return StoredMatrix(values, atoms.numbers, self.basis, conventions.order)
 
     def _decide(self) -> Conventions:
         """Unit and order that explain the overlaps of a few rows, spread over the file."""

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.chem.ordering import to_canonical
-from hambench.chem.triangle import triangle_size, unpack_triangle
+from hambench.chem.stored import StoredMatrix
+from hambench.chem.triangle import triangle_size
 from hambench.data.conventions import Conventions
 from hambench.data.hdf5_rows import Hdf5Rows
 from hambench.data.overlaps import cached_overlap
@@ -114,24 +114,25 @@ class OmolCshFile(Hdf5Rows):
         """The molecule of row ``index`` (0 to n-1); see the class for errors."""
         key = self._ids[index]
         with self._reading(f"group '{key}'"):
-            group = self._open()[key]
-            numbers = _elements(group)
-            positions = _array(group, "coords", (len(numbers), 3), "fiu") * self.conventions.length
-            nao = self.basis.nao(numbers)
-            charge, multiplicity = self._state(key, group.attrs, int(numbers.sum()))
-            molecule = Molecule(
-                numbers,
-                positions,
-                charge=charge,
-                multiplicity=multiplicity,
-                basis=self.basis.name,
-                hamiltonian=self._hamiltonian(group, numbers, nao),
-                id=key,
-            ).checked(nao)
+            bare, hamiltonian = self._read(key)
+            molecule = replace(bare, hamiltonian=hamiltonian.canonical())
+            nao = self.basis.nao(bare.numbers)
             if self.computes_overlap:
                 overlap = cached_overlap(molecule, self.basis.name, nao)
                 molecule = replace(molecule, overlap=overlap)
-            return molecule
+            return molecule.checked(nao)
+
+    def stored(self, index: int) -> tuple[Molecule, StoredMatrix | None]:
+        """The molecule of a row for training, see `Rows.stored`."""
+        key = self._ids[index]
+        with self._reading(f"group '{key}'"):
+            return self._read(key)
+
+    def geometry(self, index: int) -> Molecule:
+        """Elements and positions of a row."""
+        key = self._ids[index]
+        with self._reading(f"group '{key}'"):
+            return Molecule(*self._atoms(self._open()[key]), id=key)
 
     def with_conventions(self, conventions: Conventions) -> Self:
         """The same file read with another unit of positions or order of orbitals."""
@@ -143,16 +144,36 @@ class OmolCshFile(Hdf5Rows):
     def __repr__(self) -> str:
         return f"OmolCshFile({self.path}: {len(self)} molecules)"
 
-    def _hamiltonian(
-        self, group: h5py.Group, numbers: NDArray[np.int64], nao: int
-    ) -> NDArray[np.float64]:
+    def _read(self, key: str) -> tuple[Molecule, StoredMatrix]:
+        """The checked molecule of a group without matrices, and its Hamiltonian."""
+        group = self._open()[key]
+        numbers, positions = self._atoms(group)
+        nao = self.basis.nao(numbers)
+        charge, multiplicity = self._state(key, group.attrs, int(numbers.sum()))
+        molecule = Molecule(
+            numbers,
+            positions,
+            charge=charge,
+            multiplicity=multiplicity,
+            basis=self.basis.name,
+            id=key,
+        )
+        return molecule.checked(nao), self._hamiltonian(group, numbers, nao)
+
+    def _atoms(self, group: h5py.Group) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(N,) atomic numbers and (N, 3) positions of a group."""
+        numbers = _elements(group)
+        positions = _array(group, "coords", (len(numbers), 3), "fiu").astype(np.float64)
+        return numbers, positions * self.conventions.length
+
+    def _hamiltonian(self, group: h5py.Group, numbers: NDArray[np.int64], nao: int) -> StoredMatrix:
         packed = _array(group, LEAF, (int(triangle_size(np.array(nao))),), "f")
-        if not (np.abs(packed) <= LARGEST_ELEMENT).all():  # NaN too
+        if not -LARGEST_ELEMENT <= packed.min() <= packed.max() <= LARGEST_ELEMENT:  # NaN too
             raise DataError(
                 f"'{LEAF}' holds NaN or an element above {LARGEST_ELEMENT:g} Eh; the calculation "
                 "behind it failed: leave the group out"
             )
-        return to_canonical(unpack_triangle(packed), numbers, self.basis, self.conventions.order)
+        return StoredMatrix(packed, numbers, self.basis, self.conventions.order, packed=True)
 
     def _state(self, key: str, attributes: Mapping[str, Any], protons: int) -> tuple[int, int]:
         """Charge and multiplicity; a spin of 0 is 2S, since no multiplicity is 0."""
@@ -196,8 +217,8 @@ def _elements(group: h5py.Group) -> NDArray[np.int64]:
     return numbers
 
 
-def _array(group: h5py.Group, name: str, shape: tuple[int, ...], kinds: str) -> NDArray[np.float64]:
-    """A dataset as float64, after its shape and kind of numbers were found to be right."""
+def _array(group: h5py.Group, name: str, shape: tuple[int, ...], kinds: str) -> NDArray[Any]:
+    """A dataset, after its shape and kind of numbers were found to be right."""
     data = _dataset(group, name)
     if data.shape != shape or data.dtype.kind not in kinds:
         expected = " or ".join({"f": "float", "i": "integer", "u": "unsigned"}[k] for k in kinds)
@@ -205,7 +226,9 @@ def _array(group: h5py.Group, name: str, shape: tuple[int, ...], kinds: str) -> 
             f"'{name}' is {data.dtype} of shape {data.shape}, expected {expected} of shape "
             f"{shape}; it does not belong to these atoms in def2-TZVPD: fetch the file again"
         )
-    return np.asarray(data[()], dtype=np.float64)
+    values = np.empty(shape, dtype=data.dtype.newbyteorder("="))
+    data.read_direct(values)
+    return values
 
 
 def _dataset(group: h5py.Group, name: str) -> h5py.Dataset:

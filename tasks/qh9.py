@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hambench.chem import dft
 from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule
-from hambench.chem.ordering import to_canonical
+from hambench.chem.stored import StoredMatrix
 from hambench.data.conventions import Conventions
 from hambench.errors import DataError
 from hambench.tasks.columns import blob, nao_of, real_number, whole_number
@@ -59,7 +59,10 @@ class QH9Stable(SqliteRows):
             return self._whole_numbers("SELECT N FROM data ORDER BY rowid", 1)[:, 0]
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
-        return _molecule(self, self._id(index), record[:4], conventions)
+        return _whole(*_stored(self, self._id(index), record[:4], conventions))
+
+    def _stored(self, index: int, conventions: Conventions) -> tuple[Molecule, StoredMatrix | None]:
+        return _checked(*_stored(self, self._id(index), self._record(index)[:4], conventions))
 
 
 class QH9Dynamic(SqliteRows):
@@ -82,15 +85,25 @@ class QH9Dynamic(SqliteRows):
         return names[:, 0], names[:, 1:]
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
+        return _whole(*self._with_energy(index, record, conventions))
+
+    def _stored(self, index: int, conventions: Conventions) -> tuple[Molecule, StoredMatrix | None]:
+        return _checked(*self._with_energy(index, self._record(index), conventions))
+
+    def _with_energy(
+        self, index: int, record: Record, conventions: Conventions
+    ) -> tuple[Molecule, StoredMatrix]:
         if not whole_number(record[5]):
             raise DataError("its SCF did not converge; leave the row out")
-        molecule = _molecule(self, self._id(index), record[:4], conventions)
-        energy = total_energy(real_number(record[4], "epot"), molecule.numbers)
-        return replace(molecule, energy=energy)
+        bare, hamiltonian = _stored(self, self._id(index), record[:4], conventions)
+        energy = total_energy(real_number(record[4], "epot"), bare.numbers)
+        return replace(bare, energy=energy), hamiltonian
 
 
-def _molecule(rows: SqliteRows, name: str, values: Record, conventions: Conventions) -> Molecule:
-    """The checked molecule of N, Z, pos and Ham."""
+def _stored(
+    rows: SqliteRows, name: str, values: Record, conventions: Conventions
+) -> tuple[Molecule, StoredMatrix]:
+    """The molecule of N, Z and pos, and its Hamiltonian of Ham; neither is checked."""
     n, z, pos, ham = values
     count = whole_number(n)
     if count < 1:
@@ -102,6 +115,13 @@ def _molecule(rows: SqliteRows, name: str, values: Record, conventions: Conventi
         id=name,
     )
     nao = nao_of(rows.basis, atoms.numbers)
-    matrix = blob(ham, "Ham", "<f8", (nao, nao))
-    hamiltonian = to_canonical(matrix, atoms.numbers, rows.basis, conventions.order)
-    return replace(atoms, hamiltonian=hamiltonian).checked(nao)
+    matrix = blob(ham, "Ham", "<f8", (nao, nao)).reshape(-1)
+    return atoms, StoredMatrix(matrix, atoms.numbers, rows.basis, conventions.order)
+
+
+def _checked(bare: Molecule, hamiltonian: StoredMatrix) -> tuple[Molecule, StoredMatrix]:
+    return bare.checked(hamiltonian.nao), hamiltonian.checked("hamiltonian")
+
+
+def _whole(bare: Molecule, hamiltonian: StoredMatrix) -> Molecule:
+    return replace(bare, hamiltonian=hamiltonian.canonical()).checked(hamiltonian.nao)

@@ -12,10 +12,12 @@ import os
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
+
 from hambench.chem import dft
 from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule
-from hambench.chem.ordering import to_canonical
+from hambench.chem.stored import StoredMatrix
 from hambench.data.conventions import Conventions
 from hambench.errors import DataError
 from hambench.tasks.ase_rows import AseRows, array, decoded
@@ -65,22 +67,36 @@ class SchnorbDatabase(AseRows):
             self.mean_energy = real_number(self.metadata["mean_energy"], "mean_energy")
 
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
-        atoms = self._atoms(index, record, conventions.length)
-        data = decoded(record[2])
-        nao = nao_of(self.basis, atoms.numbers)
+        bare, data = self._bare(index, record, conventions)
+        nao = self.basis.nao(bare.numbers)
         matrices: dict[str, Any] = {
-            name: to_canonical(
-                array(data, name, (nao, nao)), atoms.numbers, self.basis, conventions.order
-            )
+            name: self._matrix(data, name, bare, conventions).canonical()
             for name in ("hamiltonian", "overlap")
         }
+        return replace(bare, **matrices).checked(nao)
+
+    def _stored(self, index: int, conventions: Conventions) -> tuple[Molecule, StoredMatrix | None]:
+        bare, data = self._bare(index, self._record(index), conventions)
+        hamiltonian = self._matrix(data, "hamiltonian", bare, conventions)
+        return bare.checked(self.basis.nao(bare.numbers)), hamiltonian.checked("hamiltonian")
+
+    def _bare(
+        self, index: int, record: Record, conventions: Conventions
+    ) -> tuple[Molecule, dict[str, Any]]:
+        """The molecule of a record without matrices, and the data of its row."""
+        atoms = self._atoms(index, record, conventions.length)
+        data = decoded(record[2])
+        nao_of(self.basis, atoms.numbers)
         energy = real_number(array(data, "energy", (1,)), "energy") + self.mean_energy
-        return replace(
-            atoms,
-            energy=self._total(energy, atoms),
-            forces=array(data, "forces", atoms.positions.shape),
-            **matrices,
-        ).checked(nao)
+        forces = array(data, "forces", atoms.positions.shape)
+        return replace(atoms, energy=self._total(energy, atoms), forces=forces), data
+
+    def _matrix(
+        self, data: dict[str, Any], name: str, atoms: Molecule, conventions: Conventions
+    ) -> StoredMatrix:
+        nao = self.basis.nao(atoms.numbers)
+        values = np.ascontiguousarray(array(data, name, (nao, nao))).reshape(-1)
+        return StoredMatrix(values, atoms.numbers, self.basis, conventions.order)
 
     def _total(self, energy: float, atoms: Molecule) -> float:
         try:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.stored import StoredMatrix
 from hambench.data.conventions import Conventions
 from hambench.data.rows import Rows
 from hambench.errors import DataError
@@ -121,6 +122,18 @@ class SqliteRows(Rows):
         with self._reading(self._where(index)):
             return self._molecule(index, self._record(index), conventions)
 
+    def stored(self, index: int) -> tuple[Molecule, StoredMatrix | None]:
+        """The molecule of a row for training, see `Rows.stored`."""
+        conventions = self.conventions
+        with self._reading(self._where(index)):
+            return self._stored(index, conventions)
+
+    def geometry(self, index: int) -> Molecule:
+        """Elements and positions of a row, without its labels where the format allows that."""
+        conventions = self.conventions
+        with self._reading(self._where(index)):
+            return self._geometry(index, conventions)
+
     def close(self) -> None:
         """Close this thread's handle; the next access opens it again."""
         connection = self._local.__dict__.pop("connection", None)
@@ -145,6 +158,14 @@ class SqliteRows(Rows):
     def _molecule(self, index: int, record: Record, conventions: Conventions) -> Molecule:
         """The checked molecule of a record; its errors get file and row added."""
 
+    def _stored(self, index: int, conventions: Conventions) -> tuple[Molecule, StoredMatrix | None]:
+        """What `stored` gives; its errors get file and row added."""
+        return self._molecule(index, self._record(index), conventions), None
+
+    def _geometry(self, index: int, conventions: Conventions) -> Molecule:
+        """What `geometry` gives; its errors get file and row added."""
+        return self._molecule(index, self._record(index), conventions)
+
     def _read_header(self) -> None:
         """Read and check what a format says once for all rows."""
 
@@ -154,10 +175,11 @@ class SqliteRows(Rows):
     def _where(self, index: int) -> str:
         return f"row {index} ('{self._id(index)}')"
 
-    def _record(self, index: int) -> Record:
+    def _record(self, index: int, query: str | None = None) -> Record:
+        """What ``query`` (by default that of the format) selects of a row."""
         key = int(self._keys[index])
         found: Record | None = self._execute(
-            f"{self.query} WHERE {self.key} = ?", (key,)
+            f"{query or self.query} WHERE {self.key} = ?", (key,)
         ).fetchone()
         if found is None:
             raise DataError("there is no such row; the file is corrupt, fetch it again")

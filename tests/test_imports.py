@@ -36,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
         "chem",
     },
     "doctor": {"registry"},
+    "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},
     "tasks": {"chem", "data"},
     "helm": {"chem", "o3", "data", "model"},

@@ -17,7 +17,9 @@ Letters: K orbitals of the slot table, N atoms, E ordered pairs (edges: row atom
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import product
+from typing import Final
 
 import numpy as np
 import torch
@@ -25,7 +27,18 @@ from e3nn import o3
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hambench.chem.maps import (
+    BLOCK_MAPS,
+    GROUPINGS,
+    STORED_MAPS,
+    BlockMap,
+    Grouping,
+    StoredMap,
+)
 from hambench.chem.orbitals import DIFFUSE, OrbitalBasis
+from hambench.chem.stored import source
+
+_PRODUCTS: Final = 8192  # shell pairs coupled at a time
 
 
 @dataclass(frozen=True)
@@ -152,7 +165,14 @@ class BlockLayout:
             edges: (2, E) row atoms and column atoms.
         """
         self.basis.ao_counts(numbers)
-        return _block_map(self, numbers.tobytes(), np.ascontiguousarray(edges).tobytes())
+
+        def make() -> BlockMap:
+            node = self.entries(numbers, np.tile(np.arange(len(numbers)), (2, 1)))
+            edge = self.entries(numbers, edges)
+            places = (torch.from_numpy(a) for a in (*node, *edge))
+            return BlockMap(self.basis.nao(numbers), *places)
+
+        return BLOCK_MAPS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
 
     def entries(
         self, numbers: NDArray[np.int64], pairs: NDArray[np.int64]
@@ -165,39 +185,119 @@ class BlockLayout:
 
         Returns:
             ``places`` in the flat (R, K^2) vectors, and ``matrix`` in the flat (nao, nao) matrix,
-            of every entry that exists for its two elements, block by block.
+            of every entry that exists for its two elements, by ascending place.
         """
         counts = self.basis.ao_counts(numbers)
         offset = np.cumsum(counts) - counts
         nao = int(counts.sum())
         rows, columns = pairs
-        areas = counts[rows] * counts[columns]
-        block = np.repeat(np.arange(pairs.shape[1]), areas)
-        within = np.arange(len(block)) - np.repeat(np.cumsum(areas) - areas, areas)
-        row, column = rows[block], columns[block]
-        i, j = np.divmod(within, counts[column])
-        k1, k2 = self._orbitals[numbers[row], i], self._orbitals[numbers[column], j]
-        places = block * self.size + self.square.numpy()[k1, k2]
-        return places, (offset[row] + i) * nao + offset[column] + j
+        # one pattern per pair of elements, joined; each block is a pattern moved to its place
+        elements, kind = np.unique(numbers, return_inverse=True)
+        patterns = [self._pattern(a, b, nao) for a in elements for b in elements]
+        sizes = np.array([len(places) for places, _ in patterns])
+        pattern = kind[rows] * len(elements) + kind[columns]
+        areas = sizes[pattern]
+        first = np.cumsum(sizes) - sizes
+        entry = np.repeat(first[pattern] - (np.cumsum(areas) - areas), areas)
+        entry += np.arange(len(entry))
+        found = []
+        blocks = np.arange(pairs.shape[1]) * self.size, offset[rows] * nao + offset[columns]
+        for joined, block in zip(
+            map(np.concatenate, zip(*patterns, strict=True)), blocks, strict=True
+        ):
+            values = joined[entry]
+            values += np.repeat(block, areas)
+            found.append(values)
+        return found[0], found[1]
 
+    def _pattern(self, a: int, b: int, nao: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Entries of a block of elements ``a`` and ``b``: in its K^2 vector, in the flat matrix."""
+        na, nb = self.basis.shells[a].nao, self.basis.shells[b].nao
+        square = self.square.numpy()
+        places = square[np.ix_(self._orbitals[a, :na], self._orbitals[b, :nb])]
+        matrix = np.arange(na)[:, None] * nao + np.arange(nb)[None, :]
+        order = np.argsort(places, axis=None)
+        return places.ravel()[order], matrix.ravel()[order]
 
-@dataclass(frozen=True)
-class BlockMap:
-    """Index maps of one molecule (all int64 tensors).
+    def stored_map(
+        self, numbers: NDArray[np.int64], edges: NDArray[np.int64], order: str, packed: bool
+    ) -> StoredMap:
+        """Where the entries of `block_map` stand in a `StoredMatrix`, cached as those are.
 
-    Attributes:
-        nao: orbitals of the molecule.
-        node_places: real entries of the on-site blocks in the flat (N, K^2) vectors.
-        node_matrix: their places in the flat (nao, nao) matrix.
-        edge_places: real entries of the pair blocks in the flat (E, K^2) vectors.
-        edge_matrix: their places in the flat matrix.
-    """
+        Args:
+            numbers: (N,) atomic numbers; ConfigError for an element the basis does not cover.
+            edges: (2, E) row atoms and column atoms.
+            order: of the orbitals in the file, a key of `hambench.chem.ordering.ORDERS`.
+            packed: whether the file keeps the upper triangle alone.
+        """
 
-    nao: int
-    node_places: Tensor
-    node_matrix: Tensor
-    edge_places: Tensor
-    edge_matrix: Tensor
+        def make() -> StoredMap:
+            where = self.block_map(numbers, edges)
+            origin = source(numbers, self.basis, order, packed)
+            places = torch.from_numpy(origin.places).view(-1)
+            return StoredMap(
+                places.index_select(0, where.node_matrix),
+                places.index_select(0, where.edge_matrix),
+                origin.signed,
+            )
+
+        key = (self.basis, numbers.tobytes(), edges.tobytes(), order, packed)
+        return STORED_MAPS.get(key, make)
+
+    def grouping(self, numbers: NDArray[np.int64], edges: NDArray[np.int64]) -> Grouping:
+        """How `couple_entries` sorts the pair entries of a molecule; cached as the maps are."""
+
+        def make() -> Grouping:
+            places = self.block_map(numbers, edges).edge_places
+            group = self._group_of_place[places.numpy() % self.size]
+            order = np.argsort(group, kind="stable")
+            back = np.empty(len(order), dtype=np.int32)
+            back[order] = np.arange(len(order), dtype=np.int32)
+            counts = np.bincount(group, minlength=len(self._degrees) ** 2).tolist()
+            places_of = torch.from_numpy(order.astype(np.int32)), torch.from_numpy(back)
+            return Grouping(*places_of, tuple(counts))
+
+        return GROUPINGS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
+
+    def couple_entries(
+        self,
+        values: Tensor,
+        numbers: NDArray[np.int64],
+        edges: NDArray[np.int64],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Coupled form of the pair entries of one molecule, without their empty places.
+
+        Args:
+            values: real entries in the order of ``BlockMap.edge_places``, uncoupled.
+            numbers, edges: of the molecule, as for `block_map`.
+            dtype: of the result; it is computed in float64.
+        """
+        grouping = self.grouping(numbers, edges)
+        ordered = values.index_select(0, grouping.order)
+        out = ordered.new_empty(len(ordered), dtype=dtype)
+        start = 0
+        for (la, lb), count in zip(product(self._degrees, repeat=2), grouping.counts, strict=True):
+            matrix, _ = _coupling_matrices(la, lb)
+            group = slice(start, start + count)
+            parts = (all_[group].view(-1, len(matrix)).split(_PRODUCTS) for all_ in (ordered, out))
+            for uncoupled, coupled in zip(*parts, strict=True):
+                coupled.copy_(uncoupled.double() @ matrix)
+            start += count
+        return out.index_select(0, grouping.back)
+
+    @cached_property
+    def _degrees(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self.slots)))
+
+    @cached_property
+    def _group_of_place(self) -> NDArray[np.uint8]:
+        """(K^2,) number of (la, lb) among all pairs of degrees."""
+        slot_of = np.repeat(self.slots, [2 * l + 1 for l in self.slots])
+        degree = np.searchsorted(self._degrees, slot_of)
+        table = np.empty(self.size, dtype=np.uint8)
+        table[self.square.numpy()] = degree[:, None] * len(self._degrees) + degree[None, :]
+        return table
 
 
 @dataclass(frozen=True)
@@ -218,15 +318,6 @@ def layout(basis: OrbitalBasis) -> BlockLayout:
     """The (cached) `BlockLayout` of a basis."""
     with torch.device("cpu"):  # whatever device the caller builds its model on
         return BlockLayout(basis)
-
-
-@lru_cache(maxsize=1024)
-def _block_map(owner: BlockLayout, numbers: bytes, edges: bytes) -> BlockMap:
-    z = np.frombuffer(numbers, dtype=np.int64)
-    pairs = np.frombuffer(edges, dtype=np.int64).reshape(2, -1)
-    node = owner.entries(z, np.tile(np.arange(len(z)), (2, 1)))
-    edge = owner.entries(z, pairs)
-    return BlockMap(owner.basis.nao(z), *(torch.from_numpy(a) for a in (*node, *edge)))
 
 
 @lru_cache

@@ -159,8 +159,8 @@ class OrbitalBasis:
         numbers = given.astype(np.int64)
         if (numbers != given).any():
             raise ConfigError(f"atomic numbers are whole, got {given.tolist()!s:.60}")
-        counts = self._counts[np.clip(numbers, 0, len(self._counts) - 1)]
-        if (counts == 0).any():
+        counts = self._counts.take(numbers, mode="clip")
+        if not counts.all():
             missing = sorted({symbol(z) for z in numbers[counts == 0]})
             raise ConfigError(
                 f"no orbitals for {', '.join(missing)} in {self!r}; "

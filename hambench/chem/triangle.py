@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ def triangle_size(n: NDArray[np.int64]) -> NDArray[np.int64]:
     return n * (n + 1) // 2
 
 
-def pack_triangle(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def pack_triangle(matrix: NDArray[Any]) -> NDArray[Any]:
     """(n (n+1) / 2,) upper triangle of an (n, n) matrix, row-major."""
     if len(matrix) > _BY_INDEX:
         return np.concatenate([row[i:] for i, row in enumerate(matrix)])
@@ -37,6 +37,16 @@ def unpack_triangle(packed: NDArray[np.float64]) -> NDArray[np.float64]:
     matrix[_upper(n)] = packed
     matrix.T[_upper(n)] = packed
     return matrix
+
+
+def triangle_places(index: NDArray[np.int32], n: int) -> NDArray[np.int32]:
+    """(m, m) places in the triangle of an (n, n) matrix of the entries (index[i], index[j])."""
+    row = np.minimum(index[:, None], index[None, :])
+    column = np.maximum(index[:, None], index[None, :])
+    starts = np.arange(n, dtype=np.int32)
+    starts = starts * n - starts * (starts + 1) // 2  # of each row, less its first column
+    places: NDArray[np.int32] = starts[row] + column
+    return places
 
 
 @lru_cache(maxsize=64)

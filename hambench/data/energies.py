@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule
+from hambench.chem.stored import StoredMatrix
 from hambench.data.rows import Rows
 from hambench.errors import ConfigError, DataError
 from hambench.units import HARTREE_EV
@@ -102,7 +103,18 @@ class WithEnergies(Rows):
 
     def row(self, index: int) -> Molecule:
         """The molecule at ``index`` with its energy."""
-        molecule = self.rows.row(index)
+        return self._joined(self.rows.row(index))
+
+    def stored(self, index: int) -> tuple[Molecule, StoredMatrix | None]:
+        """As `Rows.stored`, with the energy."""
+        molecule, hamiltonian = self.rows.stored(index)
+        return self._joined(molecule), hamiltonian
+
+    def geometry(self, index: int) -> Molecule:
+        """As `Rows.geometry`."""
+        return self.rows.geometry(index)
+
+    def _joined(self, molecule: Molecule) -> Molecule:
         try:
             energy = total_energy(self.energies[molecule.id], molecule.numbers)
         except DataError as error:

@@ -8,6 +8,7 @@ that the model asks for by its `GraphSpec`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,10 +24,14 @@ from torch_geometric.data import Data
 from hambench.chem.blocks import BlockLayout, layout
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.stored import StoredMatrix
 from hambench.errors import ConfigError, DataError
 
+_MAPS = ["node_places", "edge_places", "node_matrix", "edge_matrix"]
+
 Space = Literal["coupled", "uncoupled"]
-_ROWS = 2048  # pair blocks coupled at a time: bounds the memory of one large molecule
+# the bytes of a SQLite file are read-only, and only read
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +114,15 @@ Batch = MoleculeGraph
 """The type models take; a collated batch has the same fields as one graph, and ``batch``."""
 
 
-def build_graph(molecule: Molecule, spec: GraphSpec) -> MoleculeGraph:
+def build_graph(
+    molecule: Molecule, spec: GraphSpec, hamiltonian: StoredMatrix | None = None
+) -> MoleculeGraph:
     """The graph of one molecule, with packed labels where it has a Hamiltonian.
+
+    Args:
+        molecule: with or without its Hamiltonian.
+        spec: what the model wants.
+        hamiltonian: as the file keeps it (see `Rows.stored`), for a molecule without one.
 
     Raises:
         ConfigError: an element ``spec.basis`` does not cover, or a charge or multiplicity beyond
@@ -149,8 +161,11 @@ def build_graph(molecule: Molecule, spec: GraphSpec) -> MoleculeGraph:
         block_size=spec.layout.size,
         num_nodes=len(molecule),
     )
-    if molecule.hamiltonian is not None:
-        graph.node_values, graph.edge_values = _labels(molecule, spec, graph)
+    if hamiltonian is None and molecule.hamiltonian is not None:
+        flat = molecule.hamiltonian.reshape(-1)
+        hamiltonian = StoredMatrix(flat, molecule.numbers, spec.basis, "canonical")
+    if hamiltonian is not None:
+        graph.node_values, graph.edge_values = _labels(hamiltonian, spec, graph)
     if spec.energy and molecule.energy is not None:
         graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
     return graph
@@ -169,7 +184,22 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
                 f"only {having} of {len(graphs)} molecules of a batch have {label}; put molecules "
                 "with and without it into batches of their own"
             )
-    return GraphBatch.from_data_list(list(graphs))
+    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=_MAPS)
+    for field in _MAPS:  # the bulk of a batch: joined without a second copy
+        batch[field] = _joined(graphs, field)
+    return batch
+
+
+def _joined(graphs: Sequence[MoleculeGraph], field: str) -> Tensor:
+    """An index map of many graphs, each moved behind those before it."""
+    out = torch.empty(sum(len(graph[field]) for graph in graphs), dtype=torch.long)
+    start = moved = 0
+    for graph in graphs:
+        part = graph[field]
+        torch.add(part, moved, out=out[start : start + len(part)])
+        start += len(part)
+        moved += graph.__inc__(field, part)
+    return out
 
 
 def collate(molecules: Sequence[Molecule], spec: GraphSpec) -> Batch:
@@ -199,12 +229,18 @@ def neighbour_pairs(
         cutoff: None connects all atoms.
     """
     n = len(positions)
-    if cutoff is None:
-        return _complete(n)
-    distance = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    near = distance < cutoff
-    np.fill_diagonal(near, False)
+    near = neighbours(positions, cutoff)
     return _complete(n) if near.sum() == n * (n - 1) else _edges(near)
+
+
+def neighbours(positions: NDArray[np.float64], cutoff: float | None) -> NDArray[np.bool_]:
+    """(N, N) whether two different atoms are closer than ``cutoff`` Angstrom; None: all are."""
+    if cutoff is None:
+        return ~np.eye(len(positions), dtype=bool)
+    difference = positions[:, None] - positions[None]
+    near: NDArray[np.bool_] = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference)) < cutoff
+    np.fill_diagonal(near, False)
+    return near
 
 
 @lru_cache(maxsize=256)
@@ -222,36 +258,37 @@ def _edges(near: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.stack([source, target]), pairs
 
 
-def _labels(molecule: Molecule, spec: GraphSpec, graph: MoleculeGraph) -> tuple[Tensor, Tensor]:
-    """Packed on-site and pair labels in the model's form, computed in float64."""
-    matrix = torch.from_numpy(molecule.hamiltonian).reshape(-1)
-    size = spec.layout.size
-    node = matrix.new_zeros(len(molecule) * size)
-    node[graph.node_places] = matrix[graph.node_matrix]
-    node = node.view(-1, size)
-    edge_values = matrix[graph.edge_matrix]
+def _labels(
+    hamiltonian: StoredMatrix, spec: GraphSpec, graph: MoleculeGraph
+) -> tuple[Tensor, Tensor]:
+    """Packed on-site and pair labels in the model's form.
+
+    What is computed is computed in float64; entries that are only moved keep their precision.
+    """
+    where = spec.layout.stored_map(
+        hamiltonian.numbers, graph.edge_index.numpy(), hamiltonian.order, hamiltonian.packed
+    )
+    table = torch.from_numpy(hamiltonian.tabled(where.signed))
+    node_values, edge_values = (table.index_select(0, p) for p in (where.node, where.edge))
     if spec.space == "coupled" or spec.normalisation is not None:
-        node = spec.layout.couple(node)
+        node_values = _on_site(node_values.double(), spec, graph)
+    if spec.space == "coupled":
+        edges = graph.edge_index.numpy()
+        edge_values = spec.layout.couple_entries(
+            edge_values, hamiltonian.numbers, edges, spec.dtype
+        )
+    return node_values.to(spec.dtype), edge_values.to(spec.dtype)
+
+
+def _on_site(values: Tensor, spec: GraphSpec, graph: MoleculeGraph) -> Tensor:
+    """On-site labels in the model's form and scaling."""
+    size = spec.layout.size
+    node = values.new_zeros(len(graph.numbers) * size)
+    node[graph.node_places] = values
+    node = spec.layout.couple(node.view(-1, size))
     if spec.normalisation is not None:
         mean, std = (t[graph.numbers] for t in (spec.normalisation.mean, spec.normalisation.std))
         node = (node - mean) / std
         if spec.space == "uncoupled":
             node = spec.layout.uncouple(node)
-    if spec.space == "coupled":
-        edge_values = _coupled_entries(edge_values, graph, spec.layout)
-    return node.reshape(-1)[graph.node_places].to(spec.dtype), edge_values.to(spec.dtype)
-
-
-def _coupled_entries(values: Tensor, graph: MoleculeGraph, blocks: BlockLayout) -> Tensor:
-    """Real entries of the pair blocks in coupled form, a bounded number of blocks at a time."""
-    out = torch.empty_like(values)
-    edges = graph.edge_index.shape[1]
-    places = graph.edge_places.numpy()
-    for start in range(0, edges, _ROWS):
-        stop = min(start + _ROWS, edges)
-        first, last = np.searchsorted(places // blocks.size, [start, stop])
-        local = graph.edge_places[first:last] - start * blocks.size
-        block = values.new_zeros((stop - start) * blocks.size)
-        block[local] = values[first:last]
-        out[first:last] = blocks.couple(block.view(-1, blocks.size)).reshape(-1)[local]
-    return out
+    return node.reshape(-1)[graph.node_places]

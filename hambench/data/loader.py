@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hambench.chem.molecule import Molecule
-from hambench.data.graph import (
-    Batch,
-    GraphSpec,
-    MoleculeGraph,
-    batch_graphs,
-    build_graph,
-    neighbour_pairs,
-)
+from hambench.data.ahead import built_by_processes, built_by_thread
+from hambench.data.edges import count_edges
+from hambench.data.graph import Batch, GraphSpec, MoleculeGraph, batch_graphs, build_graph
+from hambench.data.rows import Rows
 from hambench.errors import ConfigError, DataError
 
-CACHE_BYTES = 4 * 2**30
+CACHE_BYTES = 2**28
 """Graphs kept in memory by default; those beyond it are built again in every epoch."""
 
+_FEWEST = 16  # graphs that have to fit in there, for one to be kept
 _OPEN = 16  # batches that edge balancing fills at the same time
-_AHEAD = 2  # batches being built while one is used
 
 
 @dataclass(frozen=True, order=True)
@@ -39,6 +35,10 @@ class Position:
 
 
 START = Position()
+
+
+_Place = tuple[list[int], Position]
+"""Rows of a batch, and the position after it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,9 @@ class Loader:
             the other (float64), to compare `Prediction.matrices` with.
         device: where batches go.
         cache_bytes: see above.
+        workers: processes that build batches; 0: a thread. The stream is the same. They keep no
+            graphs: they pay where the data do not fit into ``cache_bytes`` and building is slower
+            than the model (`hambench bench data` says so).
 
     Raises:
         ConfigError: no molecules, or not exactly one size.
@@ -93,6 +96,7 @@ class Loader:
         references: bool = False,
         device: torch.device | str = "cpu",
         cache_bytes: int = CACHE_BYTES,
+        workers: int = 0,
     ) -> None:
         if (batch_size is None) == (max_edges is None):
             raise ConfigError("exactly one of batch_size and max_edges must be set")
@@ -102,10 +106,15 @@ class Loader:
         self.spec = spec
         self.batch_size, self.max_edges = batch_size, max_edges
         self.seed, self.shuffle = seed, shuffle
-        self.references = references
         self.device = torch.device(device)
-        self._room = cache_bytes
-        self._graphs: dict[int, MoleculeGraph] = {}
+        self.workers = workers
+        self._assembler = Assembler(
+            molecules,
+            spec,
+            references=references,
+            pinned=self.device.type == "cuda" and not workers,
+            room=0 if workers else cache_bytes,
+        )
         self._edges: list[int] | None = None
 
     def plan(self, epoch: int) -> list[list[int]]:
@@ -117,7 +126,7 @@ class Loader:
             return [order[k : k + self.batch_size] for k in range(0, n, self.batch_size)]
         assert self.max_edges is not None
         if self._edges is None:
-            self._edges = [self._count_edges(row) for row in range(n)]
+            self._edges = count_edges(self.molecules, self.spec.cutoff).tolist()
         batches = balanced(order, self._edges, self.max_edges)
         if self.shuffle:  # the fullest are closed first, the emptiest last
             batches = [batches[k] for k in generator.permutation(len(batches))]
@@ -132,7 +141,7 @@ class Loader:
         places = self._places(START)
         return self._prefetched(islice(places, len(self.plan(0))))
 
-    def _places(self, start: Position) -> Iterator[tuple[list[int], Position]]:
+    def _places(self, start: Position) -> Iterator[_Place]:
         """Rows of each batch, and the position after it."""
         epoch, first = start.epoch, start.batch
         while True:
@@ -142,47 +151,76 @@ class Loader:
                 yield plan[k], Position(epoch + 1, 0) if last else Position(epoch, k + 1)
             epoch, first = epoch + 1, 0
 
-    def _prefetched(
-        self, places: Iterator[tuple[list[int], Position]]
-    ) -> Generator[Loaded, None, None]:
-        with ThreadPoolExecutor(1, thread_name_prefix="hambench-loader") as pool:
-            waiting: deque[tuple[Future[Batch], int, Position]] = deque()
-            try:
-                while True:
-                    for rows, after in islice(places, _AHEAD - len(waiting)):
-                        waiting.append((pool.submit(self._build, rows), len(rows), after))
-                    if not waiting:
-                        return
-                    future, size, after = waiting.popleft()
-                    batch = future.result()
-                    yield Loaded(batch.to(self.device, non_blocking=True), size, after)
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+    def _prefetched(self, places: Iterator[_Place]) -> Generator[Loaded, None, None]:
+        if self.workers:
+            built = built_by_processes(self._assembler, places, self.workers)
+        else:
+            built = built_by_thread(self._assembler, places)
+        with closing(built):
+            for batch, size, after in built:
+                yield Loaded(batch.to(self.device, non_blocking=True), size, after)
 
-    def _build(self, rows: list[int]) -> Batch:
+
+class Assembler:
+    """Builds batches from rows, and keeps graphs as long as they fit into ``room`` bytes.
+
+    Graphs so large that only a few would fit are not kept: it would help no one.
+    Index maps that molecules of one composition share count once. It can be pickled; its graphs
+    do not travel.
+    """
+
+    def __init__(
+        self,
+        molecules: Sequence[Molecule],
+        spec: GraphSpec,
+        *,
+        references: bool,
+        pinned: bool,
+        room: int,
+    ) -> None:
+        self.molecules, self.spec = molecules, spec
+        self.references, self.pinned = references, pinned
+        self._room, self._largest = room, room // _FEWEST
+        self._graphs: dict[int, MoleculeGraph] = {}
+        self._counted: set[int] = set()
+
+    def __call__(self, rows: Sequence[int]) -> Batch:
+        """The batch of these rows."""
         batch = batch_graphs([self._graph(row) for row in rows])
-        return batch.pin_memory() if self.device.type == "cuda" else batch
+        return batch.pin_memory() if self.pinned else batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_graphs": {}, "_counted": set()}
 
     def _graph(self, row: int) -> MoleculeGraph:
         if row in self._graphs:
             return self._graphs[row]
-        molecule = self.molecules[row]
-        graph = build_graph(molecule, self.spec)
-        if self.references:
-            if molecule.hamiltonian is None:
-                raise DataError(
-                    f"molecule '{molecule.id}' has no Hamiltonian to compare with; "
-                    "validate on molecules that have one"
-                )
-            graph.reference = torch.from_numpy(molecule.hamiltonian).reshape(-1)
-        size = sum(v.nbytes for v in graph.to_dict().values() if isinstance(v, Tensor))
-        if size <= self._room:
+        graph = self._referenced(row) if self.references else self._labelled(row)
+        tensors = [value for value in graph.to_dict().values() if isinstance(value, Tensor)]
+        new = {value.data_ptr(): value.nbytes for value in tensors}
+        size = sum(bytes_ for start, bytes_ in new.items() if start not in self._counted)
+        if size <= min(self._room, self._largest):
             self._room -= size
+            self._counted |= new.keys()
             self._graphs[row] = graph
         return graph
 
-    def _count_edges(self, row: int) -> int:
-        return neighbour_pairs(self.molecules[row].positions, self.spec.cutoff)[0].shape[1]
+    def _labelled(self, row: int) -> MoleculeGraph:
+        if isinstance(self.molecules, Rows):
+            molecule, hamiltonian = self.molecules.stored(row)
+            return build_graph(molecule, self.spec, hamiltonian)
+        return build_graph(self.molecules[row], self.spec)
+
+    def _referenced(self, row: int) -> MoleculeGraph:
+        molecule = self.molecules[row]
+        graph = build_graph(molecule, self.spec)
+        if molecule.hamiltonian is None:
+            raise DataError(
+                f"molecule '{molecule.id}' has no Hamiltonian to compare with; "
+                "validate on molecules that have one"
+            )
+        graph.reference = torch.from_numpy(molecule.hamiltonian).reshape(-1)
+        return graph
 
 
 def balanced(order: Sequence[int], edges: Sequence[int], max_edges: int) -> list[list[int]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from hambench.chem.molecule import Molecule
+from hambench.chem.stored import StoredMatrix
 from hambench.errors import DataError
 
 
@@ -26,6 +27,21 @@ class Rows(Sequence[Molecule], ABC):
     @abstractmethod
     def row(self, index: int) -> Molecule:
         """Read the molecule at ``index``, 0 to n-1."""
+
+    def stored(self, index: int) -> tuple[Molecule, StoredMatrix | None]:
+        """A molecule for training: its Hamiltonian apart, as the file keeps it, and no overlap.
+
+        A reader that has no such form gives whole molecules, and None beside them. Errors are
+        those of `row`.
+        """
+        return self.row(index), None
+
+    def geometry(self, index: int) -> Molecule:
+        """A molecule of which only elements and positions are needed; perhaps without labels.
+
+        Errors are those of `row`.
+        """
+        return self.row(index)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,6 +83,14 @@ class Part(Rows):
     def row(self, index: int) -> Molecule:
         """Read the molecule at ``index`` of this part."""
         return self.whole.row(self.indices[index])
+
+    def stored(self, index: int) -> tuple[Molecule, StoredMatrix | None]:
+        """As `Rows.stored`, of this part."""
+        return self.whole.stored(self.indices[index])
+
+    def geometry(self, index: int) -> Molecule:
+        """As `Rows.geometry`, of this part."""
+        return self.whole.geometry(self.indices[index])
 
 
 class RowError(DataError, IndexError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.stored import StoredMatrix
 from hambench.chem.triangle import pack_triangle, unpack_triangle
 from hambench.data.hdf5_rows import Hdf5Rows
 from hambench.errors import DataError
@@ -132,23 +134,50 @@ class Store(Hdf5Rows):
 
     def row(self, index: int) -> Molecule:
         """The molecule of row ``index`` (0 to n-1); see the class for errors."""
-        atoms = slice(*self._atoms[index : index + 2].tolist())
-        matrix = slice(*self._matrices[index : index + 2].tolist())
         with self._reading(f"row {index}"):
-            file = self._open()
-            values: dict[str, Any] = {
-                name: file[name][atoms].astype(_ATOM_FIELDS[name][1])
-                for name in _ATOM_FIELDS
+            bare = self._bare(index)
+            matrices: dict[str, Any] = {
+                name: unpack_triangle(self._triangle(index, name))
+                for name in _MATRIX_FIELDS
                 if name in self._labels
             }
-            for name in _MATRIX_FIELDS:
-                if name in self._labels:
-                    values[name] = unpack_triangle(file[name][matrix])
-            for name in _ROW_FIELDS:
-                if name in self._labels:
-                    values[name] = file[name][index].item()
-            molecule = Molecule(**values, basis=self.basis.name, id=self._ids[index])
-            return molecule.checked(self.basis.nao(molecule.numbers))
+            return replace(bare, **matrices).checked(self.basis.nao(bare.numbers))
+
+    def stored(self, index: int) -> tuple[Molecule, StoredMatrix | None]:
+        """The molecule of a row for training, see `Rows.stored`."""
+        with self._reading(f"row {index}"):
+            bare = self._bare(index)
+            bare.checked(self.basis.nao(bare.numbers))
+            if "hamiltonian" not in self._labels:
+                return bare, None
+            triangle = self._triangle(index, "hamiltonian")
+            matrix = StoredMatrix(triangle, bare.numbers, self.basis, "canonical", packed=True)
+            return bare, matrix.checked("hamiltonian")
+
+    def geometry(self, index: int) -> Molecule:
+        """A row without its matrices."""
+        with self._reading(f"row {index}"):
+            return self._bare(index)
+
+    def _bare(self, index: int) -> Molecule:
+        """The molecule of a row without matrices; not checked."""
+        file = self._open()
+        atoms = slice(*self._atoms[index : index + 2].tolist())
+        values: dict[str, Any] = {
+            name: file[name][atoms].astype(_ATOM_FIELDS[name][1])
+            for name in _ATOM_FIELDS
+            if name in self._labels
+        }
+        for name in _ROW_FIELDS:
+            if name in self._labels:
+                values[name] = file[name][index].item()
+        return Molecule(**values, basis=self.basis.name, id=self._ids[index])
+
+    def _triangle(self, index: int, name: str) -> NDArray[np.float64]:
+        triangle: NDArray[np.float64] = self._open()[name][
+            slice(*self._matrices[index : index + 2].tolist())
+        ]
+        return triangle
 
     def __repr__(self) -> str:
         return f"Store({self.path}: {len(self)} molecules, {self.basis!r})"

@@ -72,6 +72,7 @@ def fit(
     *,
     seed: int,
     device: str = "auto",
+    workers: int = 0,
     max_steps: int | None = None,
     max_minutes: float | None = None,
     progress: bool = True,
@@ -91,6 +92,7 @@ def fit(
         folder: of the run.
         seed: of the data order and of all generators.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        workers: processes that build training batches, see `Loader`.
         max_steps, max_minutes: replace the recipe's budgets where given.
         progress: show progress, as a bar on a terminal and as log lines elsewhere.
         reporters: told about every row besides.
@@ -120,7 +122,7 @@ def fit(
     training = Training(model, recipe, seed, fabric)
     if saved is not None:
         training.restore(saved)
-    loop = _Loop(training, train, val, folder, max_steps, max_minutes)
+    loop = _Loop(training, train, val, folder, workers, max_steps, max_minutes)
     terminal = [Terminal(max_steps, max_minutes)] if progress else []
     with matmul_precision("high" if recipe.precision == "tf32" else "highest"):
         stopped_by = loop.run([*terminal, *reporters])
@@ -136,6 +138,7 @@ class _Loop:
         train: Sequence[Molecule],
         val: Sequence[Molecule],
         folder: Path,
+        workers: int,
         max_steps: int | None,
         max_minutes: float | None,
     ) -> None:
@@ -146,8 +149,9 @@ class _Loop:
         self.stop = StopRequest()
         spec, size, edges = self.model.graph, self.recipe.batch_size, self.recipe.max_edges
         self.loader = Loader(
-            train, spec, batch_size=size, max_edges=edges, seed=training.seed, device=self.device
-        )
+            train, spec, batch_size=size, max_edges=edges, seed=training.seed, device=self.device,
+            workers=workers,
+        )  # fmt: skip
         self.validator: Loader | None = None
         if len(val):
             self.validator = Loader(

@@ -19,7 +19,7 @@ from hambench.scoring import METRICS
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
     "", "run", "evaluate", "leaderboard", "data", "data list", "data info", "data download",
-    "data generate", "data verify", "list", "doctor", "completion",
+    "data generate", "data verify", "bench", "bench data", "list", "doctor", "completion",
 ]  # fmt: skip
 
 

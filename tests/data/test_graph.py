@@ -65,11 +65,11 @@ def test_a_batch_is_its_molecules_side_by_side(rng: np.random.Generator) -> None
 
 
 def test_large_molecules_are_coupled_in_pieces(rng: np.random.Generator, monkeypatch) -> None:
-    import hambench.data.graph as graph
+    import hambench.chem.blocks as blocks
 
     mol, spec = molecule(rng, [8, 6, 7, 1, 1, 9]), GraphSpec(BASIS)
     whole = build_graph(mol, spec).edge_values
-    monkeypatch.setattr(graph, "_ROWS", 7)
+    monkeypatch.setattr(blocks, "_PRODUCTS", 7)
     torch.testing.assert_close(build_graph(mol, spec).edge_values, whole, rtol=0, atol=1e-13)
 
 

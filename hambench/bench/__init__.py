@@ -1,0 +1,1 @@
+"""What `hambench bench` measures: ratios to a yardstick taken in the same run."""

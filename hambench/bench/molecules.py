@@ -1,0 +1,65 @@
+"""Random molecules of the sizes that matter; what their matrices hold does not matter here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hambench.chem.molecule import Molecule
+from hambench.chem.orbitals import OrbitalBasis
+
+
+@dataclass(frozen=True)
+class Case:
+    """Molecules of one composition, and the format they are kept in.
+
+    Attributes:
+        name: for tables.
+        composition: number of atoms by atomic number.
+        basis: name of their orbital basis.
+        format: key of a `SyntheticFormat`.
+        rows: molecules in a file of them.
+    """
+
+    name: str
+    composition: dict[int, int]
+    basis: str
+    format: str
+    rows: int
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """(N,) atomic numbers."""
+        return np.repeat(list(self.composition), list(self.composition.values()))
+
+    def molecules(self, rows: int | None = None, seed: int = 0) -> Iterator[Molecule]:
+        """Molecules on a shaken grid, with random symmetric matrices that float32 holds exactly."""
+        rng = np.random.default_rng(seed)
+        nao = OrbitalBasis.load(self.basis).nao(self.numbers)
+        for _ in range(self.rows if rows is None else rows):
+            half = rng.standard_normal((nao, nao), dtype=np.float32)
+            yield self.geometry(rng, (np.tril(half) + np.tril(half, -1).T).astype(np.float64))
+
+    def geometry(
+        self, rng: np.random.Generator, hamiltonian: NDArray[np.float64] | None = None
+    ) -> Molecule:
+        """One molecule, by default without a matrix."""
+        numbers = self.numbers
+        side = int(np.ceil(len(numbers) ** (1 / 3)))
+        grid = np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(-1, 3)[: len(numbers)]
+        positions = _SPACING * (grid + rng.uniform(-0.2, 0.2, grid.shape))
+        return Molecule(numbers, positions, basis=self.basis, hamiltonian=hamiltonian)
+
+
+_SPACING: Final = 1.6  # Angstrom: about as dense as an organic molecule
+
+WATER: Final = Case("water, def2-SVP", {8: 1, 1: 2}, "def2-svp", "schnorb", 500)
+MEDIUM: Final = Case("40 atoms, def2-SVP", {6: 16, 7: 2, 8: 3, 1: 19}, "def2-svp", "nabla2dft", 40)
+LARGE: Final = Case(
+    "100 atoms, def2-TZVPD", {6: 40, 7: 5, 8: 5, 1: 50}, "def2-tzvpd", "omol_csh", 4
+)
+CASES: Final = (WATER, MEDIUM, LARGE)

@@ -1,0 +1,121 @@
+"""``hambench bench``: speed and memory, as ratios to a yardstick of the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hambench.cli.group import Group, WordsCommand
+from hambench.cli.table import align, as_json
+
+if TYPE_CHECKING:
+    from hambench.bench.loading import Memory, Supply
+    from hambench.bench.reading import Reading
+
+
+@click.group(cls=Group)
+def bench() -> None:
+    """Measure speed and memory, as ratios to a yardstick of the same run.
+
+    \b
+    Examples:
+      hambench bench data
+      hambench bench data --json
+    """
+
+
+@bench.command(cls=WordsCommand)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=100, show_default=True,
+    help="Reads of each kind that are timed, in turns.",
+)  # fmt: skip
+@click.option(
+    "--model", default="helm_small", show_default=True,
+    help="Model whose use of batches is compared with building them.",
+)  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="Where the model runs.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=4, show_default=True,
+    help="Molecules per batch.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=2, show_default=True,
+    help="Processes that build batches, besides a thread; 0: the thread alone.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True,
+    help="For the speed of each loader and of the model.",
+)  # fmt: skip
+@click.option(
+    "--gigabytes", type=click.FloatRange(min=0), default=20.0, show_default=True,
+    help="Size of the sparse file whose reader's memory is measured; 0: none.",
+)  # fmt: skip
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False),
+    help="Where the temporary files go; 0.2 GB.  [default: that of the system]",
+)  # fmt: skip
+@click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
+def data(
+    repeats: int, model: str, device: str, batch_size: int, workers: int, seconds: float,
+    gigabytes: float, folder: Path | None, json_: bool,
+) -> None:  # fmt: skip
+    """Reading, building of batches and memory, on synthetic files of the public formats.
+
+    A sample is read, put into canonical order and packed into blocks; the yardstick is a plain
+    read of the same bytes by the file's library, warm, in turns with it. Medians and quartiles.
+
+    \b
+    Examples:
+      hambench bench data
+      hambench bench data repeats=20 gigabytes=0
+      hambench bench data model=helm workers=8 device=cuda --json
+    """
+    from hambench.bench.data import measure
+
+    with tempfile.TemporaryDirectory(prefix="hambench-bench-", dir=folder) as made:
+        found = measure(
+            Path(made), repeats=repeats, model=model, device=device, batch_size=batch_size,
+            workers=workers, seconds=seconds, size=int(gigabytes * 1e9),
+        )  # fmt: skip
+    if json_:
+        click.echo(as_json(dataclasses.asdict(found)))
+        return
+    click.echo(align(_reading_table(found.reading)))
+    click.echo("\n" + align(_supply_table(found.supply)))
+    if found.memory is not None:
+        click.echo("\n" + _memory_line(found.memory))
+
+
+def _reading_table(rows: list[Reading]) -> Sequence[tuple[str, ...]]:
+    head = ("molecule", "format", "made of a row", "MB", "plain read/ms", "time/ms", "ratio")
+    return [head] + [
+        (
+            r.case, r.format, r.what, f"{r.bytes / 1e6:.3g}", f"{1e3 * r.raw.median:.3g}",
+            f"{1e3 * r.time.median:.3g} [{1e3 * r.time.low:.3g}, {1e3 * r.time.high:.3g}]",
+            f"{r.ratio:.2g}",
+        )
+        for r in rows
+    ]  # fmt: skip
+
+
+def _supply_table(rows: list[Supply]) -> Sequence[tuple[str, ...]]:
+    head = ("molecule", "built by", "built/s", "used by", "used/s", "built/used")
+    return [head] + [
+        (
+            s.case, s.by, f"{s.built:.3g}", f"{s.model} on {s.device}", f"{s.used:.3g}",
+            f"{s.built / s.used:.2g}",
+        )
+        for s in rows
+    ]  # fmt: skip
+
+
+def _memory_line(m: Memory) -> str:
+    return (
+        f"{m.molecules} molecules of a file of {m.file_bytes / 1e9:.3g} GB in {m.batches} batches: "
+        f"peak {m.peak / 1e9:.2f} GB resident, {m.before / 1e9:.2f} GB of it before the first"
+    )
