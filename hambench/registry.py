@@ -312,9 +312,9 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> None:
             "file with torch.load(FILE, map_location='cpu', weights_only=True)"
         )
     others = [str(key) for key, value in state_dict.items() if not isinstance(value, Tensor)]
-    if others or not state_dict:
+    if others:
         raise ConfigError(
-            f"state_dict holds {', '.join(others[:5]) or 'nothing'}, expected tensors alone; give "
+            f"state_dict holds {', '.join(others[:5])}, expected tensors alone; give "
             "the part of the checkpoint that has them, such as checkpoint['state_dict']"
         )
     if set(state_dict) == set(model.state_dict()):

@@ -72,6 +72,11 @@ def test_overrides_reach_every_section():
         ([*CELL, "hydra.run.dir=x"], "Hydra's own"),
         ([*CELL, "data=${nowhere}"], "Interpolation key 'nowhere' not found"),
         ([*CELL, "model.hyperparameters.channels.x=1"], "unknown key"),
+        ([*CELL, "model.hyperparameters=3"], "expected model.hyperparameters.KEY=VALUE"),
+        ([*CELL, "~seed"], "'~seed' takes away a key that a run needs"),
+        ([*CELL, "~model.hyperparameters"], "takes away a key"),
+        ([*CELL, "score.metrics=h_mae"], "expected a list, e.g. [h_mae,h_max]"),
+        ([*CELL, "score.metrics=[]"], "score.metrics=[] in the configuration"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -101,7 +106,7 @@ def test_run_id_is_of_what_decides_the_weights():
 
 
 @pytest.mark.parametrize("word", ["task.version=2", "+task.path=x", "model.adapter=minao",
-                                  "+model.channels=3", "~task.metrics"])  # fmt: skip
+                                  "+model.channels=3"])  # fmt: skip
 def test_what_a_name_means_is_not_redefined(word: str):
     with pytest.raises(ConfigError, match=f"'{re.escape(word)}' would redefine"):
         compose([*CELL, word])

@@ -121,6 +121,29 @@ def test_a_finished_run_is_given_as_asked_for_or_not_at_all(tmp_path: Path):
     scores = experiment.evaluate(first.folder, progress=False)
     assert Predictions(first.folder / rundir.PREDICTIONS).fingerprint == first.result.fingerprint
     assert scores["h_mae"].value == first.result.metrics["h_mae"].value
+    kept = first.folder / rundir.PREDICTIONS
+    kept.write_bytes(kept.read_bytes()[:5000])  # they are made anew, not taken for whole
+    run(cell(tmp_path, "save_predictions=true"))
+    assert experiment.evaluate(first.folder, progress=False) == scores
+
+
+@pytest.mark.usefixtures("toy")
+def test_data_that_changed_in_place_are_found(tmp_path: Path):
+    data = Path(shutil.copy(load_task("water_mini").path, tmp_path / "water.h5"))
+    config = cell(tmp_path, f"data={data}")
+    folder = run(config).folder
+    shutil.copy(other_water(tmp_path), data)
+    for call in (lambda: run(config), lambda: experiment.evaluate(folder, progress=False)):
+        with pytest.raises(ConfigError, match="on data with fingerprint"):
+            call()
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("cutoff", [0.0, -1.0, float("nan")])
+def test_a_cutoff_that_is_none_is_refused(tmp_path: Path, cutoff: float):
+    folder = run(cell(tmp_path)).folder
+    with pytest.raises(ConfigError, match="cutoff="):
+        experiment.evaluate(folder, cutoff=cutoff, progress=False)
 
 
 def other_water(folder: Path) -> Path:
@@ -155,10 +178,10 @@ def test_lost_parts_of_a_finished_run_are_named_with_a_way_out(tmp_path: Path):
     config = cell(tmp_path)
     folder = run(config).folder
     (folder / rundir.CHECKPOINTS / BEST).unlink()
-    with pytest.raises(ConfigError, match=r"there is no weights file .*overwrite=true"):
+    with pytest.raises(DataError, match=r"there is no weights file .*overwrite=true"):
         experiment.evaluate(folder, progress=False)
     (folder / "result.json").write_text("{")
-    with pytest.raises(DataError, match=r"is not a valid result.json .*overwrite=true"):
+    with pytest.raises(DataError, match=r"is no valid result of schema .*overwrite=true"):
         run(config)
     assert run(config.model_copy(update={"overwrite": True})).fresh
 

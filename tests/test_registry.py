@@ -19,6 +19,8 @@ from hambench.errors import CheckpointError, ConfigError, DataError, RegistryErr
 
 PLUGIN = Path(__file__).parent / "plugin"
 
+BASIS = hambench.OrbitalBasis.load("def2-svp", [1, 8])
+
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -230,3 +232,24 @@ def test_load_published_goes_to_the_models_package():
         hambench.load_published(model, {})
     with pytest.raises(ConfigError, match=r"'a\.pt', expected the checkpoint's tensors by name"):
         hambench.load_published(model, "a.pt")
+    with pytest.raises(ConfigError, match="weights of hambench itself"):
+        hambench.load_published(model, model.state_dict())
+    with pytest.raises(ConfigError, match=r"holds state_dict, expected tensors alone"):
+        hambench.load_published(model, {"state_dict": model.state_dict()})
+    with pytest.raises(ConfigError, match=r"expected what hambench\.build_model gives"):
+        hambench.load_published(None, {})
+
+
+def test_what_is_no_name_is_said():
+    for call in (hambench.load_task, lambda name: hambench.build_model(name, BASIS)):
+        with pytest.raises(RegistryError, match="is called by its name, got None"):
+            call(None)
+
+
+def test_a_model_larger_than_the_memory_is_named(monkeypatch: pytest.MonkeyPatch):
+    def no_room(*shape: int) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("torch.nn.Linear.__init__", lambda self, *args, **options: no_room())
+    with pytest.raises(ConfigError, match=r"larger than the memory here; .* \(channels=64\)"):
+        hambench.build_model("helm_small", BASIS, channels=64)

@@ -87,6 +87,17 @@ def test_any_pyscf_basis_by_name() -> None:
     assert OrbitalBasis.load("def2-svp", [57]).nao([57]) > 0  # beyond the shipped table
 
 
+@pytest.mark.parametrize("elements", [[], "HO", 8])
+def test_what_is_no_list_of_elements_is_named(elements: object) -> None:
+    with pytest.raises(ConfigError, match="expected some, as in"):
+        OrbitalBasis.load("def2-svp", elements)
+
+
+def test_atomic_numbers_are_whole() -> None:
+    with pytest.raises(ConfigError, match=r"atomic numbers are whole, got \[8.5\]"):
+        OrbitalBasis.load("def2-svp", [8]).nao([8.5])
+
+
 def test_wrong_names_and_elements_are_named() -> None:
     with pytest.raises(RegistryError, match=r"def2-svq.*Did you mean 'def2-svp'"):
         OrbitalBasis.load("def2-svq", [1])

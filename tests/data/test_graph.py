@@ -93,6 +93,19 @@ def test_what_makes_no_batch_is_named(rng: np.random.Generator) -> None:
         collate([dataclasses.replace(labelled, energy=-1.0), labelled], energies)
 
 
+@pytest.mark.parametrize("given", [None, "abc", [], [1]])
+def test_what_is_no_list_of_molecules_is_named(given: object) -> None:
+    with pytest.raises(ConfigError, match="collate takes a list of molecules"):
+        collate(given, GraphSpec(OrbitalBasis.load("def2-svp", [1])))
+
+
+def test_a_spec_is_a_graph_spec() -> None:
+    molecule = Molecule([1, 1], [[0, 0, 0], [0, 0, 0.7]])
+    with pytest.raises(ConfigError, match=r"spec is a str, expected a GraphSpec: model\.graph"):
+        collate([molecule], "helm")
+    assert collate(iter([molecule]), GraphSpec(OrbitalBasis.load("def2-svp", [1]))) is not None
+
+
 def test_bad_molecules_are_named(rng: np.random.Generator) -> None:
     spec, good = GraphSpec(BASIS), molecule(rng, [8, 1], "row 7")
     bad = {

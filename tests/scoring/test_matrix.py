@@ -194,6 +194,14 @@ def test_mistakes_are_named(molecules: list[Molecule], noisy: list[np.ndarray]) 
     assert score([noisy[0]], [replace(water, basis=None)], basis=BASIS)["h_mae"].n == 1
 
 
+def test_a_lone_molecule_and_a_lone_metric(
+    molecules: list[Molecule], noisy: list[np.ndarray]
+) -> None:
+    with pytest.raises(ConfigError, match=r"score takes lists: score\(\[matrix\], \[molecule\]\)"):
+        score(noisy[0], molecules[0])
+    assert score(noisy, molecules, "h_mae") == score(noisy, molecules, ["h_mae"])
+
+
 def test_streams(molecules: list[Molecule], noisy: list[np.ndarray]) -> None:
     assert score(iter(noisy), iter(molecules)) == score(noisy, molecules)
 
