@@ -76,9 +76,10 @@ def _next(stream: Iterator[Any]) -> Any:
     """The next item, None at the end; RunError where a process has died."""
     try:
         return next(stream, None)
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError, EOFError) as error:  # noticed by PyTorch, or on reading
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RunError(
-            f"a process that builds batches died ({str(error).splitlines()[0]}); it may have had "
+            f"a process that builds batches died ({reason}); it may have had "
             "too little memory: use fewer workers, or smaller batches"
         ) from error
 

@@ -37,6 +37,7 @@ _MATRIX_FIELDS: Final = ("hamiltonian", "overlap")
 _ROW_FIELDS: Final = {"charge": "i4", "multiplicity": "i4", "energy": "f8"}
 _CHUNK: Final = 8192  # entries; 64 kB of a matrix, so that a row unpacks little more than it
 _TEXT_CHUNK: Final = 512
+_KEPT: Final = 8 * 2**20  # bytes; a column of atoms or rows up to this size is read once
 _BATCH: Final = 64  # rows in memory while writing
 
 
@@ -105,6 +106,7 @@ class Store(Hdf5Rows):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
+        self._columns: dict[str, NDArray[Any]] = {}
         with self._reading("header"):
             file = self._open()
             self._check_format(file.attrs)
@@ -161,17 +163,28 @@ class Store(Hdf5Rows):
 
     def _bare(self, index: int) -> Molecule:
         """The molecule of a row without matrices; not checked."""
-        file = self._open()
         atoms = slice(*self._atoms[index : index + 2].tolist())
         values: dict[str, Any] = {
-            name: file[name][atoms].astype(_ATOM_FIELDS[name][1])
+            name: self._column(name)[atoms].astype(_ATOM_FIELDS[name][1])
             for name in _ATOM_FIELDS
             if name in self._labels
         }
         for name in _ROW_FIELDS:
             if name in self._labels:
-                values[name] = file[name][index].item()
+                values[name] = self._column(name)[index].item()
         return Molecule(**values, basis=self.basis.name, id=self._ids[index])
+
+    def _column(self, name: str) -> Any:
+        """A column of atoms or rows: in memory where it is small, else as it stands in the file."""
+        if name not in self._columns:
+            column = self._open()[name]
+            if column.size * column.dtype.itemsize > _KEPT:
+                return column
+            self._columns[name] = column[()]
+        return self._columns[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_columns": {}}
 
     def _triangle(self, index: int, name: str) -> NDArray[np.float64]:
         triangle: NDArray[np.float64] = self._open()[name][

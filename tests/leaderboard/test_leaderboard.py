@@ -167,7 +167,7 @@ def test_what_cannot_be_ranked_is_listed(run: Write) -> None:
     assert "has no 'h_mae'" in reasons["runs/b/result.json"]
     assert "'h_mae' is in 'meV', expected 'Eh'" in reasons["runs/c/result.json"]
     assert "'spectrum_error' is not known" in reasons["runs/d/result.json"]
-    assert "not a valid result.json" in reasons["runs/broken/result.json"]
+    assert "is no valid result of schema" in reasons["runs/broken/result.json"]
     assert str(runs) not in reasons["runs/broken/result.json"]
     assert order(board) == [(1, "helm_small")]
     for text in (table(board), *(p.read_text() for p in write(board, runs.parent / "out"))):

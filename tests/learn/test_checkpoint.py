@@ -12,7 +12,7 @@ import pytest
 import torch
 from toy_model import Toy
 
-from hambench.errors import CheckpointError, RunError
+from hambench.errors import CheckpointError, DataError, RunError
 from hambench.learn.checkpoint import (
     load_checkpoint,
     random_state,
@@ -137,13 +137,13 @@ def test_wrong_weights_are_refused(tmp_path):
     save_weights(path, Toy(), 1, None)
     with pytest.raises(CheckpointError, match=r"hyperparameters.width is 8, this model's is 5"):
         load_weights(path, Toy(5))
-    with pytest.raises(CheckpointError, match="there is no weights file"):
+    with pytest.raises(DataError, match="there is no weights file"):
         load_weights(tmp_path / "absent", Toy())
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match="is no readable weights file"):
+    with pytest.raises(DataError, match="is no readable weights file"):
         load_weights(path, Toy())
     torch.save({}, path)
-    with pytest.raises(CheckpointError, match="is no readable weights file"):
+    with pytest.raises(DataError, match="is no readable weights file"):
         load_weights(path, Toy())
     import safetensors.torch
 
