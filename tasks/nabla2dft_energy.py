@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hambench.chem import dft
 from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule, symbol
+from hambench.chem.theory import named
 from hambench.data.conventions import Conventions
 from hambench.errors import ConfigError, DataError
 from hambench.tasks.ase_rows import AseRows, array, decoded
@@ -53,7 +53,7 @@ class Nabla2dftEnergies(AseRows):
         "number_key_values": frozenset({"key", "value", "id"}),
     }
     known = Conventions("angstrom", "canonical")
-    theory: Final = dft.theory("wb97x-d/def2-svp").to_dict()
+    theory: Final = named("wb97x-d/def2-svp").to_dict()
     """Level of theory of the labels."""
 
     def __init__(

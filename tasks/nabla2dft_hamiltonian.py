@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hambench.chem import dft
 from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule, symbol
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.stored import StoredMatrix
+from hambench.chem.theory import named
 from hambench.data.conventions import Conventions, RawOverlap, decide
 from hambench.errors import ConfigError, DataError
 from hambench.tasks.columns import blob, nao_of, whole_number
@@ -59,7 +59,7 @@ class Nabla2dftHamiltonians(SqliteRows):
     }
     query = "SELECT Z, R, E, F, H, S FROM data"
     key = "id"
-    theory: Final = dft.theory("wb97x-d/def2-svp").to_dict()
+    theory: Final = named("wb97x-d/def2-svp").to_dict()
     """Level of theory of the labels."""
 
     @property

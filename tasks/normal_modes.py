@@ -23,6 +23,7 @@ from tqdm import tqdm
 from hambench.chem import dft, harmonic
 from hambench.chem.harmonic import Well
 from hambench.chem.molecule import Molecule
+from hambench.chem.theory import named
 from hambench.data.xyz import read_frames
 from hambench.files import atomic_write
 
@@ -31,7 +32,7 @@ Array = NDArray[np.float64]
 MODES_FILE: Final = Path(__file__).parent / "normal_modes.json"
 START_FILE: Final = Path(__file__).parent / "normal_modes_start.extxyz"
 
-THEORY: Final = replace(dft.theory("pbe/def2-svp"), grid_level=1, conv_tol=1e-9, conv_tol_grad=1e-7)
+THEORY: Final = replace(named("pbe/def2-svp"), grid_level=1, conv_tol=1e-9, conv_tol_grad=1e-7)
 """Coarser than the labels': a geometry is moved by kT, not by the error of a grid."""
 
 MIRRORED: Final[dict[str, tuple[tuple[int, ...], ...]]] = {

@@ -20,10 +20,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.stored import StoredMatrix
+from hambench.chem.theory import named
 from hambench.chem.triangle import triangle_size
 from hambench.data.conventions import Conventions
 from hambench.data.hdf5_rows import Hdf5Rows
@@ -63,7 +63,7 @@ class OmolCshFile(Hdf5Rows):
     """
 
     computes_overlap: bool
-    theory: Final = dft.theory("wb97m-v/def2-tzvpd").to_dict()
+    theory: Final = named("wb97m-v/def2-tzvpd").to_dict()
     """Level of theory of the labels."""
 
     def __init__(

@@ -16,10 +16,10 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hambench.chem import dft
 from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule
 from hambench.chem.stored import StoredMatrix
+from hambench.chem.theory import named
 from hambench.data.conventions import Conventions
 from hambench.errors import DataError
 from hambench.tasks.columns import blob, nao_of, real_number, whole_number
@@ -41,7 +41,7 @@ class QH9Stable(SqliteRows):
     query = "SELECT N, Z, pos, Ham FROM data"
     key = "rowid"
     known = Conventions("angstrom", "pyscf")
-    theory: Final = dft.theory("b3lyp5/def2-svp").to_dict()
+    theory: Final = named("b3lyp5/def2-svp").to_dict()
     """Level of theory of the labels; PySCF before 2.3 made them, whose B3LYP has VWN5."""
 
     @classmethod

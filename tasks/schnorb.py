@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from hambench.chem import dft
 from hambench.chem.energies import total_energy
 from hambench.chem.molecule import Molecule
 from hambench.chem.stored import StoredMatrix
+from hambench.chem.theory import named
 from hambench.data.conventions import Conventions
 from hambench.errors import DataError
 from hambench.tasks.ase_rows import AseRows, array, decoded
@@ -43,7 +43,7 @@ class SchnorbDatabase(AseRows):
 
     format = "a SchNOrb database (ASE database of Hamiltonians)"
     known = Conventions("angstrom", "orca")
-    theory: Final = dft.theory("pbe/def2-svp").to_dict()
+    theory: Final = named("pbe/def2-svp").to_dict()
     """Level of theory of the labels."""
 
     def __init__(

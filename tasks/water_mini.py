@@ -21,6 +21,7 @@ from tqdm import tqdm
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.chem.noise import random_rotation
+from hambench.chem.theory import named
 from hambench.data.task import GeneratedTask
 from hambench.files import atomic_write
 from hambench.units import HARTREE_KELVIN
@@ -35,7 +36,7 @@ SHIFT: Final = 0.5
 """Standard deviation of the random shift of every molecule, Angstrom."""
 
 SURFACE_FILE: Final = Path(__file__).parent / "water_surface.json"
-FIT_THEORY: Final = replace(dft.theory("pbe/def2-svp"), grid_level=2)
+FIT_THEORY: Final = replace(named("pbe/def2-svp"), grid_level=2)
 FIT_BONDS: Final = (0.84, 0.90, 0.96, 1.02, 1.09, 1.18)
 FIT_ANGLES: Final = (82.0, 93.0, 104.0, 116.0, 129.0)
 

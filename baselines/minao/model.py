@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from hambench.chem.dft import Theory, initial_fock
-from hambench.chem.dft import theory as named_theory
+from hambench.chem.dft import initial_fock
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.theory import Theory, named
 from hambench.data.graph import Batch, GraphSpec
 from hambench.errors import ConfigError
 from hambench.model import Loss, Model, Prediction, squared_errors
@@ -24,7 +24,7 @@ class Minao(Model):
     Args:
         basis: orbital basis of the labels.
         theory: level of theory of the labels: the settings of a `Theory`, as a task gives them, or
-            the name of one in ``chem.dft.THEORIES``.
+            the name of one in ``chem.THEORIES``.
 
     Raises:
         ConfigError: a theory in another basis, or none.
@@ -81,4 +81,4 @@ def _theory(given: str | Mapping[str, Any]) -> Theory:
             "minao needs the level of theory of the labels, which a run takes from its task; give "
             'it here: build_model("minao", task.basis, theory=task.theory)'
         )
-    return named_theory(given)
+    return named(given)

@@ -114,7 +114,7 @@ def verify(what: str, data: Path | None, rows: int, fock_rows: int, json_: bool)
       hambench data verify organic_mini data=organic_mini.db rows=100
       hambench data verify omol_csh_58k_train.h5 --fock-rows 5
     """
-    from hambench.chem.dft import Theory
+    from hambench.chem.theory import Theory
     from hambench.data import manifest
     from hambench.data.verify import verify as check
     from hambench.errors import VerificationError

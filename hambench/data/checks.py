@@ -15,6 +15,7 @@ from hambench.chem import dft
 from hambench.chem.levels import CORE_LEVEL_MARGIN, core_level, orbital_levels
 from hambench.chem.molecule import SYMBOLS, SYMMETRY_TOLERANCE
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.theory import Theory
 from hambench.data import diagnosis
 from hambench.data.conventions import MAX_OVERLAP_ERROR
 from hambench.data.rows import Rows
@@ -42,7 +43,7 @@ class Row:
         VerificationError: it names no orbital basis, or another one than the theory.
     """
 
-    def __init__(self, rows: Rows, place: int, theory: dft.Theory | None) -> None:
+    def __init__(self, rows: Rows, place: int, theory: Theory | None) -> None:
         self.rows = rows
         self.place = place
         self.theory = theory

@@ -20,6 +20,7 @@ from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import ORDERS, to_canonical
+from hambench.chem.theory import Theory
 from hambench.data.conventions import LENGTHS, MAX_OVERLAP_ERROR, Conventions
 from hambench.data.rows import Rows
 
@@ -46,7 +47,7 @@ def of_overlap(rows: Rows, place: int, basis: OrbitalBasis) -> str:
     return _said(fitting, current(rows))
 
 
-def of_hamiltonian(rows: Rows, place: int, basis: OrbitalBasis, theory: dft.Theory) -> str:
+def of_hamiltonian(rows: Rows, place: int, basis: OrbitalBasis, theory: Theory) -> str:
     """What would make the Hamiltonian of a row fit its positions, as words for a message."""
     guesses: dict[str, NDArray[np.float64]] = {}
     found: list[tuple[float, Conventions, Molecule]] = []
@@ -64,7 +65,7 @@ def of_hamiltonian(rows: Rows, place: int, basis: OrbitalBasis, theory: dft.Theo
     return _said([], current(rows)) if charge is None else f"it would fit with charge {charge}"
 
 
-def charge_that_fits(molecule: Molecule, basis: OrbitalBasis, theory: dft.Theory) -> int | None:
+def charge_that_fits(molecule: Molecule, basis: OrbitalBasis, theory: Theory) -> int | None:
     """A charge near the stated one, of a closed shell, whose ``F[D]`` is the Hamiltonian."""
     for change in (1, -1, 2, -2):
         charge = molecule.charge + change
@@ -76,7 +77,7 @@ def charge_that_fits(molecule: Molecule, basis: OrbitalBasis, theory: dft.Theory
     return None
 
 
-def fock_error(molecule: Molecule, theory: dft.Theory) -> float:
+def fock_error(molecule: Molecule, theory: Theory) -> float:
     """Mean ``|F[D] - H|`` in Eh, D the density of H itself."""
     hamiltonian = molecule.hamiltonian
     assert hamiltonian is not None  # as callers made sure

@@ -27,6 +27,7 @@ import hambench
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.theory import Theory
 from hambench.data import labels
 from hambench.data.claims import Claims
 from hambench.data.content import content_hash
@@ -257,7 +258,7 @@ def _check_extends(store: Store, work: _Work) -> None:
         )
 
 
-def _recipe_key(theory: dft.Theory, molecules: Sequence[Molecule]) -> str:
+def _recipe_key(theory: Theory, molecules: Sequence[Molecule]) -> str:
     """sha256 over the settings and every geometry: parts of another recipe are never mixed in."""
     digest = hashlib.sha256(json.dumps(theory.to_dict(), sort_keys=True).encode())
     for molecule in molecules:

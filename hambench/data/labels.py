@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
 from hambench.chem.noise import Noise, convergence_noise, orientation_noise, worst
+from hambench.chem.theory import Theory
 from hambench.data.claims import Claims
 from hambench.data.content import content_hash
 from hambench.data.store import Store
@@ -51,11 +52,11 @@ class Job:
     kind: Literal["row", "orientation", "convergence"]
     place: int
     molecule: Molecule
-    theory: dft.Theory
+    theory: Theory
     part: Path
 
 
-def jobs_of(molecules: Sequence[Molecule], theory: dft.Theory, folder: Path) -> list[Job]:
+def jobs_of(molecules: Sequence[Molecule], theory: Theory, folder: Path) -> list[Job]:
     """The jobs of a data set: its rows in order, then noise on some of them."""
     work: list[tuple[Literal["row", "orientation", "convergence"], int, str]]
     work = [("row", index, f"row-{index:07d}.npz") for index in range(len(molecules))]

@@ -97,6 +97,14 @@ class SplitSpec(_Section):
         """Rows, as far as they are known without the data: those of the first known release."""
         return next((known.count for known in self.known.values()), self.count)
 
+    def __str__(self) -> str:
+        """Where its rows come from, in words."""
+        if self.rule is None:
+            return f"list {self.list}"
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        part = "all" if (self.start, self.stop) == (0, None) else f"{self.start} to {self.stop}"
+        return f"{self.rule}{seed}: {part.replace('None', 'the end')}, of file '{self.of}'"
+
 
 class TargetSpec(_Section):
     """One label: an attribute of `Molecule`, its unit and shape."""

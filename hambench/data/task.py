@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hambench.chem.dft import Theory
 from hambench.chem.molecule import SYMBOLS, Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.theory import Theory
 from hambench.data import splits as rules
 from hambench.data.content import content_hash
 from hambench.data.energies import WithEnergies, read_energies
@@ -268,6 +268,7 @@ class Task(ABC):
             "source": self.source,
             "variant": spec.variant,
             "splits": {name: split.size for name, split in spec.splits.items()},
+            "rules": {name: str(split) for name, split in spec.splits.items()},
             "variants": [self._described.variant, *self._described.variants],
             "path": str(self.path),
             "available": self.available,

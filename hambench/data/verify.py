@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import hambench
 from hambench.chem import dft
+from hambench.chem.theory import Theory
 from hambench.data.checks import TESTS, Row, Skip
 from hambench.data.content import content_hash
 from hambench.data.manifest import Check, Manifest
@@ -55,7 +56,7 @@ class _Record:
 def verify(
     rows: Rows,
     *,
-    theory: dft.Theory | None = None,
+    theory: Theory | None = None,
     count: int = SAMPLE,
     fock_rows: int = FOCK_ROWS,
     progress: bool = True,
@@ -124,7 +125,7 @@ def sample(total: int, count: int) -> list[int]:
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
 
 
-def _rebuilt_at(theory: dft.Theory) -> dft.Theory:
+def _rebuilt_at(theory: Theory) -> Theory:
     """The theory on grids that are fine enough to tell right from wrong."""
     return replace(theory, grid_level=min(theory.grid_level, _FINEST), nlc_grid_level=0)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from hambench.baselines import Minao
-from hambench.chem.dft import Theory, initial_fock
+from hambench.chem.dft import initial_fock
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.theory import Theory
 from hambench.data.graph import collate
 from hambench.errors import ConfigError, RegistryError
 from hambench.scoring import score

@@ -14,6 +14,7 @@ from hambench.chem.noise import convergence_noise, orientation_noise, random_rot
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import from_canonical, to_canonical
 from hambench.chem.rotation import ao_rotation
+from hambench.chem.theory import THEORIES, Theory, named
 from hambench.errors import ConfigError, RegistryError
 
 pytest.importorskip("pyscf")
@@ -21,9 +22,9 @@ pytest.importorskip("pyscf")
 WATER = Molecule([8, 1, 1], [[0, 0, 0], [0, 0.757, 0.587], [0, -0.757, 0.587]], id="water")
 HF = Molecule([9, 1], [[0, 0, 0], [0, 0.3, 0.88]], id="hydrogen fluoride")
 HI = Molecule([53, 1], [[0.1, 0, 0], [0.5, 0.9, 1.26]], id="hydrogen iodide")
-PBE = dft.theory("pbe/def2-svp")
-CHEAP = dft.Theory("pbe", "sto-3g", grid_level=1)
-HARTREE_FOCK = dft.Theory("hf", "def2-svp", grid_level=0, conv_tol_grad=1e-9)
+PBE = named("pbe/def2-svp")
+CHEAP = Theory("pbe", "sto-3g", grid_level=1)
+HARTREE_FOCK = Theory("hf", "def2-svp", grid_level=0, conv_tol_grad=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +84,15 @@ def test_initial_guesses_are_near_the_hamiltonian(water: dft.DFTResult) -> None:
 @pytest.mark.parametrize(
     "theory",
     [
-        replace(dft.theory("wb97x-d/def2-svp"), grid_level=2),
+        replace(named("wb97x-d/def2-svp"), grid_level=2),
         pytest.param(
-            replace(dft.theory("wb97m-v/def2-tzvpd"), grid_level=1, nlc_grid_level=0),
+            replace(named("wb97m-v/def2-tzvpd"), grid_level=1, nlc_grid_level=0),
             marks=pytest.mark.slow,
         ),
     ],
     ids=["wb97x-d", "wb97m-v"],
 )
-def test_forces_are_minus_the_slope_of_the_energy(theory: dft.Theory) -> None:
+def test_forces_are_minus_the_slope_of_the_energy(theory: Theory) -> None:
     result = dft.calculate(HF, theory)
     step, energies = 2e-3, []
     for sign in (1, -1):
@@ -103,7 +104,7 @@ def test_forces_are_minus_the_slope_of_the_energy(theory: dft.Theory) -> None:
 
 
 def test_dispersion_adds_to_energy_and_forces_only() -> None:
-    theory = replace(dft.theory("wb97x-d/def2-svp"), grid_level=1)
+    theory = replace(named("wb97x-d/def2-svp"), grid_level=1)
     result = dft.calculate(HF, theory)
     without = dft.calculate(HF, replace(theory, dispersion=False))
     np.testing.assert_allclose(
@@ -116,7 +117,7 @@ def test_dispersion_adds_to_energy_and_forces_only() -> None:
 
 
 def test_wb97mv_contains_the_self_consistent_vv10_part() -> None:
-    theory = replace(dft.theory("wb97m-v/def2-tzvpd"), grid_level=0, nlc_grid_level=0)
+    theory = replace(named("wb97m-v/def2-tzvpd"), grid_level=0, nlc_grid_level=0)
     result = dft.calculate(HF, theory, forces=False)
     hamiltonian = result.molecule.hamiltonian
     assert dft.energy_of(hamiltonian, HF, theory) == pytest.approx(result.molecule.energy, abs=1e-8)
@@ -140,7 +141,7 @@ def test_wb97mv_contains_the_self_consistent_vv10_part() -> None:
 def test_b3lyp_has_two_meanings() -> None:
     hydrogen = Molecule([1, 1], [[0, 0, 0], [0, 0, 0.74]])
     energies = [
-        dft.calculate(hydrogen, replace(dft.theory(name), grid_level=2), forces=False)
+        dft.calculate(hydrogen, replace(named(name), grid_level=2), forces=False)
         for name in ("b3lyp/def2-svp", "b3lyp5/def2-svp")
     ]
     gap = energies[1].molecule.energy - energies[0].molecule.energy
@@ -209,7 +210,7 @@ def test_shipped_tables_are_pyscf_s(name: str) -> None:
 
 
 def test_core_potential_removes_electrons(water: dft.DFTResult) -> None:
-    theory = dft.Theory("pbe", "def2-tzvpd", fit="def2-universal-jfit", grid_level=1)
+    theory = Theory("pbe", "def2-tzvpd", fit="def2-universal-jfit", grid_level=1)
     result = dft.calculate(HI, theory, forces=False)
     assert np.sum(result.density * result.molecule.overlap) == pytest.approx(26, abs=1e-8)
     assert np.sum(water.density * water.molecule.overlap) == pytest.approx(10, abs=1e-8)
@@ -234,9 +235,9 @@ def test_hard_start_converges_by_the_second_attempt(water: dft.DFTResult) -> Non
 
 def test_wrong_input_is_named() -> None:
     with pytest.raises(RegistryError, match=r"'pbe/def2-sv'.*Did you mean 'pbe/def2-svp'"):
-        dft.theory("pbe/def2-sv")
+        named("pbe/def2-sv")
     with pytest.raises(ConfigError, match=r"'grid_levle'.*Did you mean 'grid_level'"):
-        dft.Theory.from_dict({"xc": "pbe", "basis": "def2-svp", "grid_levle": 3})
+        Theory.from_dict({"xc": "pbe", "basis": "def2-svp", "grid_levle": 3})
     with pytest.raises(ConfigError, match=r"9 electrons .* no closed shell"):
         dft.calculate(replace(WATER, charge=1), CHEAP)
     with pytest.raises(ConfigError, match=r"finite and of shape \(7, 7\).*got shape \(3, 3\)"):
@@ -250,8 +251,8 @@ def test_wrong_input_is_named() -> None:
 
 
 def test_theory_survives_json() -> None:
-    for theory in dft.THEORIES.values():
-        assert dft.Theory.from_dict(theory.to_dict()) == theory
+    for theory in THEORIES.values():
+        assert Theory.from_dict(theory.to_dict()) == theory
 
 
 def test_missing_pyscf_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +262,7 @@ def test_missing_pyscf_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_broken_bond_is_no_ground_state() -> None:
-    theory = dft.Theory("pbe", "sto-3g", grid_level=0)
+    theory = Theory("pbe", "sto-3g", grid_level=0)
 
     def hydrogen(length: float) -> Molecule:
         return Molecule([1, 1], [[0, 0, 0], [0, 0, length]])

@@ -20,6 +20,7 @@ import pytest
 
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
+from hambench.chem.theory import Theory
 from hambench.data import generate as module
 from hambench.data import labels
 from hambench.data.generate import Part, generate
@@ -31,7 +32,7 @@ from hambench.errors import ConfigError, DataError
 
 pytest.importorskip("pyscf")
 
-THEORY = dft.Theory("pbe", "sto-3g", grid_level=0)
+THEORY = Theory("pbe", "sto-3g", grid_level=0)
 ROWS = 40  # so many that a signal arrives before the last, on a busy machine too
 SPEC = TaskSpec.from_dict(
     {

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
-from hambench.chem.dft import Theory
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.theory import Theory
 from hambench.data.location import DATA_VARIABLE
 from hambench.data.spec import TaskSpec
 from hambench.data.store import write_store

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hambench.chem.dft import Theory
 from hambench.chem.molecule import Molecule
 from hambench.chem.ordering import from_canonical
+from hambench.chem.theory import Theory
 from hambench.data import manifest
 from hambench.data.store import Store, write_store
 from hambench.data.verify import sample, verify

@@ -25,6 +25,7 @@ import hambench
 from hambench.chem import dft
 from hambench.chem.molecule import SYMBOLS, Molecule
 from hambench.chem.ordering import from_canonical
+from hambench.chem.theory import Theory, named
 from hambench.chem.triangle import pack_triangle
 from hambench.data.conventions import Conventions
 from hambench.data.verify import verify
@@ -92,7 +93,7 @@ def _in_pyscf_order(matrix: np.ndarray, mol: object) -> np.ndarray:
 
 
 def test_the_level_of_theory_is_that_of_the_set() -> None:
-    theory = dft.Theory.from_dict(OmolCshFile.theory)
+    theory = Theory.from_dict(OmolCshFile.theory)
     assert (theory.xc, theory.basis) == ("wb97m-v", "def2-tzvpd")
 
 
@@ -360,7 +361,7 @@ def test_with_conventions_reads_other_files(tmp_path: Path) -> None:
 def test_verify_accepts_the_fixture() -> None:
     pytest.importorskip("pyscf")
     rows = OmolCshFile(FIXTURE)
-    found = verify(rows, theory=dft.theory("wb97m-v/def2-tzvpd"), fock_rows=1, progress=False)
+    found = verify(rows, theory=named("wb97m-v/def2-tzvpd"), fock_rows=1, progress=False)
     assert (found.rows, found.unit, found.order) == (5, "angstrom", "omol_csh")
     assert found.checks["overlap"].skipped == {"no overlap in the file": 5}
     assert found.checks["core_level"].rows == 3  # the two of Hg and Te with H have none
@@ -387,7 +388,7 @@ def test_verify_says_what_a_wrong_file_is(
     pytest.importorskip("pyscf")
     rows = _only(tmp_path / "wrong.h5", AMMONIUM, order, bohr)
     with pytest.raises(VerificationError, match=r"row 's1_1_1' failed check '\w+'") as caught:
-        verify(rows, theory=dft.theory("wb97m-v/def2-tzvpd"), progress=False)
+        verify(rows, theory=named("wb97m-v/def2-tzvpd"), progress=False)
     assert said in str(caught.value)
 
 

@@ -12,8 +12,8 @@ import pytest
 from sqlite_files import edited, in_pyscf_order, pyscf_mole, write_qh9_dynamic, write_qh9_stable
 
 import hambench
-from hambench.chem import dft
 from hambench.chem.molecule import Molecule
+from hambench.chem.theory import named
 from hambench.data.conventions import Conventions
 from hambench.data.verify import verify
 from hambench.errors import DataError, VerificationError
@@ -105,7 +105,7 @@ def test_dynamic_rows_are_what_pyscf_computed(dynamic: Path, labels: list[Label]
 
 def test_order_unit_and_theory_by_pyscf(stable: Path, dynamic: Path) -> None:
     """There is no overlap in the files: F[D] is what tells."""
-    theory = dft.theory("b3lyp5/def2-svp")
+    theory = named("b3lyp5/def2-svp")
     assert QH9Stable.theory == theory.to_dict()
     for rows in (QH9Stable(stable), QH9Dynamic(dynamic)):
         found = verify(rows, theory=theory, fock_rows=3, progress=False)

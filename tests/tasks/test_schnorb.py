@@ -21,6 +21,7 @@ from sqlite_files import WATER, WATER_TRUTH, edited, in_pyscf_order, pyscf_mole
 import hambench
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
+from hambench.chem.theory import Theory
 from hambench.data.conventions import Conventions
 from hambench.data.verify import verify
 from hambench.errors import ConfigError, DataError, VerificationError
@@ -75,12 +76,12 @@ def test_electrons_levels_and_fock_matrix_by_pyscf(rows: SchnorbDatabase) -> Non
     stored = in_pyscf_order(molecule.overlap, mole)
     assert np.trace(density @ stored) == pytest.approx(10, abs=1e-6)
     assert levels[4] == pytest.approx(WATER_TRUTH["mo_energy"][5, 4], abs=1e-6)
-    rebuilt = dft.fock_of(molecule.hamiltonian, molecule, dft.Theory.from_dict(rows.theory))
+    rebuilt = dft.fock_of(molecule.hamiltonian, molecule, Theory.from_dict(rows.theory))
     assert np.abs(rebuilt - molecule.hamiltonian).mean() < 1e-5
 
 
 def test_verification_passes_and_tells_a_wrong_order_or_unit(rows: SchnorbDatabase) -> None:
-    theory = dft.Theory.from_dict(rows.theory)
+    theory = Theory.from_dict(rows.theory)
     found = verify(rows, theory=theory, count=4, fock_rows=1, progress=False)
     assert (found.unit, found.order) == ("angstrom", "orca")
     wrong = rows.with_conventions(Conventions("angstrom", "pyscf"))
