@@ -26,7 +26,17 @@ from hambench.registry import MODELS, RECIPES, TASKS, search_path
 _GROUPS = {"task": TASKS, "model": MODELS, "recipe": RECIPES}
 _BUDGET = ("precision", "max_steps", "max_minutes")
 # Keys of a task, model or recipe that change no trained weight.
-_FREE = {"title", "source", "description", "citation", "license", "url", "references", "notes"}
+_FREE = {
+    "title",
+    "source",
+    "description",
+    "citation",
+    "license",
+    "url",
+    "references",
+    "notes",
+    "labels",
+}
 _FREE |= {"metrics", "variant", "variants"}
 _FREE |= {"checkpoint_every_steps", "checkpoint_every_seconds", "log_every"}
 
@@ -50,7 +60,8 @@ class ScoreOptions(BaseModel):
 def _named(section: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(section.get("name"), str):
         raise ValueError("expected a mapping with a name")
-    return section
+    plain: dict[str, Any] = json.loads(json.dumps(section))  # keys as config.yaml gives them back
+    return plain
 
 
 Section = Annotated[dict[str, Any], AfterValidator(_named)]

@@ -168,6 +168,25 @@ def fock_of(
     return _canonical(field.get_fock(dm=density), molecule.numbers, theory.basis)
 
 
+def forces_of(
+    hamiltonian: Matrix,
+    molecule: Molecule,
+    theory: Theory,
+    *,
+    threshold: float = OVERLAP_THRESHOLD,
+) -> Matrix:
+    """(N, 3) forces in Eh/Angstrom at the orbitals of a converged canonical Hamiltonian.
+
+    Without an SCF: of a Hamiltonian that is not that of its own density they mean nothing.
+    Arguments and errors as of `energy_of`.
+    """
+    field = _mean_field(molecule, theory)
+    levels, coefficients, pairs = _orbitals_of(hamiltonian, field.mol, molecule, theory, threshold)
+    field.mo_energy, field.mo_coeff = levels, coefficients
+    field.mo_occ = np.where(np.arange(len(levels)) < pairs, 2.0, 0.0)
+    return _forces(field) + _dispersion(molecule, theory)[1]
+
+
 def initial_fock(molecule: Molecule, theory: Theory, guess: str = "minao") -> Matrix:
     """(nao, nao) canonical Fock matrix (Eh) built from an initial guess of `GUESSES`."""
     field = _mean_field(molecule, theory)
@@ -328,6 +347,15 @@ def _density_of(
     hamiltonian: Matrix, mol: Any, molecule: Molecule, theory: Theory, threshold: float
 ) -> Matrix:
     """Closed-shell density (PySCF's order) of a canonical Hamiltonian, by aufbau."""
+    _, coefficients, pairs = _orbitals_of(hamiltonian, mol, molecule, theory, threshold)
+    occupied = coefficients[:, :pairs]
+    return 2 * occupied @ occupied.T
+
+
+def _orbitals_of(
+    hamiltonian: Matrix, mol: Any, molecule: Molecule, theory: Theory, threshold: float
+) -> tuple[Matrix, Matrix, int]:
+    """Levels (Eh), coefficients (PySCF's order) of a canonical Hamiltonian, occupied orbitals."""
     orbitals, electrons = _orbital_basis(theory.basis, molecule.numbers, molecule.charge)
     nao = orbitals.nao(molecule.numbers)
     if np.shape(hamiltonian) != (nao, nao) or not np.isfinite(hamiltonian).all():
@@ -344,18 +372,22 @@ def _density_of(
             f"too few for {electrons} electrons; lower the threshold"
         )
     to_orthogonal = vectors[:, kept] / np.sqrt(values[kept])
-    _, coefficients = scipy.linalg.eigh(to_orthogonal.T @ fock @ to_orthogonal)
-    occupied = to_orthogonal @ coefficients[:, : electrons // 2]
-    return 2 * occupied @ occupied.T
+    levels, coefficients = scipy.linalg.eigh(to_orthogonal.T @ fock @ to_orthogonal)
+    return levels, to_orthogonal @ coefficients, electrons // 2
+
+
+def _forces(field: Any) -> Matrix:
+    """(N, 3) Eh/Angstrom, without dispersion, at the orbitals a field has."""
+    gradient = field.nuc_grad_method()
+    gradient.grid_response = True
+    return -np.asarray(gradient.kernel()) / BOHR
 
 
 def _result(field: Any, molecule: Molecule, theory: Theory, cycles: int, forces: bool) -> DFTResult:
     density = field.make_rdm1()
     energy, pull = _dispersion(molecule, theory)
     if forces:
-        gradient = field.nuc_grad_method()
-        gradient.grid_response = True
-        pull = pull - gradient.kernel() / BOHR
+        pull = pull + _forces(field)
     labelled = replace(
         molecule,
         basis=theory.basis,

@@ -14,6 +14,7 @@ from hambench.cli.table import align, as_json
 if TYPE_CHECKING:
     from hambench.data.manifest import Manifest
     from hambench.data.rows import Rows
+    from hambench.data.task import Task
 
 
 @click.group(cls=Group)
@@ -63,6 +64,7 @@ def info(what: str, json_: bool) -> None:
       hambench data info water_mini
       hambench data info water.h5
     """
+    from hambench.errors import HambenchError
     from hambench.registry import load_task, open_data
 
     if _is_file(what):
@@ -71,7 +73,10 @@ def info(what: str, json_: bool) -> None:
         task = load_task(what)
         about = task.describe()
         if task.available and all(file.get("verified", True) for file in about["here"]):
-            about["fingerprint"] = task.fingerprint
+            try:
+                about["fingerprint"] = task.fingerprint
+            except HambenchError as error:
+                about["unusable"] = str(error)
     if json_:
         click.echo(as_json(about))
         return
@@ -120,17 +125,21 @@ def verify(what: str, data: Path | None, rows: int, fock_rows: int, json_: bool)
     from hambench.errors import VerificationError
 
     manifests = []
-    for path, opened, stated in _opened(what, data):
+    task, files = _opened(what, data)
+    for path, opened, stated in files:
         theory = Theory.from_dict(stated) if stated else None
         try:
             found = check(opened, theory=theory, count=rows, fock_rows=fock_rows)
+            if task is not None:
+                task.check_rows(opened, found.sample)
         except VerificationError as error:
             raise VerificationError(f"{path}, {error}") from error
         place = manifest.write(path, found)
         manifests.append({"file": str(path), "path": str(place), **found.model_dump(mode="json")})
         if not json_:
             click.echo(_checks(found))
-            click.echo(f"{path}: {found.rows} rows, {len(found.sample)} checked, all as stated")
+            read = f", {found.unit}, orbitals in {found.order} order" if found.unit else ""
+            click.echo(f"{path}: {found.rows} rows{read}; {len(found.sample)} checked, all sound")
             click.echo(f"manifest: {place}")
     if json_:
         click.echo(as_json(manifests))
@@ -147,15 +156,20 @@ def _checks(found: Manifest) -> str:
     return align(table)
 
 
-def _opened(what: str, data: Path | None) -> list[tuple[Path, Rows, dict[str, Any]]]:
-    """Files of a task that are here, or one file: path, rows, level of theory (if known)."""
+def _opened(
+    what: str, data: Path | None
+) -> tuple[Task | None, list[tuple[Path, Rows, dict[str, Any]]]]:
+    """A task and its files that are here, or one file: path, rows, level of theory (if known)."""
+    from hambench.errors import ConfigError
     from hambench.registry import load_task, open_data
 
-    if _is_file(what):
-        rows = open_data(what)
-        return [(Path(what), rows, getattr(rows, "theory", {}))]
-    task = load_task(what, data)
-    return [(path, rows, task.theory) for path, rows in task.unverified()]
+    if not _is_file(what):
+        task = load_task(what, data)
+        return task, [(path, rows, task.theory) for path, rows in task.unverified()]
+    if data is not None:
+        raise ConfigError(f"{what} is a file itself; leave out data={data}")
+    rows = open_data(what)
+    return None, [(Path(what), rows, getattr(rows, "theory", {}))]
 
 
 def _is_file(what: str) -> bool:

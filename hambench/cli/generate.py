@@ -63,7 +63,7 @@ def generate(
     Examples:
       hambench data generate water_mini --to water.h5
       hambench data generate organic_mini n=20 workers=2
-      hambench data generate organic_mini from=mine.xyz --to mine.h5
+      hambench data generate organic_mini from=mine.xyz to=mine.h5
       hambench data generate organic_mini from=list.smi conformers=4 seed=1 --to list.h5
       sbatch --array=1-8 --wrap 'hambench data generate TASK workers=1 part=$SLURM_ARRAY_TASK_ID/8'
     """
@@ -74,6 +74,10 @@ def generate(
     from hambench.registry import load_task
 
     found = load_task(task)
+    if source is not None and to is None and found.spec.source == "generated":
+        raise ConfigError(
+            f"task '{task}' has geometries of its own; write labels of others elsewhere: to=FILE.h5"
+        )
     share = None if part is None else Part.parse(part)
     if source is not None:
         given = geometries.from_file(source, n=n, conformers=conformers, seed=seed)

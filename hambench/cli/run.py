@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hambench.cli.complete import complete_override
+from hambench.cli.group import WordsCommand
 from hambench.cli.table import align, as_json
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(overrides: tuple[str, ...], cfg: bool) -> None:
     _show(experiment.run(config))
 
 
-@click.command()
+@click.command(cls=WordsCommand)
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--metrics", help="Names, separated by commas.  [default: those of the run]")
 @click.option("--split", help="Split to score.  [default: that of the run]")

@@ -195,6 +195,32 @@ def _fock(row: Row) -> float:
     return diagnosis.fock_error(row.molecule, row.theory)
 
 
+def _energy(row: Row) -> float:
+    """``|E[D] - E|`` in Eh."""
+    hamiltonian, theory, threshold = _rebuilding(row)
+    if row.molecule.energy is None:
+        raise Skip("no energy in the file")
+    energy = dft.energy_of(hamiltonian, row.molecule, theory, threshold=threshold)
+    return abs(energy - row.molecule.energy)
+
+
+def _forces(row: Row) -> float:
+    """Largest difference (Eh/Angstrom) of the forces of D and the stored ones."""
+    hamiltonian, theory, threshold = _rebuilding(row)
+    if row.molecule.forces is None:
+        raise Skip("no forces in the file")
+    forces = dft.forces_of(hamiltonian, row.molecule, theory, threshold=threshold)
+    return float(np.abs(forces - row.molecule.forces).max())
+
+
+def _rebuilding(row: Row) -> tuple[NDArray[np.float64], Theory, float]:
+    """What a label is computed anew with: Hamiltonian, theory, threshold of the overlap."""
+    _ = row.occupied  # or it does not apply
+    if row.theory is None:
+        raise Skip("no level of theory is known")
+    return row.hamiltonian, row.theory, diagnosis.overlap_threshold(row.basis.name)
+
+
 def _overlap_hint(row: Row) -> str:
     return diagnosis.of_overlap(row.rows, row.place, row.basis)
 
@@ -228,6 +254,7 @@ class Test:
         unit: of residual and limit.
         hint: what is wrong if it fails, or what finds it out.
         lower: the limit is a lower one.
+        few: it takes a Fock matrix, so that few rows are checked.
     """
 
     measure: Callable[[Row], float]
@@ -236,6 +263,7 @@ class Test:
     unit: str
     hint: str | Callable[[Row], str]
     lower: bool = False
+    few: bool = False
 
     def fails(self, residual: float) -> bool:
         """Whether a residual (NaN too) is beyond the limit."""
@@ -284,7 +312,16 @@ TESTS: Final[dict[str, Test]] = {
     ),
     "fock": Test(
         _fock, "mean |F[D] - H| against PySCF's Fock matrix", diagnosis.MAX_FOCK_ERROR, "Eh",
-        _fock_hint,
+        _fock_hint, few=True,
+    ),
+    "energy": Test(
+        _energy, "|E[D] - E| against PySCF's energy", 1e-3, "Eh",
+        "the energy is in another unit, relative to something, or of another level of theory",
+        few=True,
+    ),
+    "forces": Test(
+        _forces, "largest difference from PySCF's forces", 5e-3, "Eh/Angstrom",
+        "the forces are in another unit, or the gradient, which has the other sign", few=True,
     ),
 }  # fmt: skip
-"""Checks by name, cheap ones first; ``fock`` is for few rows."""
+"""Checks by name, cheap ones first. Grids and fits change energies by 1e-4 Eh, forces by 1e-3."""

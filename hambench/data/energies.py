@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -57,6 +58,8 @@ def read_energies(path: str | os.PathLike[str]) -> dict[str, float]:
                 raise DataError(f"row {row}: the id '{name}' was there before; give it once")
             try:
                 found[name] = float(value) / per_hartree
+                if not math.isfinite(found[name]):
+                    raise ValueError
             except (TypeError, ValueError):
                 raise DataError(
                     f"row {row}, id '{name}': the energy is {value!r:.40}, expected a number"
@@ -140,6 +143,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any, float]]:
 
 
 def _aselmdb(path: Path) -> Iterator[tuple[str, Any, float]]:
+    _library("lmdb").open(str(path), subdir=False, readonly=True, lock=False).close()  # is it one?
     database = _library("ase_db_backends.aselmdb").LMDBDatabase(
         str(path), readonly=True, use_lock_file=False
     )

@@ -276,7 +276,7 @@ def _run(jobs: Sequence[Job], workers: int, progress: bool, title: str) -> None:
     if not waiting:
         return
     bar = tqdm(
-        desc=title, unit="row", total=len(jobs), initial=len(jobs) - len(waiting),
+        desc=title, unit="job", total=len(jobs), initial=len(jobs) - len(waiting),
         disable=not progress, smoothing=0.05, dynamic_ncols=True,
     )  # fmt: skip
     with bar, pool(min(workers, len(waiting))) as executor:

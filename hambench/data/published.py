@@ -76,7 +76,12 @@ class PublishedTask(Task):
         """
         if self.source == GENERATED or not self.location.present:
             return super().unverified()
-        return [(path, self.read(path)) for path in self.location.present]
+        found = []
+        for path in self.location.present:
+            rows = self.read(path)
+            self.check_release(path, rows)
+            found.append((path, rows))
+        return found
 
     def files(self) -> list[dict[str, Any]]:
         """The files that are here, each with what verification found."""
@@ -87,9 +92,10 @@ class PublishedTask(Task):
     def _manifest(self, path: Path) -> Manifest:
         found = manifest.find(path)
         if found is None:
+            given = path if len(self.spec.files) == 1 else path.parent
             raise DataError(
                 f"{path} was not verified, or changed since; do it once: hambench data verify "
-                f"{self.name} data={path.parent}"
+                f"{self.name} data={given}"
             )
         return found
 

@@ -141,7 +141,9 @@ class TaskSpec(_Section):
             published files are not there.
         variant: name of ``splits``; ``variants`` are other published splits of the same data.
             The one called "generated" is for labels of our own, of any number of rows.
-        energies: "joined" where the labels of a split are to be joined from a file of the user's.
+        labels: who computed the labels, and how, as far as it is known.
+        theory: settings of PySCF for labels of our own at that level; verification uses them too.
+        energies: whether the files have them; "joined": from a file of the user's.
         notes: what is to be known of the data: where sources disagree, what was decided.
     """
 
@@ -156,12 +158,13 @@ class TaskSpec(_Section):
     generated: str
     basis: str
     elements: tuple[str, ...]
+    labels: str
     theory: dict[str, Any]
     unit: Literal["Eh", "meV"] = "Eh"
     variant: str = "default"
     splits: Annotated[dict[str, SplitSpec], Field(min_length=1)]
     variants: dict[str, dict[str, SplitSpec]] = {}
-    energies: Literal["in_file", "joined"] = "in_file"
+    energies: Literal["in_file", "none", "joined"] = "in_file"
     targets: Annotated[tuple[TargetSpec, ...], Field(min_length=1)]
     metrics: Annotated[tuple[MetricSpec, ...], Field(min_length=1)]
     protocol: Protocol = Protocol()

@@ -9,7 +9,8 @@ import hashlib
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -66,7 +67,7 @@ class Task(ABC):
         self.energies = None if energies is None else Path(energies)
         if energies is not None and described.energies != "joined":
             raise ConfigError(
-                f"the files of task '{self.name}' have energies; leave out energies={energies}"
+                f"task '{self.name}' joins no energies; leave out energies={energies}"
             )
         self._opened: dict[Path, Rows] = {}
         self._indices: dict[Path, dict[str, int]] = {}
@@ -256,6 +257,13 @@ class Task(ABC):
             _ = self.rows  # says what is missing, and how to get it
         return [(path, self.open(path)) for path in present]
 
+    def check_rows(self, rows: Rows, ids: Iterable[str]) -> None:
+        """DataError where one of some rows has foreign elements, or lacks a target."""
+        wanted = set(ids)
+        for place, name in enumerate(rows.ids):
+            if name in wanted:
+                self._check(rows[place])
+
     def files(self) -> list[dict[str, Any]]:
         """What is known of the files that are here, for `describe` and results."""
         return [{"file": p.name, "bytes": p.stat().st_size} for p in self.location.present]
@@ -267,14 +275,25 @@ class Task(ABC):
             **self._described.model_dump(mode="json", exclude={"splits", "variants"}),
             "source": self.source,
             "variant": spec.variant,
-            "splits": {name: split.size for name, split in spec.splits.items()},
+            "splits": self._sizes(),
             "rules": {name: str(split) for name, split in spec.splits.items()},
-            "variants": [self._described.variant, *self._described.variants],
+            "variants": {
+                name: {key: split.size for key, split in splits.items()}
+                for name, splits in spec.variants.items()
+            },
             "path": str(self.path),
             "available": self.available,
             "here": self.files(),
             "obtain": self.obtain,
         }
+
+    def _sizes(self) -> dict[str, int | None]:
+        """Rows of every split: as described, or, of labels of our own, as they are."""
+        sizes = {name: split.size for name, split in self.spec.splits.items()}
+        if None in sizes.values() and self.source == GENERATED and self.available:
+            with suppress(DataError):  # told when the data are used
+                return sizes | {name: len(ids) for name, ids in self.splits.items()}
+        return sizes
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {split.size}" for name, split in self.spec.splits.items())
@@ -352,14 +371,20 @@ class Task(ABC):
     def _counted(self, file: str) -> Rows:
         """Rows of a published file, which must be as many as a release is known to have."""
         rows = self.rows_of(file)
-        known = self._described.files[file].rows
-        if self.source != GENERATED and known and len(rows) not in known:
-            raise DataError(
-                f"{self.location.of(file)} has {len(rows)} rows, expected "
-                f"{' or '.join(map(str, known))}; the published splits would be others: fetch the "
-                f"file again ({self.obtain})"
-            )
+        if self.source != GENERATED:
+            self.check_release(self.location.of(file), rows)
         return rows
+
+    def check_release(self, path: Path, rows: Rows) -> None:
+        """DataError where a published file has not as many rows as a known release of it."""
+        names = [f.rows for f in self._described.files.values() if f.name == path.name]
+        known = names[0] if names else next(iter(self._described.files.values())).rows
+        if known and len(rows) not in known:
+            raise DataError(
+                f"{path} has {len(rows)} rows, expected {' or '.join(map(str, known))}; it is not "
+                f"the published file, whose splits are known: remove it and fetch it again "
+                f"({self.obtain}), or give another"
+            )
 
     def _index(self, file: str) -> dict[str, int]:
         """Places of the rows of a file by their ids."""
@@ -380,8 +405,9 @@ class Task(ABC):
             problem = (
                 f"holds {', '.join(sorted(foreign))}, the task {' '.join(self._described.elements)}"
             )
+        joined = self._described.energies == "joined" and self.energies is None
         for target in self._described.targets:
-            if getattr(molecule, target.name) is None:
+            if getattr(molecule, target.name) is None and not (joined and target.name == "energy"):
                 problem = f"has no {target.name}, which is a target of the task"
         if problem is not None:
             raise DataError(

@@ -120,7 +120,12 @@ def test_cfg_prints_what_would_run_and_runs_nothing(hambench_, tmp_path: Path):
         (["data", "generate", "water_mini", "n=2", "workers=0"], 2, "'--workers'"),
         (["data", "generate", "water_mini", "part=17/16"], 2, "part=17/16 is no share"),
         (["data", "generate", "water_mini", "seed=3"], 2, "name it with from=FILE"),
-        (["data", "generate", "water_mini", "from=no.xyz"], 3, "there is no file no.xyz"),
+        (["data", "generate", "water_mini", "from=x.xyz"], 2, "write labels of others elsewhere"),
+        (
+            ["data", "generate", "water_mini", "from=no.xyz", "to=x.h5"],
+            3,
+            "there is no file no.xyz",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -230,7 +230,10 @@ def test_what_has_the_name_is_never_replaced(get, server: FileServer, tmp_path: 
     url = server.add("a", CONTENT)
     (tmp_path / NAME).write_bytes(b"mine")
     done = get(url)
-    assert (done.fetched, done.checked) == (False, "not verified, downloaded otherwise")
+    assert (done.fetched, done.checked) == (
+        False,
+        "nothing to verify it by; if it does not serve, remove it and call again",
+    )
     with pytest.raises(DataError, match="has 4 bytes, 3000000 were published; remove it"):
         get(url, bytes=len(CONTENT))
     assert (tmp_path / NAME).read_bytes() == b"mine"
@@ -244,7 +247,12 @@ def test_what_has_the_name_is_never_replaced(get, server: FileServer, tmp_path: 
 def test_a_changed_file_loses_its_record(get, server: FileServer):
     done = get(server.add("a", CONTENT), sha256=sha256(CONTENT))
     os.utime(done.path, (1, 1))
-    assert get(server.url("a")).checked == "not verified, downloaded otherwise"
+    assert get(server.url("a")).checked.startswith("nothing to verify it by")
+    assert get(server.url("a"), sha256=sha256(CONTENT)).checked == "sha256 as published"
+    done.path.write_bytes(OTHER)
+    with pytest.raises(VerificationError, match="remove it to download it again"):
+        get(server.url("a"), sha256=sha256(CONTENT))
+    assert done.path.read_bytes() == OTHER
 
 
 def test_by_hand(get, tmp_path: Path):

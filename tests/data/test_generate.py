@@ -47,6 +47,7 @@ SPEC = TaskSpec.from_dict(
         "generated": "hydrogen.h5",
         "basis": "sto-3g",
         "elements": ["H", "Li"],
+        "labels": "the tests",
         "theory": THEORY.to_dict(),
         "splits": {
             name: {"list": name, "sha256": "0" * 64, "count": 1}

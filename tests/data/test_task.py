@@ -74,6 +74,7 @@ def content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "generated": "tiny.h5",
         "basis": "def2-svp",
         "elements": ["H"],
+        "labels": "the tests",
         "theory": THEORY.to_dict(),
         "splits": splits,
         "targets": [{"name": "hamiltonian", "unit": "Eh", "shape": "nao x nao"}],

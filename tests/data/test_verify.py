@@ -21,6 +21,7 @@ from hambench.data.store import Store, write_store
 from hambench.data.verify import sample, verify
 from hambench.errors import ConfigError, VerificationError
 from hambench.registry import load_task
+from hambench.units import HARTREE_EV
 
 pytest.importorskip("pyscf")
 BASIS = load_task("water_mini").basis
@@ -48,11 +49,13 @@ def test_the_embedded_data_are_as_stated() -> None:
     found = verify(rows, theory=Theory.from_dict(rows.theory), count=5, fock_rows=1, progress=False)
     assert (found.rows, found.sample) == (500, tuple(rows.ids[i] for i in (0, 125, 250, 374, 499)))
     assert {name: check.rows for name, check in found.checks.items()} == {
-        name: {"fock": 1, "bond": 0}.get(name, 5) for name in found.checks
+        name: {"fock": 1, "energy": 1, "forces": 1, "bond": 0}.get(name, 5) for name in found.checks
     }
     assert found.checks["overlap"].residual < 1e-12
     assert found.checks["electrons"].residual < 1e-10
     assert 0.2 < found.checks["gap"].residual < 0.5
+    assert found.checks["energy"].residual < 1e-5
+    assert found.checks["forces"].residual < 1e-4
     assert found.checks["fock"].residual < 1e-6  # on a coarser grid than the labels'
     assert found.theory["grid_level"] == 3
 
@@ -79,6 +82,22 @@ def test_a_fault_is_found_and_named(
     assert f"row 'water-0001' failed check '{check}'" in str(caught.value)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("check", "change"),
+    [
+        ("energy", lambda m: replace(m, energy=m.energy + 0.0036)),  # as VWN5 for VWN-RPA would
+        ("forces", lambda m: replace(m, forces=-m.forces)),
+        ("forces", lambda m: replace(m, forces=m.forces * HARTREE_EV)),
+    ],
+)
+def test_wrong_energies_and_forces_are_found(
+    tmp_path: Path, check: str, change: Callable[[Molecule], Molecule]
+) -> None:
+    rows = _written(tmp_path / "water.h5", change, rows=2)
+    with pytest.raises(VerificationError, match=f"failed check '{check}'"):
+        verify(rows, theory=Theory.from_dict(rows.theory), progress=False)
 
 
 def test_the_command_line_writes_a_manifest_or_nothing(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from sqlite_files import FIXTURES, NABLA, NABLA_LM, WATER, edited, write_energies
 
+from hambench import rundir
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.config import compose
 from hambench.data import manifest
 from hambench.data.conventions import Conventions
 from hambench.data.location import DATA_VARIABLE
@@ -95,8 +97,30 @@ def test_a_file_is_verified_before_it_is_used(water: Path) -> None:
 def test_another_number_of_rows_is_another_release(water: Path) -> None:
     verified(Md17(small_water(), water))
     task = load_task("md17_water", water)
-    with pytest.raises(DataError, match="has 24 rows, expected 4999 or 4900; the published splits"):
-        task.split("train")
+    for call in (lambda: task.split("train"), task.unverified):
+        with pytest.raises(
+            DataError, match="has 24 rows, expected 4999 or 4900; it is not the publ"
+        ):
+            call()
+
+
+def test_rows_of_another_molecule_are_not_verified_for_a_task(water: Path) -> None:
+    rows = Md17(small_water(), water).read(water)
+    Md17(small_water(), water).check_rows(rows, rows.ids[:2])
+    with pytest.raises(DataError, match="row '2': holds O, the task H C; give the data of"):
+        Md17(small_water(elements=["H", "C"]), water).check_rows(rows, rows.ids[1:2])
+
+
+def test_a_run_goes_on_where_rules_have_known_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration is the same after a round through its file."""
+    words = ["task=md17_water", "model=mean_block", f"run_dir={tmp_path / 'run'}"]
+    config = compose(words)
+    rundir.begin(config.folder, config, "0" * 64)
+    rundir.check_same(config.folder, compose(words))
+    assert compose([*words, "split=qhnet42"]).run_id == config.run_id
+    assert compose([*words, "split=contiguous"]).run_id != config.run_id
 
 
 def test_variants_have_fingerprints_of_their_own(water: Path) -> None:
@@ -209,7 +233,7 @@ def test_energies_of_omol_are_to_be_given(tmp_path: Path) -> None:
     text = (tmp_path / "e.csv").read_text().replace(".0\n", ".5\n")
     (tmp_path / "e.csv").write_text(text)
     assert OmolCsh(content, path, energies=tmp_path / "e.csv").fingerprint != before
-    with pytest.raises(ConfigError, match="files of task 'md17_water' have energies; leave out"):
+    with pytest.raises(ConfigError, match="task 'md17_water' joins no energies; leave out"):
         load_task("md17_water", energies=tmp_path / "e.csv")
 
 

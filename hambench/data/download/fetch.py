@@ -70,12 +70,12 @@ def fetch(
     """
     target = Path(folder) / entry.name
     if os.path.lexists(target):
-        return _here(target, entry)
+        return _here(target, entry, progress)
     if not Part(target).complete:
         _check_reachable(target, entry, offline)
     with _only_one(target):
         if os.path.lexists(target):  # another process has just finished
-            return _here(target, entry)
+            return _here(target, entry, progress)
         part = Part(target)
         try:
             return _obtain(part, target, entry, patience or Patience(), progress)
@@ -83,8 +83,8 @@ def fetch(
             raise KeyboardInterrupt(f"{entry.name}: stopped; {part.kept()}") from None
 
 
-def _here(target: Path, entry: FileEntry) -> Outcome:
-    """What is known of a file that has the name already."""
+def _here(target: Path, entry: FileEntry, progress: bool) -> Outcome:
+    """What is known of a file of that name; where no record fits it, it is verified."""
     size = target.stat().st_size if target.is_file() else None
     if size is None:
         raise DataError(f"{target} is no file; remove it, or choose another folder with --to")
@@ -96,9 +96,17 @@ def _here(target: Path, entry: FileEntry) -> Outcome:
     if part.response is not None:  # left by a kill between the renaming and the tidying
         part.remove()
     known = sidecar.find(target, SUFFIX)
-    return Outcome(
-        target, False, str(known["checked"]) if known else "not verified, downloaded otherwise"
-    )
+    if known:
+        return Outcome(target, False, str(known["checked"]))
+    if entry.archive is not None or not (entry.sha256 or entry.etag):
+        return Outcome(
+            target, False, "nothing to verify it by; if it does not serve, remove it and call again"
+        )
+    try:
+        found = _verified(target, entry, progress)
+    except VerificationError as error:
+        raise VerificationError(f"{target}: {error}; remove it to download it again") from error
+    return Outcome(target, False, _checked(entry, found))
 
 
 def _check_reachable(target: Path, entry: FileEntry, offline: bool) -> None:
@@ -125,7 +133,7 @@ def _obtain(
     for url in urls:
         try:
             transfer(url, part, entry, patience, progress=progress)
-            found = _verified(part, entry, progress)
+            found = _verified(part.path, entry, progress)
             return _finish(part, target, entry, found, progress)
         except Unavailable as error:
             problems.append(f"{url}: {error}")
@@ -141,10 +149,10 @@ def _obtain(
     )
 
 
-def _verified(part: Part, entry: FileEntry, progress: bool) -> Digest:
-    """Digests of the complete part; VerificationError unless they are the published ones."""
-    with bar(f"verifying {entry.name}", part.size, 0, progress) as shown:
-        found = digest(part.path, entry.etag, shown.update)
+def _verified(path: Path, entry: FileEntry, progress: bool) -> Digest:
+    """Digests of a complete file; VerificationError unless they are the published ones."""
+    with bar(f"verifying {entry.name}", path.stat().st_size, 0, progress) as shown:
+        found = digest(path, entry.etag, shown.update)
     if entry.bytes not in (None, found.bytes):
         raise VerificationError(f"{found.bytes} bytes came, {entry.bytes} were published")
     if entry.sha256 not in (None, found.sha256):
