@@ -57,14 +57,29 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
 
 
 def locked(path: Path) -> IO[str]:
-    """The lock file, open and locked by this process alone.
+    """The lock file, open and locked by this process alone; its folder is made.
 
     Whoever holds it may remove it: one that was removed while it was being locked is made anew.
 
     Raises:
         BlockingIOError: another process holds it.
-        OSError: it cannot be made, or the file system has no locks.
+        RunError: it cannot be written, or the file system has no locks.
+        ConfigError: a file stands where the folder has to be.
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _locked(path)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise RunError(
+                f"cannot lock {path}: {error.strerror}; choose a folder on a file system that can"
+            ) from error
+        raise explained(error, path) from error
+
+
+def _locked(path: Path) -> IO[str]:
     while True:
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
         try:

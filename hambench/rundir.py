@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -42,18 +41,11 @@ def lock(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         file = locked(path)
     except BlockingIOError:
         raise RunError(
             f"{folder} is in use by {_holder(path)}; wait for it, or choose another run_dir"
         ) from None
-    except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise RunError(
-                f"cannot lock {path}: {error.strerror}; choose a run_dir on a file system that can"
-            ) from error
-        raise explained(error, path) from error
     with file:
         _refuse_holder_elsewhere(folder, file)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from hambench.data.download.digests import MIB, Digest, digest
 from hambench.data.download.part import Part, amount
 from hambench.data.download.transfer import Patience, Unavailable, bar, transfer
 from hambench.errors import DataError, HambenchError, RunError, VerificationError
-from hambench.files import explained, locked
+from hambench.files import locked
 
 logger = logging.getLogger(__name__)
 
@@ -210,18 +209,11 @@ def _only_one(target: Path) -> Iterator[None]:
     """
     path = target.with_name(f".{target.name}.lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         file = locked(path)
     except BlockingIOError:
         raise RunError(
             f"{target} is being downloaded by another process; wait for it, or stop it"
         ) from None
-    except OSError as error:
-        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            raise RunError(
-                f"cannot lock {path}: {error.strerror}; choose a folder on a file system that can"
-            ) from error
-        raise explained(error, path) from error
     with file:
         try:
             yield
