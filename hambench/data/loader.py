@@ -16,12 +16,14 @@ from hambench.chem.molecule import Molecule
 from hambench.data.ahead import built_by_processes, built_by_thread
 from hambench.data.edges import count_edges
 from hambench.data.graph import Batch, GraphSpec, MoleculeGraph, batch_graphs, build_graph
+from hambench.data.heap import give_back
 from hambench.data.rows import Rows
 from hambench.errors import ConfigError, DataError
 
 CACHE_BYTES = 2**28
 """Graphs kept in memory by default; those beyond it are built again in every epoch."""
 
+_TIDY = 2**31  # bytes of batches built, after which the heap is tidied
 _FEWEST = 16  # graphs that have to fit in there, for one to be kept
 _OPEN = 16  # batches that edge balancing fills at the same time
 
@@ -183,10 +185,15 @@ class Assembler:
         self._room, self._largest = room, room // _FEWEST
         self._graphs: dict[int, MoleculeGraph] = {}
         self._counted: set[int] = set()
+        self._built = 0
 
     def __call__(self, rows: Sequence[int]) -> Batch:
         """The batch of these rows."""
         batch = batch_graphs([self._graph(row) for row in rows])
+        self._built += sum(v.nbytes for v in batch.to_dict().values() if isinstance(v, Tensor))
+        if self._built > _TIDY:
+            self._built = 0
+            give_back()
         return batch.pin_memory() if self.pinned else batch
 
     def __getstate__(self) -> dict[str, Any]:
