@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import Batch, GraphSpec
+from hambench.data.graph import Batch, GraphSpec, matrix_map, pair_labels
 from hambench.errors import ConfigError, DataError
 
 Progress = Callable[[Sequence[Molecule], str], Any]
@@ -96,8 +96,9 @@ class Prediction:
         node, edge = self.blocks()
         sizes = self.batch.nao.tolist()
         flat = node.new_zeros(sum(n * n for n in sizes))
-        flat[self.batch.node_matrix] = node.reshape(-1)[self.batch.node_places]
-        flat[self.batch.edge_matrix] = edge.reshape(-1)[self.batch.edge_places]
+        where = matrix_map(self.batch, self.spec.layout)
+        flat[where.node_matrix] = node.reshape(-1)[where.node_places]
+        flat[where.edge_matrix] = edge.reshape(-1)[where.edge_places]
         parts = flat.split([n * n for n in sizes])
         return [part.view(n, n) for part, n in zip(parts, sizes, strict=True)]
 
@@ -179,7 +180,7 @@ def squared_errors(prediction: Prediction, batch: Batch, *, padded: bool = False
     count = 0
     for rows, places, values in (
         (prediction.node, batch.node_places, batch.node_values),
-        (prediction.edge, batch.edge_places, batch.edge_values),
+        (prediction.edge, *pair_labels(batch)),
     ):
         flat = rows.reshape(-1)
         if padded:

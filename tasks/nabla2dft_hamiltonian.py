@@ -117,22 +117,21 @@ class Nabla2dftHamiltonians(SqliteRows):
 
     def _geometry(self, index: int, conventions: Conventions) -> Molecule:
         z, r = self._record(index, _GEOMETRY)
-        return self._atoms(index, z, r, conventions)
-
-    def _atoms(self, index: int, z: Any, r: Any, conventions: Conventions) -> Molecule:
-        numbers = blob(z, "Z", "<i4", (-1,))
-        positions = blob(r, "R", "<f4", (len(numbers), 3)).astype(np.float64) * conventions.length
-        return Molecule(numbers, positions, basis=BASIS, id=self._id(index))
+        return Molecule(*_atoms(z, r, conventions), basis=BASIS, id=self._id(index))
 
     def _bare(self, index: int, record: Sequence[Any], conventions: Conventions) -> Molecule:
         """The molecule of Z, R, E and F, without matrices."""
         z, r, e, f = record
-        atoms = self._atoms(index, z, r, conventions)
+        numbers, positions = _atoms(z, r, conventions)
         if not isinstance(e, float) or e == 0:  # the format's own reader makes 0 of None
             raise DataError(f"its energy E is {e!r:.40}, expected a number; leave the row out")
-        nao_of(self.basis, atoms.numbers)
-        forces = blob(f, "F", "<f4", atoms.positions.shape).astype(np.float64) / conventions.length
-        return replace(atoms, energy=total_energy(e, atoms.numbers), forces=forces)
+        forces = blob(f, "F", "<f4", positions.shape).astype(np.float64) / conventions.length
+        molecule = Molecule(
+            numbers, positions, basis=BASIS, energy=e, forces=forces, id=self._id(index)
+        )
+        nao_of(self.basis, numbers)
+        total_energy(e, numbers)
+        return molecule
 
     def _matrix(
         self, value: Any, column: str, atoms: Molecule, conventions: Conventions
@@ -170,3 +169,12 @@ class Nabla2dftHamiltonians(SqliteRows):
             row = self._molecule(index, self._record(index), _AS_STORED)
         assert row.overlap is not None  # as `_molecule` made it
         return RawOverlap(row.numbers, row.positions / BOHR, row.overlap, row.id)
+
+
+def _atoms(
+    z: Any, r: Any, conventions: Conventions
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(N,) atomic numbers and (N, 3) positions in Angstrom of the columns Z and R."""
+    numbers = blob(z, "Z", "<i4", (-1,)).astype(np.int64)
+    positions = blob(r, "R", "<f4", (len(numbers), 3)).astype(np.float64)
+    return numbers, positions * conventions.length

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from hambench.chem.molecule import Molecule
+from hambench.chem.molecule import Molecule, within
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.stored import StoredMatrix
 from hambench.chem.theory import named
@@ -168,7 +168,7 @@ class OmolCshFile(Hdf5Rows):
 
     def _hamiltonian(self, group: h5py.Group, numbers: NDArray[np.int64], nao: int) -> StoredMatrix:
         packed = _array(group, LEAF, (int(triangle_size(np.array(nao))),), "f")
-        if not -LARGEST_ELEMENT <= packed.min() <= packed.max() <= LARGEST_ELEMENT:  # NaN too
+        if not within(packed, LARGEST_ELEMENT):
             raise DataError(
                 f"'{LEAF}' holds NaN or an element above {LARGEST_ELEMENT:g} Eh; the calculation "
                 "behind it failed: leave the group out"

@@ -11,7 +11,7 @@ from torch import Tensor
 from hambench.chem.blocks import layout
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import Batch, GraphSpec, collate
+from hambench.data.graph import Batch, GraphSpec, collate, pair_labels
 from hambench.errors import DataError
 from hambench.model import Loss, Model, Prediction, Progress, silent, squared_errors
 
@@ -86,7 +86,7 @@ class MeanBlock(Model):
             batch = collate([molecule], self.graph).to(self.on_site.device)
             size = self.owner.numel()
             node = _filled(batch.num_nodes * size, batch.node_places, batch.node_values)
-            edge = _filled(batch.num_edges * size, batch.edge_places, batch.edge_values)
+            edge = _filled(batch.num_edges * size, *pair_labels(batch))
             along = edge.view(-1, size) * self._harmonics(batch)
             invariants = along.new_zeros(len(along), self.pair.shape[1])
             invariants.index_add_(1, self.owner, along)

@@ -11,7 +11,7 @@ from hambench.chem.dft import initial_fock
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.theory import Theory, named
-from hambench.data.graph import Batch, GraphSpec
+from hambench.data.graph import Batch, GraphSpec, matrix_map
 from hambench.errors import ConfigError
 from hambench.model import Loss, Model, Prediction, squared_errors
 
@@ -62,10 +62,11 @@ class Minao(Model):
         flat = torch.cat([torch.from_numpy(fock).reshape(-1) for fock in focks])
         flat = flat.to(batch.positions)
         size = self.graph.layout.size
+        where = matrix_map(batch, self.graph.layout)
         node = flat.new_zeros(batch.num_nodes * size)
         edge = flat.new_zeros(batch.num_edges * size)
-        node[batch.node_places] = flat[batch.node_matrix]
-        edge[batch.edge_places] = flat[batch.edge_matrix]
+        node[where.node_places] = flat[where.node_matrix]
+        edge[where.edge_places] = flat[where.edge_matrix]
         return Prediction(batch, self.graph, node=node.view(-1, size), edge=edge.view(-1, size))
 
     def loss(self, prediction: Prediction, batch: Batch) -> Loss:

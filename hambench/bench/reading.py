@@ -11,8 +11,8 @@ import torch
 
 from hambench.bench.molecules import Case
 from hambench.bench.timing import Timing, interleaved
-from hambench.chem.maps import forget_maps
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.packing import forget_maps
 from hambench.data.graph import GraphSpec, build_graph
 from hambench.data.synthetic import SyntheticFormat
 
@@ -53,22 +53,22 @@ def measure_reading(case: Case, form: SyntheticFormat, folder: Path, repeats: in
     coupled = replace(packed, space="coupled")
 
     def sample(spec: GraphSpec) -> Callable[[int], Any]:
-        def read(repeat: int) -> Any:
-            molecule, hamiltonian = rows.stored(repeat % case.rows)
+        def read(number: int) -> Any:
+            molecule, hamiltonian = rows.stored(number % case.rows)
             return build_graph(molecule, spec, hamiltonian)
 
         return read
 
-    def new_composition(repeat: int) -> Any:
+    def new_composition(number: int) -> Any:
         forget_maps()
-        return sample(packed)(repeat)
+        return sample(packed)(number)
 
     ways: dict[str, Callable[[int], Any]] = {
         "packed blocks": sample(packed),
         "packed blocks, coupled": sample(coupled),
-        "whole molecule (H, S, canonical, float64)": lambda repeat: rows.row(repeat % case.rows),
+        "whole molecule (H, S, canonical, float64)": lambda number: rows.row(number % case.rows),
     }
-    calls = {"raw": lambda repeat: raw(repeat % case.rows), **ways}
+    calls = {"raw": lambda number: raw(number % case.rows), **ways}
     times = interleaved(calls, repeats)
     # last, as it empties the cache the others use; few, as it does not vary
     last = "packed blocks, composition new"

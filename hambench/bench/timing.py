@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
@@ -33,15 +34,16 @@ def interleaved(calls: Mapping[str, Callable[[int], object]], repeats: int) -> d
     """Each function timed ``repeats`` times, one after the other, after a first untimed round.
 
     Args:
-        calls: functions by name; they get the number of the repeat.
+        calls: functions by name; they get the number of the call among all, so that none finds in
+            the processor's cache what the one before it has read.
         repeats: how often each is timed.
     """
-    for call in calls.values():
-        call(0)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repeat in range(repeats):
+    numbers = count()
+    for _ in range(1 + repeats):
         for name, call in calls.items():
+            number = next(numbers)
             start = time.perf_counter()
-            call(repeat)
+            call(number)
             seconds[name].append(time.perf_counter() - start)
-    return {name: Timing.of(times) for name, times in seconds.items()}
+    return {name: Timing.of(times[1:]) for name, times in seconds.items()}

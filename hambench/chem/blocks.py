@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import product
 from typing import Final
 
 import numpy as np
@@ -27,18 +26,11 @@ from e3nn import o3
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hambench.chem.maps import (
-    BLOCK_MAPS,
-    GROUPINGS,
-    STORED_MAPS,
-    BlockMap,
-    Grouping,
-    StoredMap,
-)
+from hambench.chem.cache import ByteCache
 from hambench.chem.orbitals import DIFFUSE, OrbitalBasis
-from hambench.chem.stored import source
 
-_PRODUCTS: Final = 8192  # shell pairs coupled at a time
+_MAP_BYTES: Final = 2**27
+"""Index maps kept at most; a molecule of 100 atoms in def2-TZVPD has 87 MB of them."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +41,31 @@ class Irrep:
     b: int
     l: int
     start: int
+
+
+@dataclass(frozen=True)
+class BlockMap:
+    """Index maps of one molecule, or of several side by side (all int64 tensors).
+
+    Attributes:
+        node_places: real entries of the on-site blocks in the flat (N, K^2) vectors.
+        node_matrix: their places in the flat (nao, nao) matrix.
+        edge_places: real entries of the pair blocks in the flat (E, K^2) vectors.
+        edge_matrix: their places in the flat matrix.
+    """
+
+    node_places: Tensor
+    node_matrix: Tensor
+    edge_places: Tensor
+    edge_matrix: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all maps."""
+        return sum(int(value.nbytes) for value in vars(self).values())
+
+
+_MAPS: ByteCache[BlockMap] = ByteCache(_MAP_BYTES, lambda maps: maps.nbytes)
 
 
 class BlockLayout:
@@ -62,6 +79,7 @@ class BlockLayout:
         lmax: largest coupled degree, twice the largest l.
         irreps: all coupled irreps in order.
         square: (K, K) int64, place in the vector of the matrix entry (k1, k2) of a block.
+        pair_start: (slots, slots) int64, first place of the part of a pair of slots.
         transposed: (K^2,) int64 and ``parity`` (K^2,): coupled vector of the transposed block,
             ``x_T[p] = parity[p] * x[transposed[p]]`` with parity (-1)^(la+lb+L).
     """
@@ -74,7 +92,7 @@ class BlockLayout:
         self.size = self.width**2
         self.lmax = 2 * max(self.slots)
         areas = np.outer(widths, widths)
-        self._pair_start = (np.cumsum(areas) - areas.ravel()).reshape(areas.shape)
+        self.pair_start = (np.cumsum(areas) - areas.ravel()).reshape(areas.shape)
         self.irreps = self._list_irreps()
         self.square = torch.from_numpy(self._square_places(widths))
         self.transposed, self.parity = self._transposition()
@@ -85,7 +103,7 @@ class BlockLayout:
         found = []
         for a, la in enumerate(self.slots):
             for b, lb in enumerate(self.slots):
-                start = int(self._pair_start[a, b])
+                start = int(self.pair_start[a, b])
                 for l in range(abs(la - lb), la + lb + 1):
                     found.append(Irrep(a, b, l, start))
                     start += 2 * l + 1
@@ -94,7 +112,7 @@ class BlockLayout:
     def _square_places(self, widths: NDArray[np.int64]) -> NDArray[np.int64]:
         slot = np.repeat(np.arange(len(widths)), widths)
         m = np.arange(self.width) - np.repeat(np.cumsum(widths) - widths, widths)
-        start = self._pair_start[np.ix_(slot, slot)]
+        start = self.pair_start[np.ix_(slot, slot)]
         return start + m[:, None] * widths[slot][None, :] + m[None, :]
 
     def _transposition(self) -> tuple[Tensor, Tensor]:
@@ -112,14 +130,26 @@ class BlockLayout:
         table = np.zeros((119, max(s.nao for s in self.basis.shells.values())), dtype=np.int64)
         starts = np.cumsum(widths) - widths
         for z, shells in self.basis.shells.items():
-            used: dict[int, int] = {}
-            places: list[int] = []
-            for l, label in zip(shells.l, shells.labels, strict=True):
-                slot = self.basis.slots.index(label) + used.get(label, 0)
-                used[label] = used.get(label, 0) + 1
-                places.extend(range(starts[slot], starts[slot] + 2 * l + 1))
+            slots = self.shell_slots[z]
+            places = [
+                starts[s] + m
+                for s, l in zip(slots, shells.l, strict=True)
+                for m in range(2 * l + 1)
+            ]
             table[z, : len(places)] = places
         return table
+
+    @cached_property
+    def shell_slots(self) -> dict[int, tuple[int, ...]]:
+        """Slot of every shell of each element."""
+        found = {}
+        for z, shells in self.basis.shells.items():
+            labels = shells.labels
+            found[z] = tuple(
+                self.basis.slots.index(label) + labels[:place].count(label)
+                for place, label in enumerate(labels)
+            )
+        return found
 
     def couple(self, vectors: Tensor) -> Tensor:
         """Coupled form of uncoupled vectors (..., K^2); exact inverse of `uncouple`."""
@@ -151,10 +181,10 @@ class BlockLayout:
         slots = np.array(self.slots)
         for la in sorted(set(self.slots)):
             for lb in sorted(set(self.slots)):
-                starts = self._pair_start[np.ix_(slots == la, slots == lb)].ravel()
+                starts = self.pair_start[np.ix_(slots == la, slots == lb)].ravel()
                 area = (2 * la + 1) * (2 * lb + 1)
                 places = torch.from_numpy((starts[:, None] + np.arange(area)).ravel())
-                groups.append(_Coupling(places, *_coupling_matrices(la, lb)))
+                groups.append(_Coupling(places, *coupling_matrices(la, lb)))
         return groups
 
     def block_map(self, numbers: NDArray[np.int64], edges: NDArray[np.int64]) -> BlockMap:
@@ -170,9 +200,9 @@ class BlockLayout:
             node = self.entries(numbers, np.tile(np.arange(len(numbers)), (2, 1)))
             edge = self.entries(numbers, edges)
             places = (torch.from_numpy(a) for a in (*node, *edge))
-            return BlockMap(self.basis.nao(numbers), *places)
+            return BlockMap(*places)
 
-        return BLOCK_MAPS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
+        return _MAPS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
 
     def entries(
         self, numbers: NDArray[np.int64], pairs: NDArray[np.int64]
@@ -219,85 +249,10 @@ class BlockLayout:
         order = np.argsort(places, axis=None)
         return places.ravel()[order], matrix.ravel()[order]
 
-    def stored_map(
-        self, numbers: NDArray[np.int64], edges: NDArray[np.int64], order: str, packed: bool
-    ) -> StoredMap:
-        """Where the entries of `block_map` stand in a `StoredMatrix`, cached as those are.
-
-        Args:
-            numbers: (N,) atomic numbers; ConfigError for an element the basis does not cover.
-            edges: (2, E) row atoms and column atoms.
-            order: of the orbitals in the file, a key of `hambench.chem.ordering.ORDERS`.
-            packed: whether the file keeps the upper triangle alone.
-        """
-
-        def make() -> StoredMap:
-            where = self.block_map(numbers, edges)
-            origin = source(numbers, self.basis, order, packed)
-            places = torch.from_numpy(origin.places).view(-1)
-            return StoredMap(
-                places.index_select(0, where.node_matrix),
-                places.index_select(0, where.edge_matrix),
-                origin.signed,
-            )
-
-        key = (self.basis, numbers.tobytes(), edges.tobytes(), order, packed)
-        return STORED_MAPS.get(key, make)
-
-    def grouping(self, numbers: NDArray[np.int64], edges: NDArray[np.int64]) -> Grouping:
-        """How `couple_entries` sorts the pair entries of a molecule; cached as the maps are."""
-
-        def make() -> Grouping:
-            places = self.block_map(numbers, edges).edge_places
-            group = self._group_of_place[places.numpy() % self.size]
-            order = np.argsort(group, kind="stable")
-            back = np.empty(len(order), dtype=np.int32)
-            back[order] = np.arange(len(order), dtype=np.int32)
-            counts = np.bincount(group, minlength=len(self._degrees) ** 2).tolist()
-            places_of = torch.from_numpy(order.astype(np.int32)), torch.from_numpy(back)
-            return Grouping(*places_of, tuple(counts))
-
-        return GROUPINGS.get((self.basis, numbers.tobytes(), edges.tobytes()), make)
-
-    def couple_entries(
-        self,
-        values: Tensor,
-        numbers: NDArray[np.int64],
-        edges: NDArray[np.int64],
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """Coupled form of the pair entries of one molecule, without their empty places.
-
-        Args:
-            values: real entries in the order of ``BlockMap.edge_places``, uncoupled.
-            numbers, edges: of the molecule, as for `block_map`.
-            dtype: of the result; it is computed in float64.
-        """
-        grouping = self.grouping(numbers, edges)
-        ordered = values.index_select(0, grouping.order)
-        out = ordered.new_empty(len(ordered), dtype=dtype)
-        start = 0
-        for (la, lb), count in zip(product(self._degrees, repeat=2), grouping.counts, strict=True):
-            matrix, _ = _coupling_matrices(la, lb)
-            group = slice(start, start + count)
-            parts = (all_[group].view(-1, len(matrix)).split(_PRODUCTS) for all_ in (ordered, out))
-            for uncoupled, coupled in zip(*parts, strict=True):
-                coupled.copy_(uncoupled.double() @ matrix)
-            start += count
-        return out.index_select(0, grouping.back)
-
     @cached_property
-    def _degrees(self) -> tuple[int, ...]:
+    def degrees(self) -> tuple[int, ...]:
+        """Every l of the slots, ascending."""
         return tuple(sorted(set(self.slots)))
-
-    @cached_property
-    def _group_of_place(self) -> NDArray[np.uint8]:
-        """(K^2,) number of (la, lb) among all pairs of degrees."""
-        slot_of = np.repeat(self.slots, [2 * l + 1 for l in self.slots])
-        degree = np.searchsorted(self._degrees, slot_of)
-        table = np.empty(self.size, dtype=np.uint8)
-        table[self.square.numpy()] = degree[:, None] * len(self._degrees) + degree[None, :]
-        return table
 
 
 @dataclass(frozen=True)
@@ -321,7 +276,7 @@ def layout(basis: OrbitalBasis) -> BlockLayout:
 
 
 @lru_cache
-def _coupling_matrices(la: int, lb: int) -> tuple[Tensor, Tensor]:
+def coupling_matrices(la: int, lb: int) -> tuple[Tensor, Tensor]:
     """((2la+1)(2lb+1) square) matrices right-multiplied to couple and to uncouple, float64."""
     area = (2 * la + 1) * (2 * lb + 1)
     couple, uncouple = [], []
@@ -360,8 +315,8 @@ def unpack(
     numbers: NDArray[np.int64],
 ) -> Tensor:
     """The (nao, nao) matrix of uncoupled vectors, zero where no edge is; inverse of `pack`."""
-    where = layout.block_map(numbers, edges)
-    flat = node.new_zeros(where.nao**2)
+    where, nao = layout.block_map(numbers, edges), layout.basis.nao(numbers)
+    flat = node.new_zeros(nao**2)
     flat[where.node_matrix] = node.reshape(-1)[where.node_places]
     flat[where.edge_matrix] = edge.reshape(-1)[where.edge_places]
-    return flat.view(where.nao, where.nao)
+    return flat.view(nao, nao)

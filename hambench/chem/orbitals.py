@@ -156,8 +156,8 @@ class OrbitalBasis:
     def ao_counts(self, numbers: ArrayLike) -> NDArray[np.int64]:
         """(N,) atomic orbitals of each atom; raises ConfigError as `nao` does."""
         given = np.asarray(numbers)
-        numbers = given.astype(np.int64)
-        if (numbers != given).any():
+        numbers = given.astype(np.int64, copy=False)
+        if given is not numbers and (numbers != given).any():
             raise ConfigError(f"atomic numbers are whole, got {given.tolist()!s:.60}")
         counts = self._counts.take(numbers, mode="clip")
         if not counts.all():

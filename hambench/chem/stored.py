@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from hambench.chem.molecule import formula, refuse_unsound
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import permutation, to_canonical
-from hambench.chem.triangle import triangle_places, triangle_size, unpack_triangle
+from hambench.chem.triangle import triangle_size, unpack_triangle
 from hambench.errors import DataError
 
 
@@ -19,8 +20,7 @@ from hambench.errors import DataError
 class StoredMatrix:
     """A matrix of a molecule in the order, shape and precision of its file.
 
-    Packing labels from here is one gather (`BlockLayout.stored_map`); the matrix in canonical
-    order is never made.
+    Labels are taken from here (`hambench.chem.packing`); the matrix in canonical order is not made.
 
     Attributes:
         values: floats, (nao^2,) row-major or, packed, the (nao (nao+1) / 2,) upper triangle.
@@ -36,19 +36,10 @@ class StoredMatrix:
     order: str
     packed: bool = False
 
-    @property
+    @cached_property
     def nao(self) -> int:
         """Number of its orbitals."""
         return self.basis.nao(self.numbers)
-
-    def tabled(self, signed: bool) -> NDArray[Any]:
-        """The values, followed by their negatives where ``signed``."""
-        if not signed:
-            return self.values
-        table = np.empty(2 * len(self.values), dtype=self.values.dtype)
-        table[: len(self.values)] = self.values
-        np.negative(self.values, out=table[len(self.values) :])
-        return table
 
     def canonical(self) -> NDArray[np.float64]:
         """The (nao, nao) matrix in canonical order, float64."""
@@ -82,26 +73,35 @@ class StoredMatrix:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where the entries of canonical (nao, nao) matrices stand among stored values.
+    """Where the entries of canonical matrices stand among stored values.
 
     Attributes:
-        places: (nao, nao) int32, place in ``StoredMatrix.values`` of every canonical entry, or in
-            the values followed by their negatives.
-        signed: whether the negatives are needed.
+        orbital: (nao,) int32, number in the file of every canonical orbital.
+        start: (nao,) int32; entry (r, c) stands at ``start[r] + orbital[c]`` where r comes before c
+            in the file (r and c being canonical).
+        sign: (nao,) int8; the value is multiplied by ``sign[r] sign[c]``.
     """
 
-    places: NDArray[np.int32]
-    signed: bool
+    orbital: NDArray[np.int32]
+    start: NDArray[np.int32]
+    sign: NDArray[np.int8]
+
+    @property
+    def signed(self) -> bool:
+        """Whether some values change their sign."""
+        return bool((self.sign < 0).any())
+
+    def places(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Places of any canonical entries."""
+        later = self.orbital[rows] > self.orbital[columns]
+        rows, columns = np.where(later, columns, rows), np.where(later, rows, columns)
+        return self.start[rows] + self.orbital[columns]
 
 
 def source(numbers: NDArray[np.int64], basis: OrbitalBasis, order: str, packed: bool) -> Source:
     """The `Source` of all matrices of a composition, basis and order."""
     index, sign = permutation(numbers, basis, order)
-    nao = len(index)
-    place = index.astype(np.int32)
-    places = triangle_places(place, nao) if packed else place[:, None] * nao + place[None, :]
-    signed = bool((sign < 0).any())
-    if signed:
-        length = triangle_size(np.array(nao)) if packed else nao**2
-        places += np.int32(length) * (sign[:, None] != sign[None, :])
-    return Source(places, signed)
+    nao = np.int32(len(index))
+    row = orbital = index.astype(np.int32)
+    start = row * nao - row * (row + 1) // 2 if packed else row * nao
+    return Source(orbital, start, sign.astype(np.int8))

@@ -39,16 +39,6 @@ def unpack_triangle(packed: NDArray[np.float64]) -> NDArray[np.float64]:
     return matrix
 
 
-def triangle_places(index: NDArray[np.int32], n: int) -> NDArray[np.int32]:
-    """(m, m) places in the triangle of an (n, n) matrix of the entries (index[i], index[j])."""
-    row = np.minimum(index[:, None], index[None, :])
-    column = np.maximum(index[:, None], index[None, :])
-    starts = np.arange(n, dtype=np.int32)
-    starts = starts * n - starts * (starts + 1) // 2  # of each row, less its first column
-    places: NDArray[np.int32] = starts[row] + column
-    return places
-
-
 @lru_cache(maxsize=64)
 def _upper(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.triu_indices(n)

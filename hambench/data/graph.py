@@ -2,7 +2,7 @@
 
 Edges are ordered atom pairs (i, j) within the cutoff, both directions, sorted by j then i; row
 ``edge_index[0] = i`` is the row atom of the pair's block, ``edge_index[1] = j`` its column atom,
-where messages arrive. Labels hold the real entries alone (`chem.blocks`), in the form and scaling
+where messages arrive. Labels hold the real entries alone (`chem.packing`), in the form and scaling
 that the model asks for by its `GraphSpec`.
 """
 
@@ -21,13 +21,15 @@ from torch import Tensor
 from torch_geometric.data import Batch as GraphBatch
 from torch_geometric.data import Data
 
-from hambench.chem.blocks import BlockLayout, layout
+from hambench.chem.blocks import BlockLayout, BlockMap, layout
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.packing import label_map
 from hambench.chem.stored import StoredMatrix
 from hambench.errors import ConfigError, DataError
 
-_MAPS = ["node_places", "edge_places", "node_matrix", "edge_matrix"]
+_LABELS = ["node_places", "node_values", "pair_places", "pair_values", "pair_signs"]
+_PLACES_END = 2**31  # of int32
 
 Space = Literal["coupled", "uncoupled"]
 # the bytes of a SQLite file are read-only, and only read
@@ -83,9 +85,11 @@ class MoleculeGraph(Data):
     Attributes:
         numbers (N,), positions (N, 3) Angstrom, charge (B,), multiplicity (B,), nao (B,);
         edge_index (2, E); pair_index (2, E/2): each pair's edge (i, j), i < j, and its reverse;
-        node_places, edge_places: real entries in the flat (N, K^2) and (E, K^2) vectors;
-        node_matrix, edge_matrix: their places in the flat matrices, joined over molecules;
-        node_values, edge_values: the labels at those places (absent without a Hamiltonian);
+        node_values, node_places: on-site labels, and where they stand in the flat (N, K^2) vectors;
+        pair_values (P,), pair_places (2, P) int32, pair_signs (2, P) int8: each label of a pair
+            and where it stands, with which sign, in the flat (E, K^2) vectors: once in the block
+            (i, j), i < j, once in its transpose (see `pair_labels`);
+            labels are absent without a Hamiltonian;
         energies (B,): total energies in Eh, float64 (where the spec asks for them);
         batch (N,): molecule of each atom (after collation).
     """
@@ -99,15 +103,13 @@ class MoleculeGraph(Data):
                 return self.edge_index.shape[1]
             case "node_places":
                 return self.num_nodes * int(self.block_size)
-            case "edge_places":
+            case "pair_places":
                 return self.edge_index.shape[1] * int(self.block_size)
-            case "node_matrix" | "edge_matrix":
-                return int(self.nao) ** 2
         return 0
 
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Axis along which collation joins a field."""
-        return 1 if key in ("edge_index", "pair_index") else 0
+        return 1 if key in ("edge_index", "pair_index", "pair_places", "pair_signs") else 0
 
 
 Batch = MoleculeGraph
@@ -134,7 +136,8 @@ def build_graph(
             f"molecule '{molecule.id}' has matrices in {molecule.basis}, the model was built for "
             f"{spec.basis.name}; choose data or a model of the same basis"
         )
-    molecule = molecule.checked(spec.basis.nao(molecule.numbers))
+    nao = spec.basis.nao(molecule.numbers)
+    molecule = molecule.checked(nao)
     for name, value, largest in (
         ("charge", abs(molecule.charge), spec.largest_charge),
         ("multiplicity", molecule.multiplicity, spec.largest_multiplicity),
@@ -145,19 +148,14 @@ def build_graph(
                 f"takes at most {largest} in size; leave it out, or use a model that ignores it"
             )
     edges, pairs = neighbour_pairs(molecule.positions, spec.cutoff)
-    where = spec.layout.block_map(molecule.numbers, edges)
     graph = MoleculeGraph(
         numbers=torch.from_numpy(molecule.numbers),
         positions=torch.from_numpy(molecule.positions).to(spec.dtype),
         charge=torch.tensor([molecule.charge]),
         multiplicity=torch.tensor([molecule.multiplicity]),
-        nao=torch.tensor([where.nao]),
+        nao=torch.tensor([nao]),
         edge_index=torch.from_numpy(edges),
         pair_index=torch.from_numpy(pairs),
-        node_places=where.node_places,
-        edge_places=where.edge_places,
-        node_matrix=where.node_matrix,
-        edge_matrix=where.edge_matrix,
         block_size=spec.layout.size,
         num_nodes=len(molecule),
     )
@@ -165,7 +163,7 @@ def build_graph(
         flat = molecule.hamiltonian.reshape(-1)
         hamiltonian = StoredMatrix(flat, molecule.numbers, spec.basis, "canonical")
     if hamiltonian is not None:
-        graph.node_values, graph.edge_values = _labels(hamiltonian, spec, graph)
+        _label(graph, hamiltonian, spec)
     if spec.energy and molecule.energy is not None:
         graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
     return graph
@@ -184,22 +182,63 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
                 f"only {having} of {len(graphs)} molecules of a batch have {label}; put molecules "
                 "with and without it into batches of their own"
             )
-    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=_MAPS)
-    for field in _MAPS:  # the bulk of a batch: joined without a second copy
-        batch[field] = _joined(graphs, field)
+    edges = sum(graph.num_edges for graph in graphs)
+    if edges * int(graphs[0].block_size) >= _PLACES_END:
+        raise ConfigError(
+            f"a batch of {edges:,} edges has more than 2^31 places for labels; choose a smaller "
+            "batch_size or max_edges"
+        )
+    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=_LABELS)
+    for field in _LABELS:  # the bulk of a batch: joined without a second copy
+        if field in graphs[0]:
+            steps = [graph.__inc__(field, graph[field]) for graph in graphs]
+            batch[field] = _joined([graph[field] for graph in graphs], steps)
     return batch
 
 
-def _joined(graphs: Sequence[MoleculeGraph], field: str) -> Tensor:
-    """An index map of many graphs, each moved behind those before it."""
-    out = torch.empty(sum(len(graph[field]) for graph in graphs), dtype=torch.long)
+def _joined(parts: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
+    """Parts one behind the other; to each is added the sum of the ``steps`` before it."""
+    first = parts[0]
+    out = first.new_empty(*first.shape[:-1], sum(part.shape[-1] for part in parts))
     start = moved = 0
-    for graph in graphs:
-        part = graph[field]
-        torch.add(part, moved, out=out[start : start + len(part)])
-        start += len(part)
-        moved += graph.__inc__(field, part)
+    for part, step in zip(parts, steps, strict=True):
+        torch.add(part, moved, out=out[..., start : start + part.shape[-1]])
+        start += part.shape[-1]
+        moved += step
     return out
+
+
+def pair_labels(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Places in the flat (E, K^2) pair vectors, and the labels there, of both blocks of a pair."""
+    return batch.pair_places.reshape(-1).long(), (batch.pair_signs * batch.pair_values).reshape(-1)
+
+
+def matrix_map(batch: Batch, blocks: BlockLayout) -> BlockMap:
+    """Index maps between the block vectors of a batch and its matrices, flat one behind the other.
+
+    On the device of the batch; they are made on the CPU, so this waits for the device.
+    """
+    atoms = torch.bincount(batch.batch, minlength=len(batch.nao))
+    owner = batch.batch[batch.edge_index[1]]
+    edges = torch.bincount(owner, minlength=len(batch.nao))
+    first = torch.cumsum(atoms, 0) - atoms
+    pairs = (batch.edge_index - first[owner]).cpu().split(edges.tolist(), dim=1)
+    elements = batch.numbers.cpu().split(atoms.tolist())
+    maps = [
+        blocks.block_map(z.numpy(), e.contiguous().numpy())
+        for z, e in zip(elements, pairs, strict=True)
+    ]
+    steps = {
+        "node_places": (atoms * blocks.size).tolist(),
+        "node_matrix": batch.nao.square().tolist(),
+        "edge_places": (edges * blocks.size).tolist(),
+        "edge_matrix": batch.nao.square().tolist(),
+    }
+    joined = {
+        field: _joined([getattr(one, field) for one in maps], step).to(batch.nao.device)
+        for field, step in steps.items()
+    }
+    return BlockMap(**joined)
 
 
 def collate(molecules: Sequence[Molecule], spec: GraphSpec) -> Batch:
@@ -258,26 +297,23 @@ def _edges(near: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return np.stack([source, target]), pairs
 
 
-def _labels(
-    hamiltonian: StoredMatrix, spec: GraphSpec, graph: MoleculeGraph
-) -> tuple[Tensor, Tensor]:
-    """Packed on-site and pair labels in the model's form.
+def _label(graph: MoleculeGraph, hamiltonian: StoredMatrix, spec: GraphSpec) -> None:
+    """Give a graph its labels in the model's form.
 
     What is computed is computed in float64; entries that are only moved keep their precision.
     """
-    where = spec.layout.stored_map(
-        hamiltonian.numbers, graph.edge_index.numpy(), hamiltonian.order, hamiltonian.packed
-    )
-    table = torch.from_numpy(hamiltonian.tabled(where.signed))
-    node_values, edge_values = (table.index_select(0, p) for p in (where.node, where.edge))
-    if spec.space == "coupled" or spec.normalisation is not None:
-        node_values = _on_site(node_values.double(), spec, graph)
-    if spec.space == "coupled":
-        edges = graph.edge_index.numpy()
-        edge_values = spec.layout.couple_entries(
-            edge_values, hamiltonian.numbers, edges, spec.dtype
-        )
-    return node_values.to(spec.dtype), edge_values.to(spec.dtype)
+    coupled = spec.space == "coupled"
+    where = label_map(
+        spec.layout, hamiltonian.numbers, graph.edge_index.numpy(), order=hamiltonian.order,
+         packed=hamiltonian.packed, coupled=coupled,
+    )  # fmt: skip
+    graph.node_places, graph.pair_places = where.node_places, where.pair_places
+    graph.pair_signs = where.signs
+    graph.pair_values = where.pair_values(hamiltonian, spec.dtype)
+    on_site = where.node_values(hamiltonian)
+    if coupled or spec.normalisation is not None:
+        on_site = _on_site(on_site.double(), spec, graph)
+    graph.node_values = on_site.to(spec.dtype)
 
 
 def _on_site(values: Tensor, spec: GraphSpec, graph: MoleculeGraph) -> Tensor:

@@ -60,7 +60,7 @@ def test_functions_are_timed_in_turns() -> None:
     calls: list[tuple[str, int]] = []
     names = ("a", "b")
     times = interleaved({n: lambda k, n=n: calls.append((n, k)) for n in names}, 3)
-    assert calls == [(n, k) for k in (0, 0, 1, 2) for n in names]
+    assert calls == [(n, 2 * k + i) for k in range(4) for i, n in enumerate(names)]
     assert times["a"].median < 0.1
 
 

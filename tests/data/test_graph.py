@@ -10,7 +10,15 @@ import torch
 
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import GraphSpec, batch_graphs, build_graph, collate, neighbour_pairs
+from hambench.data.graph import (
+    GraphSpec,
+    batch_graphs,
+    build_graph,
+    collate,
+    matrix_map,
+    neighbour_pairs,
+    pair_labels,
+)
 from hambench.errors import ConfigError, DataError
 
 BASIS = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9])
@@ -49,8 +57,12 @@ def test_a_batch_is_its_molecules_side_by_side(rng: np.random.Generator) -> None
     assert batch.nao.tolist() == [BASIS.nao(m.numbers) for m in mols]
     flat = torch.zeros(int(batch.nao.square().sum()), dtype=torch.float64)
     uncoupled = collate(mols, dataclasses.replace(spec, space="uncoupled"))
-    flat[uncoupled.node_matrix] = uncoupled.node_values
-    flat[uncoupled.edge_matrix] = uncoupled.edge_values
+    where = matrix_map(uncoupled, spec.layout)
+    flat[where.node_matrix] = uncoupled.node_values
+    edge = torch.zeros(uncoupled.num_edges * spec.layout.size, dtype=torch.float64)
+    places, values = pair_labels(uncoupled)
+    edge[places] = values
+    flat[where.edge_matrix] = edge[where.edge_places]
     for part, m in zip(flat.split(batch.nao.square().tolist()), mols, strict=True):
         inside = np.isin(m.hamiltonian.ravel(), part.numpy()) | (part.numpy() == 0)
         assert inside.all()
@@ -60,17 +72,17 @@ def test_a_batch_is_its_molecules_side_by_side(rng: np.random.Generator) -> None
     ).all()
     again = batch_graphs([build_graph(m, spec) for m in mols])
     assert all(
-        torch.equal(batch[k], again[k]) for k in ("edge_places", "node_values", "edge_index")
+        torch.equal(batch[k], again[k]) for k in ("pair_places", "node_values", "edge_index")
     )
 
 
 def test_large_molecules_are_coupled_in_pieces(rng: np.random.Generator, monkeypatch) -> None:
-    import hambench.chem.blocks as blocks
+    import hambench.chem.packing as packing
 
     mol, spec = molecule(rng, [8, 6, 7, 1, 1, 9]), GraphSpec(BASIS)
-    whole = build_graph(mol, spec).edge_values
-    monkeypatch.setattr(blocks, "_PRODUCTS", 7)
-    torch.testing.assert_close(build_graph(mol, spec).edge_values, whole, rtol=0, atol=1e-13)
+    whole = build_graph(mol, spec).pair_values
+    monkeypatch.setattr(packing, "_PRODUCTS", 7)
+    torch.testing.assert_close(build_graph(mol, spec).pair_values, whole, rtol=0, atol=1e-13)
 
 
 def test_molecules_without_labels(rng: np.random.Generator) -> None:

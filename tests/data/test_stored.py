@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import hambench
-from hambench.chem.blocks import pack
+from hambench.chem.blocks import BlockLayout, pack
 from hambench.chem.cache import ByteCache
-from hambench.chem.maps import forget_maps
+from hambench.chem.packing import LabelMap, forget_maps, label_map
 from hambench.chem.stored import StoredMatrix
 from hambench.data.conventions import Conventions
-from hambench.data.graph import GraphSpec, build_graph
+from hambench.data.graph import GraphSpec, build_graph, pair_labels
 from hambench.data.rows import Rows
 from hambench.data.store import Store, write_store
 from hambench.errors import DataError
@@ -40,6 +40,10 @@ def rows_of(name: str, tmp_path: Path) -> Rows:
     return Store(tmp_path / "store.h5")
 
 
+def real_places(layout: BlockLayout, numbers: np.ndarray, edges: np.ndarray) -> list[int]:
+    return layout.entries(numbers, edges)[0].tolist()
+
+
 @pytest.mark.parametrize("name", ["nabla", "schnorb", "omol", "store"])
 @pytest.mark.parametrize("space", ["coupled", "uncoupled"])
 def test_labels_are_those_of_whole_molecules(name: str, space: str, tmp_path: Path) -> None:
@@ -61,12 +65,14 @@ def test_labels_are_those_of_whole_molecules(name: str, space: str, tmp_path: Pa
             node, edge = pack(full, spec.layout, edges, whole.numbers)
             if space == "coupled":
                 node, edge = spec.layout.couple(node), spec.layout.couple(edge)
-            for values, vectors, places in (
+            places, labels = pair_labels(graph)
+            assert sorted(places.tolist()) == real_places(spec.layout, whole.numbers, edges)
+            for values, vectors, at in (
                 (graph.node_values, node, graph.node_places),
-                (graph.edge_values, edge, graph.edge_places),
+                (labels, edge, places),
             ):
                 assert values.dtype == dtype
-                expected = vectors.reshape(-1)[places].to(dtype)
+                expected = vectors.reshape(-1)[at].to(dtype)
                 tolerance = 0 if space == "uncoupled" else 1e-12 + 1e-6 * (dtype == torch.float32)
                 torch.testing.assert_close(values, expected, rtol=tolerance, atol=tolerance)
 
@@ -134,9 +140,13 @@ def test_the_cache_is_bounded_by_bytes() -> None:
 def test_maps_do_not_depend_on_what_was_forgotten() -> None:
     layout = GraphSpec(hambench.load_task("water_mini").basis).layout
     numbers, edges = np.array([8, 1, 1]), np.array([[0, 1], [1, 0]])
-    before = layout.stored_map(numbers, edges, "orca", True)
-    assert layout.stored_map(numbers, edges, "orca", True) is before
+
+    def mapped() -> LabelMap:
+        return label_map(layout, numbers, edges, order="orca", packed=True, coupled=False)
+
+    before = mapped()
+    assert mapped() is before
     forget_maps()
-    after = layout.stored_map(numbers, edges, "orca", True)
+    after = mapped()
     assert after is not before
-    assert torch.equal(after.edge, before.edge)
+    assert torch.equal(after.pair, before.pair)

@@ -15,7 +15,7 @@ import torch
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import to_canonical
-from hambench.data.graph import collate
+from hambench.data.graph import collate, pair_labels
 from hambench.errors import CheckpointError
 from hambench.helm import Helm, HelmEnergy
 from hambench.helm.published import load_published, renamed
@@ -157,11 +157,11 @@ def test_hamiltonians(matrix_case: Case) -> None:
 def test_labels(matrix_case: Case) -> None:
     case, batch = matrix_case, matrix_case.batch
     size = case.model.graph.layout.size
-    for rows, kind, order in (
-        (len(batch.numbers), "node", slice(None)),
-        (batch.num_edges, "edge", case.edges),
+    on_site = batch.node_places, batch.node_values
+    for rows, kind, order, (places, values) in (
+        (len(batch.numbers), "node", slice(None), on_site),
+        (batch.num_edges, "edge", case.edges, pair_labels(batch)),
     ):
-        places, values = batch[f"{kind}_places"], batch[f"{kind}_values"]
         dense = torch.zeros(rows * size, dtype=torch.float64).index_copy(0, places, values)
         case.check(dense.view(rows, size)[order], f"tgt/{kind}_irreps")
         mask = torch.zeros(rows * size, dtype=torch.bool).index_fill(0, places, True)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.rotation import ao_rotation
-from hambench.data.graph import collate
+from hambench.data.graph import collate, pair_labels
 from hambench.errors import ConfigError, DataError
 from hambench.helm import Helm, HelmEnergy
 from hambench.helm.scaling import label_statistics
@@ -176,11 +176,13 @@ def test_scaled_labels_come_back(scaling: str, space: str, rng: np.random.Genera
     model.prepare(mols)
     batch = collate(mols, model.graph)
     rows = {}
-    for kind, n in (("node", len(batch.numbers)), ("edge", batch.num_edges)):
+    on_site = batch.node_places, batch.node_values
+    for kind, n, (places, values) in (
+        ("node", len(batch.numbers), on_site),
+        ("edge", batch.num_edges, pair_labels(batch)),
+    ):
         flat = torch.zeros(n * model.graph.layout.size, dtype=torch.float64)
-        rows[kind] = flat.index_copy(0, batch[f"{kind}_places"], batch[f"{kind}_values"]).view(
-            n, -1
-        )
+        rows[kind] = flat.index_copy(0, places, values).view(n, -1)
     perfect = Prediction(batch, model.graph, **rows)
     assert float(model.loss(perfect, batch).value()) == 0
     for matrix, molecule in zip(perfect.matrices(), mols, strict=True):
