@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 
 from hambench.chem.molecule import Molecule
-from hambench.errors import ConfigError
 from hambench.tasks import normal_modes, water_mini
 
 ROWS: Final = {"water": 4999, "ethanol": 30_000, "malondialdehyde": 26_978, "uracil": 30_000}
@@ -24,11 +23,7 @@ SEED: Final = 20240517
 
 
 def geometries(molecule: str, n: int | None = None) -> list[Molecule]:
-    """The first ``n`` (None: all `ROWS`) geometries, ids "1", "2" ... as in the published files.
-
-    Raises:
-        ConfigError: for this molecule none can be made.
-    """
+    """The first ``n`` (None: all `ROWS`) geometries, ids "1", "2" ... as in the published files."""
     count = ROWS[molecule] if n is None else min(n, ROWS[molecule])
     if molecule == "water":
         rng = np.random.default_rng(SEED)
@@ -36,13 +31,7 @@ def geometries(molecule: str, n: int | None = None) -> list[Molecule]:
         return [
             Molecule(np.array([8, 1, 1]), x, id=str(i)) for i, x in enumerate(positions, start=1)
         ]
-    try:
-        return normal_modes.sample(molecule, count, TEMPERATURE, SEED)
-    except KeyError:
-        raise ConfigError(
-            f"no geometries of {molecule} can be sampled: its force constants do not ship; give "
-            "geometries of your own with from=FILE, e.g. those of rMD17"
-        ) from None
+    return normal_modes.sample(molecule, count, TEMPERATURE, SEED)
 
 
 def recipe(molecule: str) -> dict[str, Any]:

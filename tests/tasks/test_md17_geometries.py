@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
 from hambench.chem.molecule import formula
-from hambench.errors import ConfigError
-from hambench.tasks import md17_geometries, normal_modes
 from hambench.tasks.md17_geometries import geometries, recipe
 
 ORDER = {
@@ -18,11 +14,9 @@ ORDER = {
     "malondialdehyde": "CCCOOHHHH",
     "uracil": "CCNCNCOOHHHH",
 }
-SHIPPED = json.loads(normal_modes.MODES_FILE.read_text())["minima"]
-HERE = ["water", *{name.partition("_")[0]: None for name in SHIPPED}]
 
 
-@pytest.mark.parametrize("molecule", HERE)
+@pytest.mark.parametrize("molecule", ORDER)
 def test_atoms_ids_and_prefix(molecule: str) -> None:
     few, more = geometries(molecule, 3), geometries(molecule, 12)
     assert [m.id for m in few] == ["1", "2", "3"]
@@ -37,10 +31,3 @@ def test_water_is_that_of_water_mini_with_another_seed() -> None:
     assert len(bonds) == 4999
     assert bonds.mean() == pytest.approx(0.980, abs=0.002)  # measured on the fitted surface
     assert bonds.std() == pytest.approx(0.031, abs=0.002)
-
-
-def test_a_molecule_without_force_constants_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(md17_geometries, "ROWS", {"benzene": 10})
-    assert "benzene" not in normal_modes.MIRRORED
-    with pytest.raises(ConfigError, match=r"no geometries of benzene can be sampled: .* from=FILE"):
-        geometries("benzene")
