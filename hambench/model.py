@@ -100,7 +100,8 @@ class Prediction:
         flat[where.node_matrix] = node.reshape(-1)[where.node_places]
         flat[where.edge_matrix] = edge.reshape(-1)[where.edge_places]
         parts = flat.split([n * n for n in sizes])
-        return [part.view(n, n) for part, n in zip(parts, sizes, strict=True)]
+        matrices = [part.view(n, n) for part, n in zip(parts, sizes, strict=True)]
+        return matrices[: self.batch.real.molecules]
 
     def matrices(self) -> list[Tensor]:
         """Per molecule its (nao, nao) Hamiltonian in Eh: float64, symmetric, canonical order.
@@ -179,8 +180,8 @@ def squared_errors(prediction: Prediction, batch: Batch, *, padded: bool = False
     total = prediction.node.new_zeros(())
     count = 0
     for rows, places, values in (
-        (prediction.node, batch.node_places, batch.node_values),
-        (prediction.edge, *pair_labels(batch)),
+        (prediction.node[: batch.real.atoms], batch.node_places, batch.node_values),
+        (prediction.edge[: batch.real.edges], *pair_labels(batch)),
     ):
         flat = rows.reshape(-1)
         if padded:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from hambench.bench.loading import Memory, Supply, measure_memory, measure_supply
 from hambench.bench.molecules import CASES, LARGE, MEDIUM, WATER
 from hambench.bench.reading import Reading, measure_reading
+from hambench.bench.shapes import Shapes, measure_shapes
 from hambench.learn.device import open_fabric
 from hambench.registry import formats
 
@@ -21,6 +22,7 @@ class DataBench:
 
     reading: list[Reading]
     supply: list[Supply]
+    shapes: Shapes
     memory: Memory | None
 
 
@@ -71,4 +73,4 @@ def measure(
         )
     ]  # fmt: skip
     memory = measure_memory(known[LARGE.format], folder, size) if size else None
-    return DataBench(reading, supply, memory)
+    return DataBench(reading, supply, measure_shapes(), memory)

@@ -16,6 +16,7 @@ from hambench.cli.table import align, as_json
 if TYPE_CHECKING:
     from hambench.bench.loading import Memory, Supply
     from hambench.bench.reading import Reading
+    from hambench.bench.shapes import Shapes
 
 
 @click.group(cls=Group)
@@ -66,6 +67,8 @@ def data(
 ) -> None:  # fmt: skip
     """Reading, building of batches and memory, on synthetic files of the public formats.
 
+    And how many shapes the batches of molecules of many sizes have, as compiled models need few.
+
     A sample is read, put into canonical order and packed into blocks; the yardstick is a plain
     read of the same bytes by the file's library, warm, in turns with it. Medians and quartiles.
 
@@ -87,6 +90,7 @@ def data(
         return
     click.echo(align(_reading_table(found.reading)))
     click.echo("\n" + align(_supply_table(found.supply)))
+    click.echo("\n" + _shapes_line(found.shapes))
     if found.memory is not None:
         click.echo("\n" + _memory_line(found.memory))
 
@@ -112,6 +116,14 @@ def _supply_table(rows: list[Supply]) -> Sequence[tuple[str, ...]]:
         )
         for s in rows
     ]  # fmt: skip
+
+
+def _shapes_line(s: Shapes) -> str:
+    return (
+        f"{s.molecules} molecules of {s.smallest} to {s.largest} atoms, {s.batches} batches of at "
+        f"most {s.max_edges} edges: {s.shapes} shapes, padded {s.padded} with "
+        f"{100 * (s.edges - 1):.1f} % more edges and {100 * (s.atoms - 1):.0f} % more atoms"
+    )
 
 
 def _memory_line(m: Memory) -> str:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from hambench.chem.packing import label_map
 from hambench.chem.stored import StoredMatrix
 from hambench.errors import ConfigError, DataError
 
-_LABELS = ["node_places", "node_values", "pair_places", "pair_values", "pair_signs"]
+LABELS = ("node_places", "node_values", "pair_places", "pair_values", "pair_signs")
+"""Fields of a graph that it has with a Hamiltonian only."""
 _PLACES_END = 2**31  # of int32
 
 Space = Literal["coupled", "uncoupled"]
@@ -79,6 +80,14 @@ class GraphSpec:
         return layout(self.basis)
 
 
+class Shape(NamedTuple):
+    """Size of a batch; edges are directed."""
+
+    molecules: int
+    atoms: int
+    edges: int
+
+
 class MoleculeGraph(Data):
     """One molecule, or by collation many, as the models see it.
 
@@ -110,6 +119,13 @@ class MoleculeGraph(Data):
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Axis along which collation joins a field."""
         return 1 if key in ("edge_index", "pair_index", "pair_places", "pair_signs") else 0
+
+    @property
+    def real(self) -> Shape:
+        """Its molecules, atoms and edges that come first and are no padding (`data.padding`)."""
+        if "unpadded" in self:
+            return Shape(*self.unpadded)
+        return Shape(len(self.nao), int(self.num_nodes), self.num_edges)
 
 
 Batch = MoleculeGraph
@@ -188,8 +204,8 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
             f"a batch of {edges:,} edges has more than 2^31 places for labels; choose a smaller "
             "batch_size or max_edges"
         )
-    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=_LABELS)
-    for field in _LABELS:  # the bulk of a batch: joined without a second copy
+    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=list(LABELS))
+    for field in LABELS:  # the bulk of a batch: joined without a second copy
         if field in graphs[0]:
             steps = [graph.__inc__(field, graph[field]) for graph in graphs]
             batch[field] = _joined([graph[field] for graph in graphs], steps)
@@ -269,7 +285,7 @@ def neighbour_pairs(
     """
     n = len(positions)
     near = neighbours(positions, cutoff)
-    return _complete(n) if near.sum() == n * (n - 1) else _edges(near)
+    return _complete(n) if near.sum() == n * (n - 1) else adjacent(near)
 
 
 def neighbours(positions: NDArray[np.float64], cutoff: float | None) -> NDArray[np.bool_]:
@@ -284,10 +300,10 @@ def neighbours(positions: NDArray[np.float64], cutoff: float | None) -> NDArray[
 
 @lru_cache(maxsize=256)
 def _complete(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    return _edges(~np.eye(n, dtype=bool))
+    return adjacent(~np.eye(n, dtype=bool))
 
 
-def _edges(near: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def adjacent(near: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Edges of a symmetric (N, N) adjacency, sorted by target then source, and pair indices."""
     target, source = np.nonzero(near)
     number = np.zeros(near.shape, dtype=np.int64)

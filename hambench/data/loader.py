@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,6 +18,7 @@ from hambench.data.ahead import built_by_processes, built_by_thread
 from hambench.data.edges import count_edges
 from hambench.data.graph import Batch, GraphSpec, MoleculeGraph, batch_graphs, build_graph
 from hambench.data.heap import give_back
+from hambench.data.padding import padded
 from hambench.data.rows import Rows
 from hambench.errors import ConfigError, DataError
 
@@ -81,6 +83,7 @@ class Loader:
         workers: processes that build batches; 0: a thread. The stream is the same. They keep no
             graphs: they pay where the data do not fit into ``cache_bytes`` and building is slower
             than the model (`hambench bench data` says so).
+        pad: bring batches to few shapes, see `hambench.data.padding`.
 
     Raises:
         ConfigError: no molecules, or not exactly one size.
@@ -99,6 +102,7 @@ class Loader:
         device: torch.device | str = "cpu",
         cache_bytes: int = CACHE_BYTES,
         workers: int = 0,
+        pad: bool = False,
     ) -> None:
         if (batch_size is None) == (max_edges is None):
             raise ConfigError("exactly one of batch_size and max_edges must be set")
@@ -116,6 +120,7 @@ class Loader:
             references=references,
             pinned=self.device.type == "cuda" and not workers,
             room=0 if workers else cache_bytes,
+            join=partial(padded, spec=spec, max_edges=max_edges) if pad else batch_graphs,
         )
         self._edges: list[int] | None = None
 
@@ -179,9 +184,10 @@ class Assembler:
         references: bool,
         pinned: bool,
         room: int,
+        join: Callable[[Sequence[MoleculeGraph]], Batch],
     ) -> None:
         self.molecules, self.spec = molecules, spec
-        self.references, self.pinned = references, pinned
+        self.references, self.pinned, self.join = references, pinned, join
         self._room, self._largest = room, room // _FEWEST
         self._graphs: dict[int, MoleculeGraph] = {}
         self._counted: set[int] = set()
@@ -189,7 +195,7 @@ class Assembler:
 
     def __call__(self, rows: Sequence[int]) -> Batch:
         """The batch of these rows."""
-        batch = batch_graphs([self._graph(row) for row in rows])
+        batch = self.join([self._graph(row) for row in rows])
         self._built += sum(v.nbytes for v in batch.to_dict().values() if isinstance(v, Tensor))
         if self._built > _TIDY:
             self._built = 0

@@ -150,7 +150,7 @@ class _Loop:
         spec, size, edges = self.model.graph, self.recipe.batch_size, self.recipe.max_edges
         self.loader = Loader(
             train, spec, batch_size=size, max_edges=edges, seed=training.seed, device=self.device,
-            workers=workers,
+            workers=workers, pad=self.recipe.pad,
         )  # fmt: skip
         self.validator: Loader | None = None
         if len(val):

@@ -145,6 +145,10 @@ class Recipe(_Section):
     max_edges: Count | None = Field(
         None, description="edges per batch, instead of batch_size, where molecules differ in size"
     )
+    pad: bool = Field(
+        False,
+        description="pad batches of molecules of many sizes to few shapes, for compiled models",
+    )
     accumulate: Count = Field(1, description="batches per optimiser step; exact for every loss")
     clip_norm: Positive | None = Field(None, description="largest global norm of the gradient")
     ema_decay: Annotated[FiniteFloat, Field(gt=0, lt=1)] | None = Field(

@@ -82,4 +82,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert {one["case"] for one in found["reading"]} == {case.name for case in CASES}
     assert all(one["built"] > 0 and one["used"] > 0 for one in found["supply"])
     assert found["memory"] is None
+    assert found["shapes"]["padded"] < found["shapes"]["shapes"] / 10
+    assert 1 <= found["shapes"]["edges"] < 1.05
     assert not list(tmp_path.iterdir())

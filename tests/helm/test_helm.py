@@ -13,10 +13,12 @@ from scipy.spatial.transform import Rotation
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.rotation import ao_rotation
-from hambench.data.graph import collate, pair_labels
+from hambench.data.graph import build_graph, collate, pair_labels
+from hambench.data.padding import padded
 from hambench.errors import ConfigError, DataError
 from hambench.helm import Helm, HelmEnergy
 from hambench.helm.scaling import label_statistics
+from hambench.model import Model
 
 MD17 = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9])
 NABLA = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9, 16, 17, 35])
@@ -187,6 +189,28 @@ def test_scaled_labels_come_back(scaling: str, space: str, rng: np.random.Genera
     assert float(model.loss(perfect, batch).value()) == 0
     for matrix, molecule in zip(perfect.matrices(), mols, strict=True):
         assert np.abs(matrix.numpy() - molecule.hamiltonian).max() < 1e-12
+
+
+@pytest.mark.parametrize("make", [Helm, HelmEnergy])
+@pytest.mark.parametrize("mask", ["padded", "masked"])
+def test_padding_changes_no_gradient(
+    make: Callable[..., Model], mask: str, rng: np.random.Generator
+) -> None:
+    options = {"loss_mask": mask} if make is Helm else {}
+    model = make(MD17, **SMALL, **options).double()
+    mols = [dataclasses.replace(m, energy=-40.0 - k) for k, m in enumerate(molecules(MD17, rng))]
+    plain = collate(mols, model.graph)
+    filled = padded([build_graph(m, model.graph) for m in mols], model.graph, 40)
+    assert filled.num_edges == 40 > plain.num_edges
+    losses, gradients = [], []
+    for batch in (plain, filled):
+        model.zero_grad(set_to_none=True)
+        losses.append(model.loss(model(batch), batch).value())
+        losses[-1].backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert float(losses[1].detach()) == pytest.approx(float(losses[0].detach()), rel=1e-12)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_every_parameter_learns(rng: np.random.Generator) -> None:
