@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import shutil
 import subprocess
 from importlib import metadata
 from typing import NamedTuple
 
+from hambench.data.workers import cores
 from hambench.errors import HambenchError
 
 
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 def examine() -> list[Finding]:
     """Look at everything; imports torch and asks for its devices."""
     return [
-        Finding("python", True, f"{platform.python_version()}, {_cores()} cores", ""),
+        Finding("python", True, f"{platform.python_version()}, {cores()} cores", ""),
         _library("torch", "training and prediction: pip install torch"),
         _gpu(),
         _library("pyscf", "making labels, energies of H: pip install 'hambench[pyscf]'"),
@@ -46,10 +46,6 @@ def examine() -> list[Finding]:
         *_plugins(),
         *_data(),
     ]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _library(name: str, mend: str) -> Finding:

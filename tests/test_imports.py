@@ -35,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
         "registry", "cell", "config", "rundir", "data", "model", "learn", "scoring", "results",
         "chem",
     },
-    "doctor": {"registry"},
+    "doctor": {"registry", "data"},
     "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},
     "tasks": {"chem", "data"},

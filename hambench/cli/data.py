@@ -131,7 +131,7 @@ def verify(what: str, data: Path | None, rows: int, fock_rows: int, json_: bool)
         try:
             found = check(opened, theory=theory, count=rows, fock_rows=fock_rows)
             if task is not None:
-                task.check_rows(opened, found.sample)
+                task.check_rows(path, opened, found.sample)
         except VerificationError as error:
             raise VerificationError(f"{path}, {error}") from error
         place = manifest.write(path, found)

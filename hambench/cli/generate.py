@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +69,7 @@ def generate(
     from hambench.data import geometries
     from hambench.data.generate import Part
     from hambench.data.generate import generate as make
+    from hambench.data.workers import cores
     from hambench.errors import ConfigError
     from hambench.registry import load_task
 
@@ -85,8 +85,7 @@ def generate(
         raise ConfigError("conformers and seed are for a list of SMILES; name it with from=FILE")
     else:
         given = None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    made = make(found, geometries=given, n=n, workers=workers or cores or 1, part=share, to=to)
+    made = make(found, geometries=given, n=n, workers=workers or cores(), part=share, to=to)
     _report(task, made)
 
 

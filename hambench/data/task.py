@@ -241,7 +241,7 @@ class Task(ABC):
         for name in self._fingerprinted():
             digest.update(f"\n{name}\n".encode())
             for molecule in self.split(name):
-                self._check(molecule)
+                self._check(molecule, self.location.of(self.spec.splits[name].of))
                 digest.update(molecule.id.encode())
                 digest.update(content_hash(molecule, _LABELS))
         return digest.hexdigest()
@@ -257,12 +257,12 @@ class Task(ABC):
             _ = self.rows  # says what is missing, and how to get it
         return [(path, self.open(path)) for path in present]
 
-    def check_rows(self, rows: Rows, ids: Iterable[str]) -> None:
-        """DataError where one of some rows has foreign elements, or lacks a target."""
+    def check_rows(self, path: Path, rows: Rows, ids: Iterable[str]) -> None:
+        """DataError where one of some rows of a file has foreign elements, or lacks a target."""
         wanted = set(ids)
         for place, name in enumerate(rows.ids):
             if name in wanted:
-                self._check(rows[place])
+                self._check(rows[place], path)
 
     def files(self) -> list[dict[str, Any]]:
         """What is known of the files that are here, for `describe` and results."""
@@ -397,7 +397,7 @@ class Task(ABC):
         needed = {self.spec.splits[role].of for role in self.spec.roles}
         return sorted(name for name, split in self.spec.splits.items() if split.of in needed)
 
-    def _check(self, molecule: Molecule) -> None:
+    def _check(self, molecule: Molecule, path: Path) -> None:
         """DataError for a row that is not what the description says."""
         problem = None
         foreign = {SYMBOLS[z] for z in molecule.numbers.tolist()} - set(self._described.elements)
@@ -411,7 +411,7 @@ class Task(ABC):
                 problem = f"has no {target.name}, which is a target of the task"
         if problem is not None:
             raise DataError(
-                f"{self.path}, row '{molecule.id}': {problem}; give the data of '{self.name}'"
+                f"{path}, row '{molecule.id}': {problem}; give the data of '{self.name}'"
             )
 
 

@@ -106,9 +106,9 @@ def test_another_number_of_rows_is_another_release(water: Path) -> None:
 
 def test_rows_of_another_molecule_are_not_verified_for_a_task(water: Path) -> None:
     rows = Md17(small_water(), water).read(water)
-    Md17(small_water(), water).check_rows(rows, rows.ids[:2])
+    Md17(small_water(), water).check_rows(water, rows, rows.ids[:2])
     with pytest.raises(DataError, match="row '2': holds O, the task H C; give the data of"):
-        Md17(small_water(elements=["H", "C"]), water).check_rows(rows, rows.ids[1:2])
+        Md17(small_water(elements=["H", "C"]), water).check_rows(water, rows, rows.ids[1:2])
 
 
 def test_a_run_goes_on_where_rules_have_known_sizes(
