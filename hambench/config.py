@@ -17,7 +17,15 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+)
 
 from hambench.errors import ConfigError, DataError, nearest
 from hambench.learn import Recipe
@@ -68,6 +76,16 @@ Section = Annotated[dict[str, Any], AfterValidator(_named)]
 """A preset as it was composed."""
 
 
+def _path(value: object) -> object:
+    if value == "":
+        raise ValueError("expected a path; give one, or leave the key out")
+    return value
+
+
+GivenPath = Annotated[Path, BeforeValidator(_path)]
+"""A path; the empty one would be the current folder."""
+
+
 class RunConfig(BaseModel):
     """The resolved configuration of one cell; ``configs/run.yaml`` says what each key means."""
 
@@ -81,16 +99,16 @@ class RunConfig(BaseModel):
     precision: Literal["float32", "float64", "tf32"] | None = None
     max_steps: Annotated[int, Field(gt=0)] | None = None
     max_minutes: Annotated[FiniteFloat, Field(gt=0)] | None = None
-    root: Path = Path("runs")
-    run_dir: Path | None = None
+    root: GivenPath = Path("runs")
+    run_dir: GivenPath | None = None
     overwrite: bool = False
     save_predictions: bool = False
     tensorboard: bool = False
     workers: Annotated[int, Field(ge=0)] = 0
-    data: Path | None = None
+    data: GivenPath | None = None
     split: str | None = None
     train_on: str | None = None
-    energies: Path | None = None
+    energies: GivenPath | None = None
     score: ScoreOptions = ScoreOptions()
 
     @property

@@ -68,6 +68,7 @@ def test_overrides_reach_every_section():
         ([*CELL, "device=gpu"], "device=gpu in the configuration: expected auto, cpu, cuda"),
         ([*CELL, "precision=half"], "precision=half"),
         ([*CELL, "seed=0,1"], "names several values, a run has one"),
+        ([*CELL, "root="], "root= in the configuration: expected a path; give one, or leave"),
         ([*CELL, "seed"], "cannot read 'seed': expected KEY=VALUE"),
         ([*CELL, "hydra.run.dir=x"], "Hydra's own"),
         ([*CELL, "data=${nowhere}"], "Interpolation key 'nowhere' not found"),

@@ -139,7 +139,7 @@ def test_the_file_in_the_data_folder_is_read_unless_another_is_named(
         ({"b.db": {"url": "http://m.org/b"}}, "files.b.db.url: Extra inputs"),
         ({"b.db": {}}, "files.b.db: urls expected"),
         ({"b.db": {"urls": "http://m.org/b"}}, "files.b.db.urls"),
-        ({"b.db": {"urls": ["http://m.org/b"], "etag": "12"}}, "files.b.db.etag"),
+        ({"b.db": {"urls": ["http://m.org/b"], "etag": "12"}}, "files.b.db.etag: expected 32 hex"),
         ({"b.db": {"urls": ["http://m.org/b"], "etag": f"{'0' * 32}-0"}}, "files.b.db.etag"),
         ({"b.db": {"urls": ["http://m.org/b"], "sha256": "X" * 64}}, "files.b.db.sha256"),
         ({"b.db": {"urls": ["http://m.org/b"], "bytes": 0}}, "files.b.db.bytes"),

@@ -16,13 +16,14 @@ A data set's catalogue is a YAML file in the folder ``download/`` of the package
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 from urllib.parse import urljoin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hambench.data.location import data_folder
 from hambench.errors import ConfigError, DataError
@@ -30,6 +31,25 @@ from hambench.errors import ConfigError, DataError
 MIRRORS: Final = "mirrors.yaml"
 """The user's own catalogue, in the folder of data files."""
 
+
+def _like(pattern: str, expected: str) -> AfterValidator:
+    """Refuses what does not match, in words that say what would."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return AfterValidator(check)
+
+
+Etag = Annotated[
+    str,
+    _like(
+        r"[0-9a-f]{32}(-[1-9][0-9]*)?", "32 hexadecimal digits, and -N after an upload in N parts"
+    ),
+]
+Sha256 = Annotated[str, _like(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s/]+/?\S*$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 
@@ -56,8 +76,8 @@ class FileEntry(_Section):
     urls: tuple[Url, ...] = ()
     mirrors: tuple[Url, ...] = ()
     bytes: Annotated[int, Field(gt=0)] | None = None
-    etag: Annotated[str, Field(pattern="^[0-9a-f]{32}(-[1-9][0-9]*)?$")] | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    etag: Etag | None = None
+    sha256: Sha256 | None = None
     archive: str | None = None
     manual: str | None = None
 
