@@ -113,6 +113,12 @@ def _metrics() -> list[dict[str, Any]]:
     from hambench.scoring import METRICS
 
     return [
-        {"name": m.name, "unit": m.unit, "better": m.direction, "description": m.description}
+        {
+            "name": m.name,
+            "of": m.of or "any",
+            "unit": m.unit,
+            "better": m.direction,
+            "description": m.description,
+        }
         for m in METRICS.values()
     ]

@@ -1,4 +1,4 @@
-"""The standardised metrics: from matrices to numbers with units and intervals. Knows no models.
+"""The standardised metrics: from matrices and energies to numbers with intervals. No models here.
 
 `METRICS` lists them; `score` compares predictions with molecules, `Scorer` does it one molecule at
 a time; ``hambench.scoring.predictions`` keeps what was predicted. Nothing here needs torch.
@@ -6,7 +6,7 @@ a time; ``hambench.scoring.predictions`` keeps what was predicted. Nothing here 
 
 from __future__ import annotations
 
-from hambench.scoring import matrix  # noqa: F401 (registers the matrix metrics)
+import hambench.scoring.matrix  # noqa: F401 (registers the metrics of matrices, the first)
 from hambench.scoring.display import format_score
 from hambench.scoring.metrics import FAILURES, METRICS, Metric, Score, find_metric
 from hambench.scoring.scorer import Scorer, score

@@ -54,7 +54,7 @@ def h_max(c: Comparison) -> Terms:
     return float(abs(c.difference).max()), 1.0
 
 
-@metric("share of molecules whose prediction holds NaN or infinity", unit="1")
+@metric("share of molecules whose prediction holds NaN or infinity", unit="1", of=None)
 def failure_rate(c: Comparison) -> Terms:
     """Such molecules are missing from every other metric, whose n says how many entered."""
     return float(c.failed), 1.0

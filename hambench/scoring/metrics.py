@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from hambench.errors import RegistryError, nearest
-from hambench.scoring.comparison import Comparison
+
+Quantity = Literal["hamiltonian", "energy"]
+"""What is predicted and compared."""
 
 Terms = tuple[float, float]
 """Numerator and denominator of one molecule; a denominator of 0: the metric has no entry there."""
@@ -48,7 +50,8 @@ class Metric:
         direction: which way is better.
         description: one line with the formula; dH is prediction minus label, n the orbitals of
             a molecule, G the molecules.
-        terms: its numerator and denominator for one molecule.
+        terms: its numerator and denominator for one molecule, from the comparison of ``of``.
+        of: the quantity it is an error of; None: of any.
         aggregate: over molecules: ``mean`` is sum(numerators) / sum(denominators), ``rms`` its
             square root, ``max`` the largest numerator.
     """
@@ -57,12 +60,13 @@ class Metric:
     unit: str
     direction: Literal["lower", "higher"]
     description: str
-    terms: Callable[[Comparison], Terms]
+    terms: Callable[[Any], Terms]
+    of: Quantity | None = "hamiltonian"
     aggregate: Literal["mean", "rms", "max"] = "mean"
 
 
 METRICS: Final[dict[str, Metric]] = {}
-"""All metrics by name, the primary one first."""
+"""All metrics by name, the primary one of each quantity before its others."""
 
 
 def metric(
@@ -70,14 +74,15 @@ def metric(
     *,
     unit: str = "Eh",
     direction: Literal["lower", "higher"] = "lower",
+    of: Quantity | None = "hamiltonian",
     aggregate: Literal["mean", "rms", "max"] = "mean",
-) -> Callable[[Callable[[Comparison], Terms]], Callable[[Comparison], Terms]]:
+) -> Callable[[Callable[[Any], Terms]], Callable[[Any], Terms]]:
     """Register the decorated function of one molecule as a metric of its own name."""
 
-    def register(terms: Callable[[Comparison], Terms]) -> Callable[[Comparison], Terms]:
+    def register(terms: Callable[[Any], Terms]) -> Callable[[Any], Terms]:
         name = terms.__name__
         assert name not in METRICS, f"metric '{name}' is registered twice"
-        METRICS[name] = Metric(name, unit, direction, description, terms, aggregate)
+        METRICS[name] = Metric(name, unit, direction, description, terms, of, aggregate)
         return terms
 
     return register

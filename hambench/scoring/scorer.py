@@ -14,7 +14,8 @@ from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.errors import ConfigError, DataError, RunError
 from hambench.scoring.comparison import Comparison
-from hambench.scoring.metrics import FAILURES, METRICS, Score, find_metric
+from hambench.scoring.energy import EnergyComparison
+from hambench.scoring.metrics import FAILURES, METRICS, Metric, Quantity, Score, find_metric
 from hambench.scoring.statistics import RESAMPLES, ratio_intervals
 
 
@@ -25,13 +26,13 @@ class Scorer:
     (whose ``n`` then is smaller), and ``failure_rate`` is reported, asked for or not.
 
     Args:
-        metrics: names out of `METRICS`; None: all of them.
+        metrics: names out of `METRICS`, of one quantity; None: all of Hamiltonians.
         cutoff: Angstrom, for ``h_mae_in_cutoff``; None: all pairs are within.
         basis: orbital basis; None: the one each molecule names.
 
     Raises:
         RegistryError: an unknown metric (with the nearest name).
-        ConfigError: no metric, or a cutoff that is not positive.
+        ConfigError: no metric, metrics of two quantities, or a cutoff that is not positive.
     """
 
     def __init__(
@@ -40,7 +41,8 @@ class Scorer:
         cutoff: float | None = None,
         basis: OrbitalBasis | None = None,
     ) -> None:
-        names = list(dict.fromkeys(METRICS if metrics is None else metrics))
+        known = [name for name, one in METRICS.items() if one.of in ("hamiltonian", None)]
+        names = list(dict.fromkeys(known if metrics is None else metrics))
         if not names:
             raise ConfigError("no metric was asked for; name one or more, or None for all")
         if cutoff is not None and not cutoff > 0:
@@ -49,6 +51,7 @@ class Scorer:
         self.basis = basis
         self._asked = names
         self._metrics = [find_metric(name) for name in dict.fromkeys([*names, FAILURES])]
+        self.quantity = _quantity(self._metrics)
         self._ids: dict[str, None] = {}
         self._groups: list[str] = []
         self._terms: list[list[tuple[float, float]]] = []
@@ -60,7 +63,7 @@ class Scorer:
         """Compare one prediction with its label.
 
         Args:
-            prediction: array or tensor (nao, nao) in Eh, canonical AO order.
+            prediction: array or tensor (nao, nao) in Eh, canonical AO order; or a total energy.
             molecule: with its original label.
             group: what to resample as one, e.g. the molecule a conformer belongs to; None:
                 this molecule by itself.
@@ -73,7 +76,7 @@ class Scorer:
             raise DataError(
                 f"molecule '{name}' is scored twice; every row of a test set counts once"
             )
-        compared = Comparison(prediction, molecule, self._basis_of(molecule), self.cutoff)
+        compared = self._compared(prediction, molecule)
         self._terms.append(
             [
                 m.terms(compared) if m.name == FAILURES or not compared.failed else (0.0, 0.0)
@@ -149,6 +152,11 @@ class Scorer:
             columns[metric.name] = np.sqrt(value) if metric.aggregate == "rms" else value
         return columns
 
+    def _compared(self, prediction: object, molecule: Molecule) -> Comparison | EnergyComparison:
+        if self.quantity == "energy":
+            return EnergyComparison(prediction, molecule)
+        return Comparison(prediction, molecule, self._basis_of(molecule), self.cutoff)
+
     def _basis_of(self, molecule: Molecule) -> OrbitalBasis:
         if self.basis is not None:
             return self.basis
@@ -160,19 +168,20 @@ class Scorer:
 
 
 def score(
-    hamiltonians: Iterable[object],
+    predictions: Iterable[object],
     molecules: Iterable[Molecule],
     metrics: Sequence[str] | None = None,
     cutoff: float | None = None,
     basis: OrbitalBasis | None = None,
     groups: Iterable[str] | None = None,
 ) -> dict[str, Score]:
-    """Compare predicted Hamiltonians with the labels of molecules.
+    """Compare predicted Hamiltonians, or energies, with the labels of molecules.
 
     Both are read one at a time, so generators serve test sets larger than the memory.
 
     Args:
-        hamiltonians: (nao, nao) arrays or tensors in Eh, canonical AO order.
+        predictions: (nao, nao) arrays or tensors in Eh, canonical AO order; for metrics of energies
+            total energies in Eh.
         molecules: with labels, in the same order.
         metrics, cutoff, basis: see `Scorer`.
         groups: one per molecule, clusters of the bootstrap; None: every molecule by itself.
@@ -188,12 +197,12 @@ def score(
         raise ConfigError("score takes lists: score([matrix], [molecule])")
     scorer = Scorer([metrics] if isinstance(metrics, str) else metrics, cutoff, basis)
     end = object()
-    columns: list[Iterable[Any]] = [hamiltonians, molecules]
+    columns: list[Iterable[Any]] = [predictions, molecules]
     if groups is not None:
         columns.append(groups)
     for row in zip_longest(*columns, fillvalue=end):
         if any(item is end for item in row):
-            names = ("Hamiltonians", "molecules", "groups")
+            names = ("predictions", "molecules", "groups")
             short = [name for name, item in zip(names, row, strict=False) if item is end]
             raise DataError(
                 f"only {len(scorer)} {' and '.join(short)} were given, fewer than the rest; give "
@@ -201,6 +210,17 @@ def score(
             )
         scorer.add(*row)
     return scorer.scores()
+
+
+def _quantity(metrics: Sequence[Metric]) -> Quantity:
+    """The one that all metrics are errors of."""
+    found = {metric.of: metric.name for metric in metrics if metric.of is not None}
+    if len(found) > 1:
+        raise ConfigError(
+            f"{' and '.join(found.values())} are metrics of different quantities "
+            f"({', '.join(found)}); score them one after the other"
+        )
+    return next(iter(found), "hamiltonian")
 
 
 @lru_cache(maxsize=1024)

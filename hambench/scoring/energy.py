@@ -1,0 +1,64 @@
+"""Errors of total energies, against those of the file.
+
+References that a model takes off its targets and adds again do not change a difference, so errors
+of total and of formation energies of the same rows may be compared.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hambench.chem.molecule import Molecule
+from hambench.errors import DataError
+from hambench.scoring.metrics import Terms, metric
+
+
+class EnergyComparison:
+    """One molecule's predicted total energy beside its label.
+
+    Args:
+        prediction: a number, or an array or torch tensor of one, in Eh.
+        molecule: with its energy.
+
+    Raises:
+        DataError: no label, or a prediction that is no single number.
+    """
+
+    def __init__(self, prediction: object, molecule: Molecule) -> None:
+        if molecule.energy is None:
+            raise DataError(
+                f"molecule '{molecule.id}' has no energy to compare with; score on molecules that "
+                "have one"
+            )
+        detach = getattr(prediction, "detach", None)  # a torch tensor, without importing torch
+        value = np.asarray(prediction if detach is None else detach().cpu())
+        if value.size != 1 or not np.can_cast(value.dtype, np.float64, "same_kind"):
+            raise DataError(
+                f"molecule '{molecule.id}': the predicted energy is {value.dtype} of shape "
+                f"{value.shape}, expected one real number in Eh"
+            )
+        self.difference = float(value.reshape(())) - molecule.energy
+        self.atoms = len(molecule)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the prediction is NaN or infinite."""
+        return not np.isfinite(self.difference)
+
+
+@metric("molecule mean of |dE|, dE the predicted total energy minus the label", of="energy")
+def energy_mae(c: EnergyComparison) -> Terms:
+    """Primary of energy tasks: per molecule, not per atom."""
+    return abs(c.difference), 1.0
+
+
+@metric("molecule mean of |dE| / N, N the atoms of the molecule", of="energy")
+def energy_mae_per_atom(c: EnergyComparison) -> Terms:
+    """Every molecule has the same weight."""
+    return abs(c.difference) / c.atoms, 1.0
+
+
+@metric("root of the molecule mean of dE^2", of="energy", aggregate="rms")
+def energy_rmse(c: EnergyComparison) -> Terms:
+    """Never below ``energy_mae``; far above it where a few molecules fail."""
+    return c.difference**2, 1.0
