@@ -6,6 +6,7 @@ knows `chem`, `o3` and the batch, never a task and never the training loop.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -152,6 +153,19 @@ class Model(nn.Module, ABC):
     def energy(self, batch: Batch) -> Tensor:
         """(B,) total energies in Eh; ConfigError where a model offers none."""
         raise ConfigError(f"{type(self).__name__} predicts no energies; choose a model that does")
+
+    def energy_and_forces(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B,) total energies in Eh and (N, 3) forces ``-dE/dR`` in Eh/Angstrom, detached.
+
+        Raises:
+            ConfigError: the model predicts no energies.
+        """
+        with torch.enable_grad():
+            moved = copy.copy(batch)
+            moved.positions = batch.positions.detach().requires_grad_()
+            energies = self.energy(moved)
+            (gradient,) = torch.autograd.grad(energies.sum(), moved.positions)
+        return energies.detach(), -gradient
 
     @property
     def dtype(self) -> torch.dtype:

@@ -12,9 +12,10 @@ from torch import Tensor
 from hambench.chem.blocks import layout
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.references import element_references
 from hambench.data.graph import Batch, GraphSpec, Normalisation, Space
 from hambench.helm.backbone import CHARGES, MULTIPLICITIES, Backbone, NodeScalars
-from hambench.helm.heads import EnergyHead, HamiltonianHead, Reductions
+from hambench.helm.heads import EnergyHead, HamiltonianHead, LinearEnergyHead, Reductions
 from hambench.helm.scaling import Scaling, label_statistics
 from hambench.model import Loss, Model, Prediction, Progress, rmse_plus_mse, silent, squared_errors
 from hambench.settings import Count, Positive
@@ -167,10 +168,14 @@ class Helm(_HelmModel):
 
 
 class HelmEnergy(_HelmModel):
-    """HELM's backbone without edge blocks, with the public code's energy head.
+    """HELM's backbone without edge blocks, and a head for what energies are beyond references.
 
-    Args: as `Helm`.
+    Args: as `Helm`, and
+        head: ``convolution`` (the public code's, one more edge convolution and a network) or
+            ``linear`` (the paper's, on scalars of the atoms).
     """
+
+    references: Tensor
 
     def __init__(
         self,
@@ -182,6 +187,7 @@ class HelmEnergy(_HelmModel):
         gaussian_width: Positive = 1.0,
         cutoff: Positive = 12.0,
         node_scalars: NodeScalars = "element_charge_spin",
+        head: Literal["convolution", "linear"] = "convolution",
     ) -> None:
         super().__init__(
             basis,
@@ -193,7 +199,13 @@ class HelmEnergy(_HelmModel):
             node_scalars=node_scalars,
             edges=False,
         )
-        self.head = EnergyHead(self.backbone.lmax, channels, 2 * channels + gaussians)
+        self.head = (
+            LinearEnergyHead(channels)
+            if head == "linear"
+            else EnergyHead(self.backbone.lmax, channels, 2 * channels + gaussians)
+        )
+        size = max(basis.elements) + 1
+        self.register_buffer("references", torch.zeros(size, dtype=torch.float64))
 
     @property
     def graph(self) -> GraphSpec:
@@ -207,10 +219,16 @@ class HelmEnergy(_HelmModel):
             largest_multiplicity=self._multiplicity,
         )
 
+    def prepare(self, molecules: Sequence[Molecule], progress: Progress = silent) -> None:
+        """Energies of the elements by least squares, over the training set."""
+        found = element_references(progress(molecules, "references"), len(self.references))
+        self.references.copy_(torch.from_numpy(found))
+
     def energy(self, batch: Batch) -> Tensor:
-        """(B,) energies in Eh."""
+        """(B,) total energies in Eh, float64: a total energy has more digits than float32."""
         x, _, geometry = self.backbone(batch)
-        return self.head(x, geometry, batch)
+        found: Tensor = self.head(x, geometry, batch).double()
+        return found.index_add(0, batch.batch, self.references[batch.numbers])
 
     def forward(self, batch: Batch) -> Prediction:
         """Predict the energies of a batch."""

@@ -70,6 +70,9 @@ def _tables(lmax: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor
 def edge_wigner(vectors: Tensor, lmax: int) -> Tensor:
     """Packed matrices that rotate features into the frames of edges.
 
+    With vectors that require gradients these are finite everywhere, and those of whatever does not
+    change with a turn about the edge are exact, along the polar axis too.
+
     Args:
         vectors: (E, 3) edge vectors in the *network's* axes, (y, z, x) of space, not zero.
         lmax: largest degree.
@@ -78,12 +81,59 @@ def edge_wigner(vectors: Tensor, lmax: int) -> Tensor:
         (E, sum (2l+1)^2), degree l's matrix row-major at ``packed_offsets(lmax)[l]``; it maps
         the edge onto the polar axis (HELM's public code; e3nn's J matrices).
     """
-    polar, mirror, frequency = _tables(lmax, vectors.dtype, vectors.device)
+    if not vectors.requires_grad:
+        return _from_angles(vectors, lmax)
+    # at the poles the angles have no derivative; the matrices have, in another gauge
+    across = vectors[:, ::2] / vectors.norm(dim=-1, keepdim=True)
+    near = across.detach().square().sum(-1, keepdim=True) < torch.finfo(vectors.dtype).eps
+    elsewhere = torch.where(near, vectors.new_tensor([1.0, 1.0, 1.0]), vectors)
+    north, south = _poles(lmax, vectors.dtype, vectors.device)
+    pole = torch.where((vectors[:, 1] > 0)[:, None, None], north, south)
+    tilted = pole[:, 0] + across[:, :1] * pole[:, 1] + across[:, 1:] * pole[:, 2]
+    return torch.where(near, tilted, _from_angles(elsewhere, lmax))
+
+
+@lru_cache
+def _poles(lmax: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """At both ends of the polar axis the packed matrices, and their two derivatives: (3, P) each.
+
+    These are along the first and the third component of a unit vector, in the gauge that is smooth
+    there: ``D(alpha, 0)^T D`` at one end, ``D(alpha, 0) D`` at the other.
+    """
+    zero, quarter = (torch.tensor([a], dtype=torch.float64) for a in (0.0, np.pi / 2))
+
+    def blocks(packed: Tensor) -> list[Tensor]:
+        return [block[0] for block in wigner_blocks(packed[None], lmax)]
+
+    def packed(alpha: Tensor, beta: Tensor) -> Tensor:
+        return _by_angles(alpha, beta, lmax)[0]
+
+    turn = blocks(packed(quarter, zero))
+    found = []
+    for beta, sign in ((zero, 1.0), (zero + np.pi, -1.0)):
+        slopes = [
+            torch.autograd.functional.jacobian(lambda b, a=alpha: packed(a, b), beta)[:, 0]
+            for alpha in (quarter, zero)
+        ]
+        turned = [
+            (g.T if sign > 0 else g) @ d for g, d in zip(turn, blocks(slopes[0]), strict=True)
+        ]
+        first = torch.cat([block.reshape(-1) for block in turned])
+        rows = torch.stack([packed(zero, beta), sign * first, sign * slopes[1]])
+        found.append(rows.to(device, dtype))
+    return found[0], found[1]
+
+
+def _from_angles(vectors: Tensor, lmax: int) -> Tensor:
     first, second, third = vectors.unbind(-1)
     # atan2 is well conditioned at the poles, where arccos of the cosine is not
     beta = torch.atan2(torch.hypot(first, third), second)
-    alpha = torch.atan2(first, third)
-    orders = torch.arange(lmax + 1, device=vectors.device, dtype=vectors.dtype)
+    return _by_angles(torch.atan2(first, third), beta, lmax)
+
+
+def _by_angles(alpha: Tensor, beta: Tensor, lmax: int) -> Tensor:
+    polar, mirror, frequency = _tables(lmax, alpha.dtype, alpha.device)
+    orders = torch.arange(lmax + 1, device=alpha.device, dtype=alpha.dtype)
     turns = beta[:, None] * orders
     tilted = torch.cat([turns.cos(), turns[:, 1:].sin()], 1) @ polar
     turns = alpha[:, None] * orders

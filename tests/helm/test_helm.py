@@ -18,6 +18,7 @@ from hambench.data.padding import padded
 from hambench.errors import ConfigError, DataError
 from hambench.helm import Helm, HelmEnergy
 from hambench.helm.scaling import label_statistics
+from hambench.learn.weights import cast
 from hambench.model import Model
 
 MD17 = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9])
@@ -242,3 +243,79 @@ def test_charges_without_an_embedding_are_named(change: dict, rng: np.random.Gen
         collate([far], Helm(MD17, **SMALL).graph)
     blind = Helm(MD17, **SMALL, node_scalars="element")
     assert blind(collate([far], blind.graph)).node.isfinite().all()
+
+
+def energetic(basis: OrbitalBasis, rng: np.random.Generator) -> list[Molecule]:
+    mols = molecules(basis, rng, labelled=False)
+    return [dataclasses.replace(m, energy=-75.0 * k - 40.0) for k, m in enumerate(mols)]
+
+
+@pytest.mark.parametrize(("head", "count"), [("convolution", 5_430_017), ("linear", 128)])
+def test_energy_heads(head: str, count: int) -> None:
+    with torch.device("meta"):
+        model = HelmEnergy(MD17, head=head)
+    assert sum(p.numel() for p in model.head.parameters()) == count
+
+
+@pytest.mark.parametrize("head", ["convolution", "linear"])
+def test_energies_do_not_turn_and_add_up(head: str, rng: np.random.Generator) -> None:
+    model = HelmEnergy(MD17, **SMALL, head=head).double()
+    mols = energetic(MD17, rng)
+    model.prepare(mols)
+    first = model(collate(mols, model.graph)).energies.detach()
+    for turn in Rotation.random(3, rng=1).as_matrix():
+        again = model(collate([turned(m, turn) for m in mols], model.graph)).energies
+        torch.testing.assert_close(again, first, rtol=0, atol=1e-10)
+    # the two molecules as one, further apart than the cutoff; both neutral, as charges mix
+    a, b = (dataclasses.replace(m, charge=0) for m in mols)
+    apart = model(collate([a, b], model.graph)).energies.sum()
+    positions = np.concatenate([a.positions, b.positions + np.array([0, 0, 40.0])])
+    both = Molecule(np.concatenate([a.numbers, b.numbers]), positions)
+    together = model(collate([both], model.graph)).energies[0]
+    assert float((together - apart).detach().abs()) < 1e-10
+
+
+def test_references_are_kept_in_full(rng: np.random.Generator) -> None:
+    mols = energetic(MD17, rng)
+    model = HelmEnergy(MD17, **SMALL)
+    cast(model, torch.float32)
+    model.prepare(mols)
+    fitted = model.references[torch.from_numpy(mols[1].numbers)].sum()
+    assert float(fitted) == pytest.approx(mols[1].energy, abs=1e-10)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.zero_()
+    predicted = model(collate(mols, model.graph)).energies.detach()
+    assert predicted.dtype == torch.float64
+    assert [float(e) for e in predicted] == pytest.approx([m.energy for m in mols], abs=1e-10)
+    with pytest.raises(DataError, match="'0' has no energy to fit atomic references to"):
+        model.prepare(molecules(MD17, rng))
+
+
+@pytest.mark.parametrize("tilt", [0.0, 1e-12, 1e-9, 1e-7, 1e-5])
+@pytest.mark.parametrize("head", ["convolution", "linear"])
+def test_forces_are_the_slope_of_the_energy(
+    head: str, tilt: float, rng: np.random.Generator
+) -> None:
+    """Also of bonds along z, where the angles of the frame have no derivative, and next to it."""
+    model = HelmEnergy(MD17, **SMALL, head=head).double()
+    positions = np.array([[0, 0, 0], [tilt, 0, 1.1], [0, -tilt, -1.3], [0.9, 0.4, 0.3]])
+    batch = collate([Molecule([6, 8, 7, 1], positions)], model.graph)
+    forces = model.energy_and_forces(batch)[1]
+    steps = torch.zeros(12, 4, 3, dtype=torch.float64)
+    steps.view(12, 12).fill_diagonal_(2e-5)
+    places = batch.positions + torch.cat([steps, -steps])
+    moved = [Molecule([6, 8, 7, 1], x.numpy()) for x in places]
+    with torch.no_grad():
+        energies = model(collate(moved, model.graph)).energies
+    slope = (energies[12:] - energies[:12]).view(4, 3) / 4e-5
+    assert float(slope.abs().max()) > 1e-3
+    torch.testing.assert_close(forces, slope, rtol=0, atol=1e-8)
+
+
+def test_forces_turn_with_the_molecule(rng: np.random.Generator) -> None:
+    model, mols = HelmEnergy(MD17, **SMALL).double(), molecules(MD17, rng, labelled=False)
+    forces = model.energy_and_forces(collate(mols, model.graph))[1]
+    turn = Rotation.random(rng=2).as_matrix()
+    again = model.energy_and_forces(collate([turned(m, turn) for m in mols], model.graph))[1]
+    torch.testing.assert_close(again, forces @ torch.from_numpy(turn.T), rtol=0, atol=1e-10)
