@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hambench.chem.molecule import Molecule
-from hambench.data import manifest
+from hambench.data.published import about, required
 from hambench.data.rows import Rows
 from hambench.data.task import GeneratedTask
 from hambench.data.xyz import read_frames
@@ -48,11 +48,26 @@ class OrganicMini(GeneratedTask):
         }
 
     def open(self, path: Path) -> Rows:
-        """The rows of a `Store`, or of a file of these labels in nabla2DFT's format."""
+        """The rows of a `Store`, or of a verified file of these labels in nabla2DFT's format.
+
+        Raises:
+            DataError: it is corrupt, foreign, of another theory, or was not verified.
+        """
         if not Nabla2dftHamiltonians.recognises(path):
             return super().open(path)
-        found = manifest.find(path)
-        return Nabla2dftHamiltonians(path, conventions=found.conventions if found else None)
+        return Nabla2dftHamiltonians(path, conventions=required(path, self.name, path).conventions)
+
+    def unverified(self) -> list[tuple[Path, Rows]]:
+        """The file, if it is here, as its format is known to be."""
+        path = self.location.generated
+        if Nabla2dftHamiltonians.recognises(path):
+            return [(path, Nabla2dftHamiltonians(path))]
+        return super().unverified()
+
+    def files(self) -> list[dict[str, Any]]:
+        """The file, if it is here, with what verification found in one of another format."""
+        path = self.location.generated
+        return [about(path)] if Nabla2dftHamiltonians.recognises(path) else super().files()
 
     def geometries(self, n: int | None = None) -> list[Molecule]:
         """The first ``n`` of 480 conformers, ids ``0-0``, ``0-1`` ... ``119-3``."""

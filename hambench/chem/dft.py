@@ -324,6 +324,9 @@ def _mean_field(molecule: Molecule, theory: Theory) -> Any:
     field.conv_tol_grad = theory.conv_tol_grad
     field.max_cycle = theory.max_cycles
     field.check_convergence = _convergence(theory)
+    # one more diagonalisation confirms nothing: undamped, it multiplies the gradient by the inverse
+    # of a small gap
+    field.conv_check = False
     field.chkfile = None
     return field
 
@@ -339,8 +342,6 @@ def _convergence(theory: Theory) -> Callable[[dict[str, Any]], bool]:
 
     def converged(cycle: dict[str, Any]) -> bool:
         energy, gradient = float(cycle["e_tot"]), float(cycle["norm_gorb"])
-        if cycle["scf_conv"]:  # the cycle after, which only confirms
-            return gradient < _NEAR * theory.conv_tol_grad
         if cycle["cycle"] == 0:
             least.clear()
         least.append(min([gradient, *least[-1:]]))

@@ -48,7 +48,8 @@ def generate(
     """Compute the labels of a task with PySCF; start again to go on after a stop.
 
     The result does not depend on the number of workers or on interruptions. Options may be given
-    as KEY=VALUE too. A file of the first N rows serves for trying out, and is added to later.
+    as KEY=VALUE too. A file of the first N rows serves for trying out, and is added to later. Jobs
+    are the rows, and two kinds of noise measured on up to three of them for the file's provenance.
 
     The labels take the place of published files that are not here; results say source=generated
     and are never ranked with those on published files.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isqrt, sqrt
+from math import isqrt
 
 import numpy as np
 import torch
@@ -28,7 +28,8 @@ from hambench.data.graph import (
     build_graph,
 )
 
-_SPACING = 1.5  # Angstrom between neighbours, unless the cutoff is too small for it
+_SPACING = 1.5  # Angstrom between neighbours, unless the cutoff is too small for their edges
+_NEIGHBOURS = 24  # edges of an atom, so that these are short and atoms need not be close
 _EDGE_STEPS, _ATOM_STEPS = 8, 4  # numbers between one and its double; atoms cost little
 
 
@@ -73,8 +74,9 @@ def _stepped(number: int, steps: int) -> int:
 
 
 def _fewest_atoms(edges: int) -> int:
-    """The smallest n with n (n - 1) >= edges, an even number; 0 for none."""
-    return (1 + isqrt(4 * edges - 3)) // 2 + 1 if edges else 0
+    """Atoms for an even number of directed edges; 0 for none."""
+    complete = (1 + isqrt(4 * edges - 3)) // 2 + 1 if edges else 0  # n (n - 1) >= edges
+    return max(complete, -(-edges // _NEIGHBOURS))
 
 
 def _fillers(
@@ -85,50 +87,35 @@ def _fillers(
     if not molecules:
         return []
     atoms = whole.atoms - real.atoms - (molecules - 1)
-    positions = _positions(atoms, spec.cutoff)
-    edges, pairs = _edges(positions, whole.edges - real.edges)
-    large = _filler(positions, edges, pairs, spec, like)
-    nothing = np.empty((2, 0), dtype=np.int64)
-    single = _filler(positions[:1], nothing, nothing, spec, like)
+    large = _filler(atoms, whole.edges - real.edges, spec, like)
+    single = _filler(1, 0, spec, like)
     return [large] + [single] * (molecules - 1)
 
 
-def _positions(atoms: int, cutoff: float | None) -> NDArray[np.float64]:
-    """(atoms, 3) Angstrom on a grid, all closer to each other than the cutoff."""
+def _filler(atoms: int, edges: int, spec: GraphSpec, like: MoleculeGraph) -> MoleculeGraph:
+    """Atoms on a grid with so many edges, and as many kinds of labels as ``like``, but no label."""
     side = next(n for n in range(1, atoms + 1) if n**3 >= atoms)
-    diagonal = sqrt(3) * (side - 1)
+    places = np.indices((side, side, side)).reshape(3, -1).T[:atoms].astype(np.float64)
+    near, longest = _nearest(places, edges)
     spacing = _SPACING
-    if cutoff is not None and diagonal:
-        spacing = min(spacing, 0.9 * cutoff / diagonal)
-    return spacing * np.indices((side, side, side)).reshape(3, -1).T[:atoms].astype(np.float64)
-
-
-def _edges(
-    positions: NDArray[np.float64], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``count`` directed edges between the closest atoms and their pairs, as `neighbour_pairs`."""
-    first, second = np.triu_indices(len(positions), 1)
-    distance = np.linalg.norm(positions[first] - positions[second], axis=1)
-    chosen = np.argsort(distance, kind="stable")[: count // 2]
-    near = np.zeros((len(positions), len(positions)), dtype=bool)
-    near[first[chosen], second[chosen]] = near[second[chosen], first[chosen]] = True
-    return adjacent(near)
-
-
-def _filler(
-    positions: NDArray[np.float64],
-    edges: NDArray[np.int64],
-    pairs: NDArray[np.int64],
-    spec: GraphSpec,
-    like: MoleculeGraph,
-) -> MoleculeGraph:
-    """A molecule with these edges and as many kinds of labels as ``like``, but no label."""
-    numbers = np.full(len(positions), min(spec.basis.elements))
-    graph = build_graph(Molecule(numbers, positions), replace(spec, cutoff=1e-3))
-    graph.edge_index, graph.pair_index = torch.from_numpy(edges), torch.from_numpy(pairs)
+    if spec.cutoff is not None and edges:
+        spacing = min(spacing, 0.9 * spec.cutoff / longest)
+    numbers = np.full(atoms, min(spec.basis.elements))
+    graph = build_graph(Molecule(numbers, spacing * places), replace(spec, cutoff=spacing / 2))
+    graph.edge_index, graph.pair_index = map(torch.from_numpy, adjacent(near))
     for field in LABELS:
         if field in like:
             graph[field] = like[field][..., :0]
     if "energies" in like:
         graph.energies = torch.zeros_like(like.energies)
     return graph
+
+
+def _nearest(places: NDArray[np.float64], edges: int) -> tuple[NDArray[np.bool_], float]:
+    """(N, N) adjacency of the closest pairs, ``edges`` directed edges, and the longest of them."""
+    first, second = np.triu_indices(len(places), 1)
+    distance = np.linalg.norm(places[first] - places[second], axis=1)
+    chosen = np.argsort(distance, kind="stable")[: edges // 2]
+    near = np.zeros((len(places), len(places)), dtype=bool)
+    near[first[chosen], second[chosen]] = near[second[chosen], first[chosen]] = True
+    return near, float(distance[chosen].max(initial=0))

@@ -87,34 +87,44 @@ class PublishedTask(Task):
         """The files that are here, each with what verification found."""
         if self.source == GENERATED:
             return super().files()
-        return [_about(path, manifest.find(path)) for path in self.location.present]
+        return [about(path) for path in self.location.present]
 
     def _manifest(self, path: Path) -> Manifest:
-        found = manifest.find(path)
-        if found is None:
-            given = path if len(self.spec.files) == 1 else path.parent
-            raise DataError(
-                f"{path} was not verified, or changed since; do it once: hambench data verify "
-                f"{self.name} data={given}"
-            )
-        return found
+        return required(path, self.name, path if len(self.spec.files) == 1 else path.parent)
 
     def _needed(self) -> list[Path]:
         splits = self.spec.splits
         return list(dict.fromkeys(self.location.of(splits[role].of) for role in self.spec.roles))
 
 
-def _about(path: Path, found: Manifest | None) -> dict[str, Any]:
-    """A file and, where it was verified, what was found in it."""
-    about: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size}
+def required(path: Path, task: str, given: Path) -> Manifest:
+    """The manifest of a file; DataError, with what to do, where it was not verified.
+
+    Args:
+        path: the file.
+        task: that it is for.
+        given: what ``data=`` of that task names: the file, or the folder of several.
+    """
+    found = manifest.find(path)
     if found is None:
-        return about | {"verified": False}
-    residuals = {name: check.residual for name, check in found.checks.items()}
-    return about | {
+        raise DataError(
+            f"{path} was not verified, or changed since; do it once: hambench data verify {task} "
+            f"data={given}"
+        )
+    return found
+
+
+def about(path: Path) -> dict[str, Any]:
+    """What is known of a file and, where it was verified, what was found in it."""
+    known: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size}
+    found = manifest.find(path)
+    if found is None:
+        return known | {"verified": False}
+    return known | {
         "verified": True,
         "rows": found.rows,
         "unit": found.unit,
         "order": found.order,
         "sha256_of_sample": found.sha256,
-        "residuals": residuals,
+        "residuals": {name: check.residual for name, check in found.checks.items()},
     }

@@ -261,6 +261,19 @@ def test_missing_pyscf_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         dft.calculate(WATER, PBE)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "length", "basis"), [([7, 7], 2.3, "def2-svp"), ([6, 8], 1.9, "sto-3g")]
+)
+def test_small_gaps_converge(numbers: list[int], length: float, basis: str) -> None:
+    """Where a diagonalisation without damping would lead away from the solution again."""
+    theory = Theory("pbe", basis, grid_level=3)
+    stretched = Molecule(numbers, [[0, 0, 0], [0, 0, length]])
+    result = dft.calculate(stretched, theory, forces=False)
+    assert result.cycles < 40
+    again = dft.energy_of(result.molecule.hamiltonian, stretched, theory)
+    assert again == pytest.approx(result.molecule.energy, abs=1e-10)
+
+
 def test_a_broken_bond_is_no_ground_state() -> None:
     theory = Theory("pbe", "sto-3g", grid_level=0)
 

@@ -14,7 +14,9 @@ from hambench import experiment
 from hambench.chem import dft
 from hambench.chem.molecule import formula
 from hambench.config import compose
+from hambench.data import manifest
 from hambench.data.generate import generate
+from hambench.data.manifest import Manifest
 from hambench.data.store import Store
 from hambench.errors import DataError, RegistryError
 from hambench.registry import load_task
@@ -105,6 +107,18 @@ def test_labels_in_the_format_of_nabla2dft(tmp_path: Path) -> None:
     """A file of that layout is opened as it is; here one of other molecules, for its format."""
     path = Path(shutil.copy(FIXTURES / "nabla_mini_lm.db", tmp_path / "organic.db"))
     task = OrganicMini(load_task("organic_mini").spec, path)
+    with pytest.raises(DataError, match=r"organic\.db was not verified, .* verify organic_mini"):
+        task.rows  # noqa: B018
+    ((same, rows),) = task.unverified()
+    assert same == path
+    assert isinstance(rows, Nabla2dftHamiltonians)
+    assert task.files() == [{"file": "organic.db", "bytes": path.stat().st_size, "verified": False}]
+    found = Manifest(
+        rows=len(rows), sample=rows.ids, sha256="0" * 64, unit="bohr", order="canonical",
+        checks={}, theory=None, versions={},
+    )  # fmt: skip
+    manifest.write(path, found)
     assert isinstance(task.rows, Nabla2dftHamiltonians)
+    assert task.files()[0]["order"] == "canonical"
     with pytest.raises(DataError, match="lacks 240 of 240 rows of split 'train'"):
         task.split("train")
