@@ -47,6 +47,7 @@ class Job:
         molecule: the geometry.
         theory: level of theory.
         part: file it ends in.
+        row: file that the labels of its molecule end in.
     """
 
     kind: Literal["row", "orientation", "convergence"]
@@ -54,6 +55,7 @@ class Job:
     molecule: Molecule
     theory: Theory
     part: Path
+    row: Path
 
 
 def jobs_of(molecules: Sequence[Molecule], theory: Theory, folder: Path) -> list[Job]:
@@ -65,7 +67,7 @@ def jobs_of(molecules: Sequence[Molecule], theory: Theory, folder: Path) -> list
         work.append(("orientation", index, f"orientation-{count:07d}.json"))
         work.append(("convergence", index, f"convergence-{count:07d}.json"))
     return [
-        Job(kind, place, molecules[index], theory, folder / name)
+        Job(kind, place, molecules[index], theory, folder / name, folder / work[index][2])
         for place, (kind, index, name) in enumerate(work)
     ]
 
@@ -85,7 +87,7 @@ def do(job: Job, *, wait: bool) -> State:
             return "taken"
         if not job.part.exists():
             _compute(job)
-    return "failed" if failure(job) else "done"
+    return "failed" if failure(job.part) else "done"
 
 
 @lru_cache(maxsize=1)
@@ -95,6 +97,8 @@ def _claims(folder: Path) -> Claims:
 
 def _compute(job: Job) -> None:
     try:
+        if job.kind != "row" and job.row.exists() and failure(job.row):
+            raise dft.SCFError("its row has no labels")
         if job.kind == "row":
             labelled = dft.calculate(job.molecule, job.theory, ground_state=True).molecule
             write(job, labelled, dft.versions())
@@ -139,29 +143,29 @@ def _arrays(job: Job, names: Iterable[str]) -> dict[str, NDArray[Any]]:
         with np.load(job.part, allow_pickle=False) as part:
             return {name: part[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(job) from error
+        raise _damaged(job.part) from error
 
 
-def failure(job: Job) -> str | None:
+def failure(part: Path) -> str | None:
     """Why a job that was done has no result, or None (an .npz is a zip file: it starts with PK)."""
-    with open(job.part, "rb") as file:
+    with open(part, "rb") as file:
         if file.read(2) == b"PK":
             return None
     try:
-        reason: str | None = _content(job).get("failed")
+        reason: str | None = _content(part).get("failed")
     except ValueError as error:
-        raise _damaged(job) from error
+        raise _damaged(part) from error
     return reason
 
 
-def _content(job: Job) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(job.part.read_text("utf-8"))
+def _content(part: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(part.read_text("utf-8"))
     return content
 
 
-def _damaged(job: Job) -> DataError:
+def _damaged(part: Path) -> DataError:
     return DataError(
-        f"{job.part} is damaged (cut off while it was copied?); remove it, or copy it again, and "
+        f"{part} is damaged (cut off while it was copied?); remove it, or copy it again, and "
         "start the same command again"
     )
 
@@ -169,7 +173,7 @@ def _damaged(job: Job) -> DataError:
 def left_out(jobs: Sequence[Job]) -> dict[str, str]:
     """Ids of the rows that failed, among those that are done, and why."""
     done = [job for job in jobs if job.kind == "row" and job.part.exists()]
-    reasons = {job.molecule.id: failure(job) for job in done}
+    reasons = {job.molecule.id: failure(job.part) for job in done}
     return {row: reason for row, reason in reasons.items() if reason is not None}
 
 
@@ -179,7 +183,11 @@ def noise_of(jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
     bad = left_out(jobs)
     sampled = [job for job in jobs if job.kind != "row" and job.molecule.id not in bad]
     for kind in ("orientation", "convergence"):
-        noises = [Noise(**_content(j)) for j in sampled if j.kind == kind and not failure(j)]
+        noises = [
+            Noise(**_content(job.part))
+            for job in sampled
+            if job.kind == kind and not failure(job.part)
+        ]
         if noises:
             found[f"{kind}_noise_eh"] = asdict(worst(noises)) | {"rows": len(noises)}
     return found

@@ -24,7 +24,7 @@ from hambench.chem.theory import Theory
 from hambench.data import generate as module
 from hambench.data import labels
 from hambench.data.generate import Part, generate
-from hambench.data.labels import Job
+from hambench.data.labels import Job, do, jobs_of, noise_of
 from hambench.data.spec import TaskSpec
 from hambench.data.store import Store, write_store
 from hambench.data.task import GeneratedTask
@@ -349,6 +349,19 @@ def test_rows_that_are_no_ground_state_are_left_out(
     assert Store(made.path).ids == ("bound",)
     assert "an open shell has a lower energy" in made.left_out["broken"]
     assert "gap between occupied and empty orbitals is 0.0" in made.left_out["apart"]
+
+
+def test_no_noise_is_measured_on_rows_without_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stretched = Molecule([1, 1], [[0, 0, 0], [0, 0, 4.0]], id="apart")
+    row, *noise = jobs_of([stretched], THEORY, tmp_path)
+    assert do(row, wait=True) == "failed"
+    monkeypatch.setattr("hambench.data.labels.orientation_noise", None)  # nobody calls them
+    monkeypatch.setattr("hambench.data.labels.convergence_noise", None)
+    assert [job.kind for job in noise] == ["orientation", "convergence"]
+    assert [do(job, wait=True) for job in noise] == ["failed", "failed"]
+    assert noise_of([row, *noise]) == {}
 
 
 @pytest.mark.slow
