@@ -96,11 +96,9 @@ class Prediction:
         """Per molecule the (nao, nao) float64 matrix in Eh before it is made symmetric."""
         node, edge = self.blocks()
         sizes = self.batch.nao.tolist()
-        flat = node.new_zeros(sum(n * n for n in sizes))
+        areas = [n * n for n in sizes]
         where = matrix_map(self.batch, self.spec.layout)
-        flat[where.node_matrix] = node.reshape(-1)[where.node_places]
-        flat[where.edge_matrix] = edge.reshape(-1)[where.edge_places]
-        parts = flat.split([n * n for n in sizes])
+        parts = where.matrix(node, edge, sum(areas)).split(areas)
         matrices = [part.view(n, n) for part, n in zip(parts, sizes, strict=True)]
         return matrices[: self.batch.real.molecules]
 

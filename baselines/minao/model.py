@@ -61,13 +61,10 @@ class Minao(Model):
         ]
         flat = torch.cat([torch.from_numpy(fock).reshape(-1) for fock in focks])
         flat = flat.to(batch.positions)
-        size = self.graph.layout.size
-        where = matrix_map(batch, self.graph.layout)
-        node = flat.new_zeros(batch.num_nodes * size)
-        edge = flat.new_zeros(batch.num_edges * size)
-        node[where.node_places] = flat[where.node_matrix]
-        edge[where.edge_places] = flat[where.edge_matrix]
-        return Prediction(batch, self.graph, node=node.view(-1, size), edge=edge.view(-1, size))
+        blocks = self.graph.layout
+        where = matrix_map(batch, blocks)
+        node, edge = where.vectors(flat, batch.num_nodes, batch.num_edges, blocks.size)
+        return Prediction(batch, self.graph, node=node, edge=edge)
 
     def loss(self, prediction: Prediction, batch: Batch) -> Loss:
         """RMSE + MSE over all entries, for the log: there is nothing to train."""

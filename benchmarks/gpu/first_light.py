@@ -23,7 +23,7 @@ import hambench
 from hambench.bench.molecules import MEDIUM, WATER
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import build_graph
+from hambench.data.graph import batch_graphs, build_graph
 from hambench.data.padding import padded
 from hambench.learn.weights import cast
 from hambench.model import Model
@@ -87,8 +87,7 @@ def speed(device: torch.device, seconds: float) -> Iterator[tuple[str, Any]]:
                     cast(model, torch.float32)
                     model.to(device)
                     graphs = [build_graph(m, model.graph) for m in mols]
-                    batch = padded(graphs, model.graph, None) if pad else None
-                    batch = hambench.collate(mols, model.graph) if batch is None else batch
+                    batch = padded(graphs, model.graph, None) if pad else batch_graphs(graphs)
                     torch.set_float32_matmul_precision(precision)
                     key = f"{preset}, {name}, {precision}{', padded' if pad else ''}"
                     yield key, measured(model, batch.to(device), device, seconds)

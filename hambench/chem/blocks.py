@@ -59,13 +59,27 @@ class BlockMap:
     edge_places: Tensor
     edge_matrix: Tensor
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all maps."""
-        return sum(int(value.nbytes) for value in vars(self).values())
+    def matrix(self, node: Tensor, edge: Tensor, size: int) -> Tensor:
+        """(size,) flat matrices of uncoupled vectors, zero where no edge is."""
+        flat = node.new_zeros(size)
+        flat[self.node_matrix] = node.reshape(-1)[self.node_places]
+        flat[self.edge_matrix] = edge.reshape(-1)[self.edge_places]
+        return flat
+
+    def vectors(self, flat: Tensor, nodes: int, edges: int, size: int) -> tuple[Tensor, Tensor]:
+        """(nodes, size) and (edges, size) uncoupled vectors of flat matrices, empty places zero."""
+        node, edge = flat.new_zeros(nodes * size), flat.new_zeros(edges * size)
+        node[self.node_places] = flat[self.node_matrix]
+        edge[self.edge_places] = flat[self.edge_matrix]
+        return node.view(-1, size), edge.view(-1, size)
 
 
-_MAPS: ByteCache[BlockMap] = ByteCache(_MAP_BYTES, lambda maps: maps.nbytes)
+def tensor_bytes(record: object) -> int:
+    """Bytes of the tensors among the attributes of a record."""
+    return sum(int(v.nbytes) for v in vars(record).values() if isinstance(v, Tensor))
+
+
+_MAPS: ByteCache[BlockMap] = ByteCache(_MAP_BYTES, tensor_bytes)
 
 
 class BlockLayout:
@@ -179,8 +193,8 @@ class BlockLayout:
     def _make_couplings(self) -> list[_Coupling]:
         groups = []
         slots = np.array(self.slots)
-        for la in sorted(set(self.slots)):
-            for lb in sorted(set(self.slots)):
+        for la in self.degrees:
+            for lb in self.degrees:
                 starts = self.pair_start[np.ix_(slots == la, slots == lb)].ravel()
                 area = (2 * la + 1) * (2 * lb + 1)
                 places = torch.from_numpy((starts[:, None] + np.arange(area)).ravel())
@@ -299,12 +313,7 @@ def pack(
         numbers: (N,) atomic numbers.
     """
     where = layout.block_map(numbers, edges)
-    flat = matrix.reshape(-1)
-    node = flat.new_zeros(len(numbers) * layout.size)
-    edge = flat.new_zeros(edges.shape[1] * layout.size)
-    node[where.node_places] = flat[where.node_matrix]
-    edge[where.edge_places] = flat[where.edge_matrix]
-    return node.view(-1, layout.size), edge.view(-1, layout.size)
+    return where.vectors(matrix.reshape(-1), len(numbers), edges.shape[1], layout.size)
 
 
 def unpack(
@@ -316,7 +325,4 @@ def unpack(
 ) -> Tensor:
     """The (nao, nao) matrix of uncoupled vectors, zero where no edge is; inverse of `pack`."""
     where, nao = layout.block_map(numbers, edges), layout.basis.nao(numbers)
-    flat = node.new_zeros(nao**2)
-    flat[where.node_matrix] = node.reshape(-1)[where.node_places]
-    flat[where.edge_matrix] = edge.reshape(-1)[where.edge_places]
-    return flat.view(nao, nao)
+    return where.matrix(node, edge, nao**2).view(nao, nao)

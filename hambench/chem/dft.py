@@ -103,13 +103,13 @@ def calculate(
             of forces); ExcitedStateError where it is not the ground state.
         ConfigError: PySCF is not installed; an open shell; an element outside the basis.
     """
-    cycles, density = 0, None
+    field = _mean_field(molecule, theory)
+    density, cycles = _initial_density(field, molecule, theory, guess), 0
     if isinstance(guess, str) and theory.grid_level > _ROUGH["grid_level"]:
         rough = _mean_field(molecule, replace(theory, **_ROUGH))
-        rough.kernel(_initial_density(rough, molecule, theory, guess))
-        cycles, density = rough.cycles, rough.make_rdm1()
-    field = _mean_field(molecule, theory)
-    field.kernel(_initial_density(field, molecule, theory, guess) if density is None else density)
+        rough.kernel(density)
+        density, cycles = rough.make_rdm1(), rough.cycles
+    field.kernel(density)
     cycles += field.cycles
     if not field.converged:
         field.level_shift = 0.2

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hambench.chem.blocks import BlockLayout, coupling_matrices
+from hambench.chem.blocks import BlockLayout, coupling_matrices, tensor_bytes
 from hambench.chem.cache import ByteCache
 from hambench.chem.stored import Source, StoredMatrix, source
 
@@ -86,13 +86,8 @@ class LabelMap:
             start += count
         return out
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all maps."""
-        return sum(int(v.nbytes) for v in vars(self).values() if isinstance(v, Tensor))
 
-
-_MAPS: ByteCache[LabelMap] = ByteCache(_MAP_BYTES, lambda maps: maps.nbytes)
+_MAPS: ByteCache[LabelMap] = ByteCache(_MAP_BYTES, tensor_bytes)
 
 
 def forget_maps() -> None:
@@ -237,7 +232,8 @@ def _pair_entries(
             np.add(start[:, None, None], here.astype(np.int32), out=out)
         signs = np.stack([file_signs, file_signs])
         if coupled:
-            signs[0], signs[1] = 1, np.tile(_parity(la, lb), len(s))
+            start = layout.pair_start[layout.slots.index(la), layout.slots.index(lb)]
+            signs[0], signs[1] = 1, np.tile(layout.parity[start : start + within.size], len(s))
         degrees = (((la, lb), stored.size),)
         return _PairEntries(stored.ravel(), file_signs, places.reshape(2, -1), signs, degrees)
 
@@ -254,9 +250,3 @@ def _shells(
     l = np.concatenate(shells)
     slot = np.concatenate([layout.shell_slots[z] for z in numbers.tolist()])
     return atom, l, slot, np.cumsum(2 * l + 1) - (2 * l + 1)
-
-
-def _parity(la: int, lb: int) -> NDArray[np.int8]:
-    """Sign of the coupled components of degrees (la, lb) in the transposed block."""
-    degrees = np.arange(abs(la - lb), la + lb + 1)
-    return np.repeat(1 - 2 * ((la + lb + degrees) % 2), 2 * degrees + 1).astype(np.int8)

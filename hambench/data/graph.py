@@ -320,9 +320,13 @@ def _label(graph: MoleculeGraph, hamiltonian: StoredMatrix, spec: GraphSpec) -> 
     """
     coupled = spec.space == "coupled"
     where = label_map(
-        spec.layout, hamiltonian.numbers, graph.edge_index.numpy(), order=hamiltonian.order,
-         packed=hamiltonian.packed, coupled=coupled,
-    )  # fmt: skip
+        spec.layout,
+        hamiltonian.numbers,
+        graph.edge_index.numpy(),
+        order=hamiltonian.order,
+        packed=hamiltonian.packed,
+        coupled=coupled,
+    )
     graph.node_places, graph.pair_places = where.node_places, where.pair_places
     graph.pair_signs = where.signs
     graph.pair_values = where.pair_values(hamiltonian, spec.dtype)

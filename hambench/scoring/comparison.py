@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,9 +93,14 @@ class Comparison:
         return np.linalg.norm(positions[:, None] - positions[None], axis=-1) < self.cutoff
 
 
+def as_array(prediction: object) -> NDArray[Any]:
+    """What was predicted as an array; of a torch tensor too, without importing torch."""
+    detach = getattr(prediction, "detach", None)
+    return np.asarray(prediction if detach is None else detach().cpu())
+
+
 def _float64(prediction: object, molecule: Molecule) -> NDArray[np.float64]:
-    detach = getattr(prediction, "detach", None)  # a torch tensor, without importing torch
-    values = np.asarray(prediction if detach is None else detach().cpu())
+    values = as_array(prediction)
     if not np.can_cast(values.dtype, np.float64, "same_kind"):
         raise DataError(
             f"molecule '{molecule.id}': the predicted Hamiltonian is of type {values.dtype}, "

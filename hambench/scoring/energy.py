@@ -10,6 +10,7 @@ import numpy as np
 
 from hambench.chem.molecule import Molecule
 from hambench.errors import DataError
+from hambench.scoring.comparison import as_array
 from hambench.scoring.metrics import Terms, metric
 
 
@@ -30,8 +31,7 @@ class EnergyComparison:
                 f"molecule '{molecule.id}' has no energy to compare with; score on molecules that "
                 "have one"
             )
-        detach = getattr(prediction, "detach", None)  # a torch tensor, without importing torch
-        value = np.asarray(prediction if detach is None else detach().cpu())
+        value = as_array(prediction)
         if value.size != 1 or not np.can_cast(value.dtype, np.float64, "same_kind"):
             raise DataError(
                 f"molecule '{molecule.id}': the predicted energy is {value.dtype} of shape "
