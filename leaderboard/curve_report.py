@@ -23,12 +23,13 @@ from hambench.scoring.display import format_numbers
 NOTE = (
     "Errors are means over seeds. In brackets 95 % intervals of a bootstrap that draws test "
     "molecules, with all their conformers and the same ones for all lines, and seeds; sd is the "
-    "sample standard deviation over seeds. Two seeds say little about others: intervals span no "
-    "more than the seeds that were run. gain is the error of direct training over that of the "
-    "pretrained model, labels is how many times more labelled molecules direct training needs for "
-    "the error of the pretrained model, read off the direct curve between its points (straight in "
-    "log-log, first crossing) and never beyond them: > and <= are bounds. One interval in twenty "
-    "misses. Time is that of the energy stage, and of the whole pretraining where there was one."
+    "sample standard deviation over seeds. Two seeds say little about others: where they scatter "
+    "by 10 % and more, intervals are too narrow. gain is the error of direct training over that "
+    "of the pretrained model. labels is how many times more labelled molecules direct training "
+    "needs for the error of the pretrained model, read off the direct curve between its points "
+    "(straight in log-log, first crossing) and never beyond them: > and <= are bounds. One "
+    "interval in twenty misses. Time is that of the energy stage, and of the whole pretraining "
+    "where there was one."
 )
 
 _SECONDS = 3600.0  # up to which times are in seconds: two arms are compared by them

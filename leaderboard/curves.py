@@ -285,8 +285,8 @@ def _last_of_each_cell(runs: Iterable[Run]) -> tuple[list[Run], list[tuple[str, 
     cells: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         r = run.result
-        key = (run.tested, *run.trained_on, r.fingerprint, r.preset, r.strategy)
-        cells[*key, run.settings, r.seed].append(run)
+        data = (r.task_version, r.source, r.fingerprint, r.split, run.tested, *run.trained_on)
+        cells[*data, r.preset, run.settings, r.seed].append(run)
     kept, superseded = [], []
     for candidates in cells.values():
         *earlier, last = sorted(

@@ -4,9 +4,13 @@ Two things are drawn with replacement at once (the crossed, or pigeonhole, boots
 Appl. Stat. 1, 386, 2007): test molecules with all their conformers, the same ones for all arms,
 which is what makes a comparison paired; and seeds, the same ones for arms that have the same
 seeds. Of S seeds S - 1 are drawn (McCarthy and Snowden, 1985), so that the variance of their mean
-comes out as s^2 / S also where S is small. The scatter of single molecules between seeds enters up
-to three times, so intervals are rather too wide than too narrow where it is large. They are too
-narrow where few seeds scatter more than molecules do: two seeds span no more than themselves.
+comes out as s^2 / S also where S is small.
+
+How good the intervals are: the scatter of single molecules between seeds enters up to three times,
+which makes them too wide where it is large; two seeds span no more than themselves, which makes
+them too narrow where seeds scatter more than molecules do. Simulated gains of 40 test molecules
+were inside in 97 to 99 % of the cases for seeds that scatter by 5 %, in 93 % for three that scatter
+by 15 %, and in 88 to 92 % for two that scatter by 10 to 15 %.
 """
 
 from __future__ import annotations
