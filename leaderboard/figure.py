@@ -169,14 +169,20 @@ def _draw_gains(panel: Axes, analysis: Analysis, looks: dict[str, dict[str, Any]
             [shift * c.other.point.molecules for c in some], gains, abs(ends - gains),
             capsize=3, markersize=6, linestyle=":", **looks[pair[1]],
         )  # fmt: skip
+    panel.set_yscale("log")
+    low, high = panel.get_ylim()
+    panel.set_ylim(min(low, 0.8), max(high, 1.25))
+    panel.set_visible(bool(analysis.comparisons))
 
 
 def _draw_course(panel: Axes, course: Course, looks: dict[str, dict[str, Any]]) -> Any:
     look = looks[course.label]
-    (drawn,) = panel.plot(course.seconds, course.errors, color=look["color"], linewidth=1.4)
+    (drawn,) = panel.plot(
+        course.seconds, course.errors, ".-", color=look["color"], linewidth=1.4, markersize=4
+    )
     if course.pretraining_s:
         first = course.errors[0]
-        panel.plot([0, course.seconds[0]], [first, first], ":", color=look["color"], linewidth=1)
+        panel.plot([0, course.pretraining_s], [first, first], ":", color=look["color"], linewidth=1)
     return drawn
 
 
@@ -207,13 +213,14 @@ def _plain_logarithm(axis: Any, ticks: Sequence[float]) -> None:
     axis.axes.set_yscale("log")
     axis.set_major_locator(LogLocator(subs=ticks))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
 
 
 def _legend(figure: Figure, labels: dict[str, Any]) -> None:
+    fitting = max(1, int(figure.get_figwidth() / (0.6 + 0.09 * max(map(len, labels)))))
     figure.legend(
         list(labels.values()), list(labels), loc="outside lower center",
-        ncols=min(4, len(labels)), frameon=False,
+        ncols=min(fitting, len(labels)), frameon=False,
     )  # fmt: skip
 
 

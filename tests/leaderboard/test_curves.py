@@ -15,6 +15,8 @@ import pytest
 from curve_case import CONFORMERS, audit, pretraining, put, table
 
 from hambench.errors import ConfigError, DataError
+from hambench.leaderboard import collect
+from hambench.leaderboard import table as table_text
 from hambench.leaderboard.arms import Analysis, Comparison, analyse
 from hambench.leaderboard.convergence import courses
 from hambench.leaderboard.curve_report import analyse_all, as_json, tables, write_curves
@@ -372,3 +374,16 @@ def test_command_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert err.count("written: ") == 7
     code, _, err = called(str(tmp_path / "out"))
     assert (code, err.count("\n")) == (3, 1)
+
+
+def test_the_leaderboard_tells_strategies_apart(tmp_path: Path) -> None:
+    """Of one preset and recipe, trained on the same rows."""
+    for name, strategy in (("a", "direct"), ("b", "frozen"), ("c", "finetuned")):
+        put(tmp_path / name, strategy, 10, [100.0] * 24, recipe={"max_steps": 9})
+    put(tmp_path / "d", "frozen", 10, [100.0] * 24, recipe={"max_steps": 9}, seed=1,
+        pretraining=pretraining(task="other"))  # fmt: skip
+    (ranking,) = collect([tmp_path]).rankings
+    assert sorted(entry.label for _, entry in ranking.entries) == [
+        "helm_small direct", "helm_small finetuned", "helm_small frozen", "helm_small frozen",
+    ]  # fmt: skip
+    assert table_text(collect([tmp_path])).count("helm_small frozen") == 2
