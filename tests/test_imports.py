@@ -39,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
         "learn", "scoring", "results", "chem",
     },
     "trained": {"cell", "config", "rundir", "data", "model", "learn"},
+    "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},
     "doctor": {"registry", "data"},
     "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},
