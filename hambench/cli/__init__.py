@@ -16,6 +16,7 @@ import click
 
 import hambench
 from hambench.cli.bench import bench
+from hambench.cli.curves import curves
 from hambench.cli.data import data
 from hambench.cli.download import download
 from hambench.cli.generate import generate
@@ -53,7 +54,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (run, evaluate, leaderboard, data, bench, list_, doctor, completion):
+for _command in (run, evaluate, leaderboard, curves, data, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):
     data.add_command(_command)
