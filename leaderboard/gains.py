@@ -9,8 +9,8 @@ comes out as s^2 / S also where S is small.
 How good the intervals are: the scatter of single molecules between seeds enters up to three times,
 which makes them too wide where it is large; two seeds span no more than themselves, which makes
 them too narrow where seeds scatter more than molecules do. Simulated gains of 40 test molecules
-were inside in 97 to 99 % of the cases for seeds that scatter by 5 %, in 93 % for three that scatter
-by 15 %, and in 88 to 92 % for two that scatter by 10 to 15 %.
+were inside in 97 to 99.8 % of the cases for seeds that scatter by 5 %, in 93 % for three that
+scatter by 15 %, and in 88 to 92 % for two that scatter by 10 to 15 %.
 """
 
 from __future__ import annotations
