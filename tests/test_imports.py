@@ -35,6 +35,7 @@ ARROWS: dict[str, set[str]] = {
         "registry", "cell", "config", "rundir", "data", "model", "learn", "scoring", "results",
         "chem",
     },
+    "launch": {"cell", "config", "rundir", "data", "learn", "scoring", "results"},
     "doctor": {"registry", "data"},
     "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},

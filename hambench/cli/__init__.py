@@ -22,6 +22,7 @@ from hambench.cli.generate import generate
 from hambench.cli.group import Group
 from hambench.cli.run import evaluate, run
 from hambench.cli.show import completion, doctor, leaderboard, list_
+from hambench.cli.sweep import sweep
 from hambench.errors import HambenchError
 
 EXIT_CODES = """\b
@@ -48,12 +49,13 @@ def cli(debug: bool) -> None:
     Examples:
       hambench list
       hambench run task=water_mini model=helm_small seed=0
+      hambench sweep task=water_mini model=helm_small seed=0,1,2
       hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
       hambench leaderboard runs
     """
 
 
-for _command in (run, evaluate, leaderboard, data, bench, list_, doctor, completion):
+for _command in (run, sweep, evaluate, leaderboard, data, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):
     data.add_command(_command)
