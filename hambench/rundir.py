@@ -15,6 +15,7 @@ from hambench.config import RunConfig, flatten, read_config
 from hambench.errors import ConfigError, DataError, RunError
 from hambench.files import atomic_write, explained, is_locked, locked
 from hambench.results import RESULT, STATUS, Status, now, read_status, write_status
+from hambench.scoring.energy_table import ENERGIES
 
 CONFIG = "config.yaml"
 LOG = "log.jsonl"
@@ -25,7 +26,9 @@ TRACEBACK = "traceback.txt"
 LOCK = ".lock"
 CONSOLE = "console.log"  # what a run in the background said; of whoever started it
 
-_OURS = (CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, RESULT, TENSORBOARD, TRACEBACK)
+_OURS = (
+    CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, RESULT, TENSORBOARD, TRACEBACK,
+)  # fmt: skip
 
 
 @contextmanager
