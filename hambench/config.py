@@ -284,6 +284,26 @@ def _pretraining_words(
     return list(words.values())
 
 
+def parse_override(word: str) -> Override:
+    """One override in Hydra's grammar, of one value or of several.
+
+    Raises:
+        ConfigError: it is none, takes a key away, or sets an option of Hydra's own.
+    """
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ConfigError(
+            f"cannot read '{word}': expected KEY=VALUE in Hydra's grammar, "
+            "e.g. seed=1 or recipe.batch_size=8"
+        ) from error
+    if override.is_delete():
+        raise ConfigError(f"'{word}' takes away a key that a run needs; set it: KEY=VALUE")
+    if override.key_or_group.partition(".")[0] == "hydra":
+        raise ConfigError(f"'{word}' sets an option of Hydra's own, which has no effect here")
+    return override
+
+
 def score_options(options: ScoreOptions, changes: Mapping[str, Any]) -> ScoreOptions:
     """Options of scoring with some of them changed; ConfigError for a value that makes no sense."""
     try:
@@ -326,25 +346,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed = []
-    for word in overrides:
-        try:
-            override = parser.parse_override(word)
-        except HydraException as error:
-            raise ConfigError(
-                f"cannot read '{word}': expected KEY=VALUE in Hydra's grammar, "
-                "e.g. seed=1 or recipe.batch_size=8"
-            ) from error
+    parsed = [parse_override(word) for word in overrides]
+    for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(
-                f"'{word}' names several values, a run has one; quote a comma inside a value"
+                f"'{override.input_line}' names several values, a run has one; quote a comma "
+                "inside a value, or run all of them with `hambench sweep`"
             )
-        if override.is_delete():
-            raise ConfigError(f"'{word}' takes away a key that a run needs; set it: KEY=VALUE")
-        if override.key_or_group.partition(".")[0] == "hydra":
-            raise ConfigError(f"'{word}' sets an option of Hydra's own, which has no effect here")
-        parsed.append(override)
     return parsed
 
 

@@ -23,6 +23,7 @@ from hambench.cli.generate import generate
 from hambench.cli.group import Group
 from hambench.cli.run import evaluate, run
 from hambench.cli.show import completion, doctor, leaderboard, list_
+from hambench.cli.sweep import sweep
 from hambench.errors import HambenchError
 
 EXIT_CODES = """\b
@@ -49,12 +50,14 @@ def cli(debug: bool) -> None:
     Examples:
       hambench list
       hambench run task=water_mini model=helm_small seed=0
+      hambench sweep task=water_mini model=helm_small seed=0,1,2
       hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
       hambench leaderboard runs
     """
 
 
-for _command in (run, evaluate, leaderboard, curves, data, bench, list_, doctor, completion):
+_RUNS = (run, sweep, evaluate, leaderboard, curves)
+for _command in (*_RUNS, data, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):
     data.add_command(_command)
