@@ -137,6 +137,7 @@ class RunConfig(BaseModel):
             name: {key: value for key, value in section.items() if key not in _FREE}
             for name, section in sections.items()
         }
+        del spec["recipe"]["name"]
         spec["seed"] = self.seed
         if self.strategy is None:
             spec["model"].pop("energy", None)
@@ -259,7 +260,10 @@ def _with_pretraining(
 def _pretraining_words(
     config: RunConfig, parsed: Sequence[Override], nested: Sequence[Override]
 ) -> list[str]:
-    """Overrides of the pretraining cell: those it shares, then its own."""
+    """Overrides of the pretraining cell: those it shares, then its own.
+
+    Its recipe is MODEL_pretraining where there is one, else that of the model.
+    """
     task = config.task.get("protocol", {}).get("pretraining")
     words = {} if task is None else {"task": f"task={task}"}
     for override in parsed:
@@ -269,6 +273,9 @@ def _pretraining_words(
     for override in nested:
         key = override.key_or_group.removeprefix(_PRETRAINING)
         words[key] = str(override.input_line).replace(_PRETRAINING, "", 1)
+    own = f"{config.model['name']}_pretraining"
+    if "recipe" not in words and own in RECIPES.names:
+        words["recipe"] = f"recipe={own}"
     if "task" not in words:
         raise ConfigError(
             f"task '{config.task['name']}' names no task of Hamiltonians to pretrain on; add "

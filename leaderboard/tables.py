@@ -89,7 +89,7 @@ def ranking_table(ranking: Ranking) -> Table:
         rows.append(
             (
                 Cell("-" if place is None else str(place), place),
-                Cell(entry.preset, details=_details(entry)),
+                Cell(entry.label, details=_details(entry)),
                 _score(primary, ranking.metric),
                 _spread(primary, ranking.metric),
                 *(_score(entry.summary(name), name) for name in others),
@@ -98,7 +98,7 @@ def ranking_table(ranking: Ranking) -> Table:
                 Cell(str(primary.n), primary.n),
                 _count(result.parameters for result in entry.results),
                 _count(c.steps for c in cost),
-                _duration(fmean(c.wall_s for c in cost)),
+                duration(fmean(c.wall_s for c in cost)),
                 Cell(", ".join(sorted({c.device for c in cost}))),
                 Cell(entry.settings),
             )
@@ -112,8 +112,17 @@ def ranking_table(ranking: Ranking) -> Table:
     )
 
 
+def duration(seconds: float) -> Cell:
+    """Seconds as a reader says them."""
+    if seconds < 60:
+        return Cell(f"{seconds:.0f} s", seconds)
+    minutes = round(seconds / 60)
+    hours, rest = divmod(minutes, 60)
+    return Cell(f"{hours} h {rest:02d} min" if hours else f"{minutes} min", seconds)
+
+
 def _metric_column(name: str) -> Column:
-    label, _ = reporting_unit(METRICS[name].unit)
+    label, _ = reporting_unit(METRICS[name].unit, name)
     heading = f"{name} / {label}" if label else name
     return Column(heading, hint=f"{METRICS[name].description}; {METRICS[name].direction} is better")
 
@@ -121,7 +130,7 @@ def _metric_column(name: str) -> Column:
 def _score(summary: Summary | None, name: str) -> Cell:
     if summary is None:
         return Cell("")
-    _, factor = reporting_unit(METRICS[name].unit)
+    _, factor = reporting_unit(METRICS[name].unit, name)
     ends = summary.ci95 and (summary.ci95[0] * factor, summary.ci95[1] * factor)
     number, interval = format_numbers(summary.value * factor, ends)
     return Cell(f"{number} {interval}".strip(), summary.value * factor)
@@ -130,7 +139,7 @@ def _score(summary: Summary | None, name: str) -> Cell:
 def _spread(summary: Summary, name: str) -> Cell:
     if summary.spread is None:
         return Cell("")
-    value = summary.spread * reporting_unit(METRICS[name].unit)[1]
+    value = summary.spread * reporting_unit(METRICS[name].unit, name)[1]
     return Cell(f"{value:.2g}", value)
 
 
@@ -138,14 +147,6 @@ def _count(values: Iterable[int]) -> Cell:
     """One number, or the range over seeds."""
     low, *_, high = sorted(values) * 2
     return Cell(f"{low:,}" if low == high else f"{low:,} to {high:,}", low)
-
-
-def _duration(seconds: float) -> Cell:
-    if seconds < 60:
-        return Cell(f"{seconds:.0f} s", seconds)
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    return Cell(f"{hours} h {rest:02d} min" if hours else f"{minutes} min", seconds)
 
 
 def _details(entry: Entry) -> str:

@@ -42,6 +42,7 @@ ARROWS: dict[str, set[str]] = {
         "cell", "pretraining", "config", "rundir", "data", "learn", "scoring", "results",
     },
     "trained": {"cell", "config", "rundir", "data", "model", "learn"},
+    "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},
     "doctor": {"registry", "data"},
     "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},

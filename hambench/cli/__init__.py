@@ -16,6 +16,7 @@ import click
 
 import hambench
 from hambench.cli.bench import bench
+from hambench.cli.curves import curves
 from hambench.cli.data import data
 from hambench.cli.download import download
 from hambench.cli.generate import generate
@@ -55,7 +56,8 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (run, sweep, evaluate, leaderboard, data, bench, list_, doctor, completion):
+_RUNS = (run, sweep, evaluate, leaderboard, curves)
+for _command in (*_RUNS, data, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):
     data.add_command(_command)
