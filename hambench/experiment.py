@@ -33,7 +33,7 @@ from hambench.prediction import (
     score_predictions,
     score_table,
 )
-from hambench.pretraining import begin_with
+from hambench.pretraining import begin_with, check_named
 from hambench.results import (
     Cost,
     DataFile,
@@ -142,13 +142,9 @@ def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
     Raises:
         ConfigError: the run that was named is not finished, or its folder holds another.
     """
+    check_named(config)
     if rundir.is_finished(before.folder):
         rundir.check_same(before.folder, before)
-    elif config.pretrained is not None:
-        raise ConfigError(
-            f"the run in {config.pretrained} is not finished; finish it with its own command, or "
-            "leave out pretrained= to have a pretraining run made"
-        )
     else:
         logger.info("pretraining comes first: %s", before.folder)
         run(before, progress=progress)
