@@ -17,7 +17,7 @@ from hambench.cell import Cell, open_task
 from hambench.chem.molecule import Molecule
 from hambench.config import RunConfig, read_config, score_options
 from hambench.data.task import Task
-from hambench.errors import ConfigError, DataError, HambenchError
+from hambench.errors import DataError, HambenchError
 from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.loop import BEST
@@ -74,7 +74,7 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
     A finished run returns at once. The run directory is `RunConfig.folder`.
 
     Args:
-        config: see `hambench.config.compose`.
+        config: see `hambench.compose.compose`.
         progress: show progress on the terminal, or as log lines where there is none.
 
     Raises:

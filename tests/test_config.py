@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hambench import registry
-from hambench.config import RunConfig, compose, read_config
+from hambench.compose import compose
+from hambench.config import RunConfig, read_config
 from hambench.errors import ConfigError, DataError, RegistryError
 from hambench.learn import Recipe
 

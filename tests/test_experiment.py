@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from hambench import experiment, rundir
-from hambench.config import RunConfig, compose
+from hambench.compose import compose
+from hambench.config import RunConfig
 from hambench.data.store import Store, write_store
 from hambench.errors import ConfigError, DataError, RegistryError, RunError
 from hambench.learn.loop import BEST

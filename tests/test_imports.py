@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "registry": {"data", "model", "energy_model", "chem"},
     "configs": set(),
     "config": {"registry", "learn"},
+    "compose": {"config", "registry", "learn"},
     "rundir": {"config", "results", "scoring"},
     "cell": {"registry", "config", "data", "model", "energy_model", "learn", "scoring"},
     "prediction": {"cell", "data", "learn", "results", "scoring", "chem"},
@@ -39,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
         "learn", "scoring", "results", "chem",
     },
     "launch": {
-        "cell", "pretraining", "config", "rundir", "data", "learn", "scoring", "results",
+        "cell", "pretraining", "config", "compose", "rundir", "data", "learn", "scoring", "results",
     },
     "trained": {"cell", "config", "rundir", "data", "model", "learn"},
     "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},

@@ -15,7 +15,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from hambench import rundir
-from hambench.config import RunConfig, compose, parse_override
+from hambench.compose import compose, parse_override
+from hambench.config import RunConfig
 from hambench.errors import ConfigError, DataError, HambenchError
 from hambench.files import atomic_write
 from hambench.results import read_result, read_status

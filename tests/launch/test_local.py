@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from hambench import cli, rundir
-from hambench.config import compose, read_config
+from hambench.compose import compose
+from hambench.config import read_config
 from hambench.data.workers import THREADS, cores
 from hambench.launch.local import End, Local, Progress, Watch
 from hambench.launch.plan import Node, Plan

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from hambench import rundir
-from hambench.config import compose, parse_override, read_config
+from hambench.compose import compose, parse_override
+from hambench.config import read_config
 from hambench.errors import ConfigError, DataError, RegistryError
 from hambench.launch.plan import Plan, combinations
 from hambench.results import Status, now, write_status
