@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from hambench import registry
+from hambench.chem.theory import Theory
 from hambench.config import RunConfig
 from hambench.data.task import Task
 from hambench.errors import ConfigError, RegistryError, nearest
 from hambench.learn import Recipe
 from hambench.learn.device import open_fabric
 from hambench.model import Model
-from hambench.scoring import find_metric
+from hambench.scoring import Scorer, find_metric
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Cell:
         task = open_task(config)
         task.check_given()
         _check_predicts(config, task)
-        for name in config.score.metrics or task.metrics:
-            find_metric(name)
+        metrics = config.score.metrics or task.metrics
+        Scorer(metrics, theory=_theory(task, metrics))
         for split in (config.score.split, task.protocol.validation_split):
             task.split(split)
         task.split(_training_split(task, config.train_on))
@@ -63,6 +65,11 @@ class Cell:
         return self.config.score.metrics or self.task.metrics
 
     @property
+    def theory(self) -> Theory | None:
+        """Level of theory of the labels, where a metric to compute needs it."""
+        return _theory(self.task, self.metrics)
+
+    @property
     def cutoff(self) -> float | None:
         """Angstrom, of ``h_mae_in_cutoff``: the one asked for, else the model's."""
         asked = self.config.score.cutoff
@@ -80,6 +87,11 @@ def open_task(config: RunConfig) -> Task:
             f"has v{task.version}; run the cell anew, or use the hambench it was made with"
         )
     return task
+
+
+def _theory(task: Task, metrics: Sequence[str]) -> Theory | None:
+    """Level of theory of a task, where one of the metrics needs it."""
+    return task.level if any(find_metric(name).needs_theory for name in metrics) else None
 
 
 def _check_predicts(config: RunConfig, task: Task) -> None:

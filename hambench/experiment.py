@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from hambench.chem.molecule import Molecule
 from hambench.config import RunConfig, read_config, score_options
 from hambench.data.loader import Loader
 from hambench.data.task import Task
+from hambench.data.workers import cores, pool
 from hambench.errors import ConfigError, DataError, HambenchError
 from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
@@ -125,7 +126,7 @@ def evaluate(
     rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
     kept = folder / rundir.PREDICTIONS
     if kept.is_file() and options.split == as_run.score.split:
-        return _score_kept(cell, kept)
+        return _score_kept(cell, kept, progress)
     load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
     return _score(cell, predict(cell, progress))
 
@@ -275,29 +276,38 @@ def _score(
     cell: Cell, predictions: Iterable[tuple[Molecule, Array]], kept: Path | None = None
 ) -> dict[str, Score]:
     """Scores of predictions, which are written to ``kept`` on the way."""
-    scorer = Scorer(cell.metrics, cell.cutoff, cell.task.basis)
-    with ExitStack() as stack:
-        writer = None
-        if kept is not None:
-            task = cell.task
-            file = write_predictions(
-                kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint
-            )
-            writer = stack.enter_context(file)
-        for molecule, hamiltonian in predictions:
-            scorer.add(hamiltonian, molecule)
-            if writer is not None:
-                writer.add(molecule.id, hamiltonian)
-    return scorer.scores()
+    costly = cell.theory is not None and cores() > 1
+    with pool(cores()) if costly else nullcontext() as executor:
+        scorer = Scorer(
+            cell.metrics, cell.cutoff, cell.task.basis, cell.theory, executor, ahead=2 * cores()
+        )
+        with ExitStack() as stack:
+            writer = None
+            if kept is not None:
+                task = cell.task
+                file = write_predictions(
+                    kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint
+                )
+                writer = stack.enter_context(file)
+            for molecule, hamiltonian in predictions:
+                scorer.add(hamiltonian, molecule)
+                if writer is not None:
+                    writer.add(molecule.id, hamiltonian)
+        return scorer.scores()
 
 
-def _score_kept(cell: Cell, kept: Path) -> dict[str, Score]:
+def _score_kept(cell: Cell, kept: Path, progress: bool) -> dict[str, Score]:
     """Scores of the predictions that a run kept, which must be of these very molecules."""
     molecules = cell.task.split(cell.config.score.split)
     predictions = Predictions(kept)
     predictions.check_complete(molecules.ids, cell.task.fingerprint)
     hamiltonians = predictions.matrices(molecules.ids)
-    return _score(cell, zip(molecules, hamiltonians, strict=True))
+    pairs = tqdm(
+        zip(molecules, hamiltonians, strict=True),
+        total=len(molecules), desc="score", unit="mol", leave=False,
+        disable=not (progress and sys.stderr.isatty()),
+    )  # fmt: skip
+    return _score(cell, pairs)
 
 
 def _result(
