@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hambench.chem.functional import Functional, State
 from hambench.chem.molecule import Molecule, formula
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.theory import Theory
 from hambench.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from hambench.chem.functional import Functional, State
 
 
 class Comparison:
@@ -114,6 +116,8 @@ class Comparison:
 
     @cached_property
     def _functional(self) -> Functional:
+        from hambench.chem.functional import Functional  # SciPy, which listing metrics needs not
+
         assert self.theory is not None  # as the scorer made sure
         if self.theory.basis.lower() != self.basis.name.lower():
             raise ConfigError(
