@@ -54,6 +54,7 @@ class Metric:
         of: the quantity it is an error of; None: of any.
         aggregate: over molecules: ``mean`` is sum(numerators) / sum(denominators), ``rms`` its
             square root, ``max`` the largest numerator.
+        energy: whether its values are errors of total energies, which tables show in meV.
         needs_theory: whether it is computed with PySCF, at the labels' level of theory.
     """
 
@@ -64,6 +65,7 @@ class Metric:
     terms: Callable[[Any], Terms]
     of: Quantity | None = "hamiltonian"
     aggregate: Literal["mean", "rms", "max"] = "mean"
+    energy: bool = False
     needs_theory: bool = False
 
 
@@ -78,6 +80,7 @@ def metric(
     direction: Literal["lower", "higher"] = "lower",
     of: Quantity | None = "hamiltonian",
     aggregate: Literal["mean", "rms", "max"] = "mean",
+    energy: bool = False,
     needs_theory: bool = False,
 ) -> Callable[[Callable[[Any], Terms]], Callable[[Any], Terms]]:
     """Register the decorated function of one molecule as a metric of its own name."""
@@ -85,8 +88,9 @@ def metric(
     def register(terms: Callable[[Any], Terms]) -> Callable[[Any], Terms]:
         name = terms.__name__
         assert name not in METRICS, f"metric '{name}' is registered twice"
+        of_energies = energy or of == "energy"
         METRICS[name] = Metric(
-            name, unit, direction, description, terms, of, aggregate, needs_theory
+            name, unit, direction, description, terms, of, aggregate, of_energies, needs_theory
         )
         return terms
 
