@@ -6,8 +6,8 @@ a time; ``hambench.scoring.predictions`` keeps what was predicted. Nothing here 
 
 from __future__ import annotations
 
-import hambench.scoring.matrix  # (these register the metrics of matrices, those of h first)
-import hambench.scoring.total_energy  # noqa: F401
+import hambench.scoring.matrix  # registers the metrics of matrix elements, the first ...
+import hambench.scoring.total_energy  # noqa: F401 (... and those of the energies they imply)
 from hambench.scoring.display import format_score
 from hambench.scoring.metrics import FAILURES, METRICS, Metric, Score, find_metric
 from hambench.scoring.scorer import Scorer, score
