@@ -40,6 +40,7 @@ ARROWS: dict[str, set[str]] = {
         "registry", "cell", "prediction", "pretraining", "config", "rundir", "data", "model",
         "learn", "scoring", "results", "chem",
     },
+    "launch": {"cell", "config", "rundir", "data", "learn", "scoring", "results"},
     "trained": {"cell", "config", "rundir", "data", "model", "learn"},
     "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},
     "doctor": {"registry", "data"},
