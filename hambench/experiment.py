@@ -129,7 +129,7 @@ def evaluate(
     rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
     kept = folder / rundir.PREDICTIONS
     if kept.is_file() and options.split == as_run.score.split:
-        return score_kept(cell, kept)
+        return score_kept(cell, kept, progress)
     if cell.energies and (folder / ENERGIES).is_file() and options.split == as_run.score.split:
         return score_table(cell, folder / ENERGIES)
     load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
