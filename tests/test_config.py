@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hambench import registry
-from hambench.compose import compose
+from hambench.compose import compose, is_energy_task
 from hambench.config import RunConfig, read_config
 from hambench.errors import ConfigError, DataError, RegistryError
 from hambench.learn import Recipe
@@ -27,7 +27,9 @@ def test_every_task_and_every_model_composes(task: str, model: str):
     config = compose([f"task={task}", f"model={model}"])
     assert config.task["name"] == task
     assert config.model["name"] == model
-    assert Recipe.parse(config.training).name == model
+    staged = is_energy_task(task)
+    assert config.strategy == ("direct" if staged else None)
+    assert Recipe.parse(config.training).name == (f"{model}_direct" if staged else model)
     assert RunConfig.model_validate(config.model_dump()) == config
 
 
