@@ -55,7 +55,7 @@ def test_overrides_reach_every_section():
     ("overrides", "said"),
     [
         ([], "which task? Add task=NAME, one of: md17_ethanol, md17_mal"),
-        (["task=water_mini"], "which model? Add model=NAME, one of: helm"),
+        (["task=water_mini"], "which model? Add model=NAME, one of: element_reference, helm"),
         (["task=water_min", "model=helm"], "no task 'water_min'. Did you mean 'water_mini'?"),
         (["task=water_mini", "model=hlem"], "no model 'hlem'. Did you mean 'helm'?"),
         ([*CELL, "recipe=helm_mian_md17"], "Did you mean 'helm_main_md17'?"),
