@@ -81,8 +81,8 @@ class Registry:
 
     Args:
         group: entry-point group.
-        kind: "model", "task", "recipe" or "download": folder of the YAML files, and the word in
-            messages.
+        kind: "model", "task", "recipe", "download" or "environment": folder of the YAML files,
+            and the word in messages.
     """
 
     def __init__(self, group: str, kind: str) -> None:
@@ -207,6 +207,7 @@ MODELS = Registry("hambench.models", "model")
 RECIPES = Registry("hambench.models", "recipe")
 TASKS = Registry("hambench.tasks", "task")
 DOWNLOADS = Registry("hambench.tasks", "download")
+ENVIRONMENTS = Registry("hambench.models", "environment")
 
 
 def model_names() -> list[str]:
