@@ -1,7 +1,8 @@
 """Models to compare with: published networks, and floors that learn nothing.
 
 ``MeanBlock`` predicts what label statistics tell, ``Minao`` what the usual initial guess of an
-SCF gives for free; a network has to beat both to be worth its training.
+SCF gives for free; a network has to beat both to be worth its training. ``Mace`` learns energies
+without Hamiltonians, ``Uma`` has learned them elsewhere; both run in environments of their own.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hambench.baselines.mace.model import Mace
     from hambench.baselines.mean.model import MeanBlock
     from hambench.baselines.minao.model import Minao
+    from hambench.baselines.uma.model import Uma
 
-__all__ = ["MeanBlock", "Minao"]
+__all__ = ["Mace", "MeanBlock", "Minao", "Uma"]
 
 _HOME = {
+    "Mace": "hambench.baselines.mace.model",
     "MeanBlock": "hambench.baselines.mean.model",
     "Minao": "hambench.baselines.minao.model",
+    "Uma": "hambench.baselines.uma.model",
 }
 
 

@@ -19,17 +19,18 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -98,13 +99,20 @@ class Environment:
         """One line: what was installed, or what its state means."""
         match self.state:
             case "ready":
-                marker = self._marker() or {}
-                return f"{self.folder}, {marker.get('torch')}, Python {marker.get('python')}"
+                versions = self.versions
+                torch = f"torch {versions['torch']}, " if "torch" in versions else ""
+                return f"{self.folder}, {torch}Python {versions['python']}"
             case "missing":
                 return "not made"
             case "unfinished":
                 return f"{self.folder} is half made"
         return f"{self.folder} was made with other requirements"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of its Python, torch, and the packages its requirements name."""
+        marker = self._marker() or {}
+        return {"python": marker["python"], **marker["packages"]} if marker else {}
 
     def require(self) -> Path:
         """Its interpreter.
@@ -124,7 +132,7 @@ class Environment:
                 what = f"{self.folder} was made with other requirements; renew it with: {make}"
         raise ConfigError(f"model '{self.name}' runs in an environment of its own; {what}")
 
-    def _marker(self) -> dict[str, str] | None:
+    def _marker(self) -> dict[str, Any] | None:
         try:
             found = json.loads((self.folder / MARKER).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -236,8 +244,8 @@ def _make(found: Environment, torch: str, say: Callable[[str], None]) -> None:
         _run(found, ["-c", f"import {', '.join(found.imports)}"], log.write, say)
     marker = {
         "requirements": found._hash(),
-        "torch": torch,
         "python": platform.python_version(),
+        "packages": _packages(found),
     }
     with atomic_write(found.folder / MARKER) as file:
         json.dump(marker, file, indent=2)
@@ -274,6 +282,15 @@ def _run(
             f"environment '{found.name}' could not be made, `python {shlex.join(words)}` failed "
             f"with: {last:.200}; see {found.log}, then start again: hambench env make {found.name}"
         )
+
+
+def _packages(found: Environment) -> dict[str, str]:
+    """Versions of torch and of what the requirements name."""
+    lines = found.requirements.read_text(encoding="utf-8").splitlines()
+    named = {word[0].lower() for line in lines if (word := re.match(r"[\w.-]+", line))} | {"torch"}
+    (site,) = found.folder.glob("lib/python*/site-packages")
+    every = {d.name: d.version for d in metadata.distributions(path=[str(site)])}
+    return {name: every[name] for name in sorted(every) if name.lower() in named}
 
 
 def _check_ours(folder: Path) -> None:

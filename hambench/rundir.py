@@ -22,11 +22,13 @@ LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.h5"
 TENSORBOARD = "tensorboard"
+EXTERNAL = "external"
 TRACEBACK = "traceback.txt"
 LOCK = ".lock"
 
 _OURS = (
     CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, RESULT, TENSORBOARD, TRACEBACK,
+    EXTERNAL,
 )  # fmt: skip
 
 

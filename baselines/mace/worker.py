@@ -17,10 +17,8 @@ import json
 import logging
 import math
 import os
-import resource
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -107,7 +105,9 @@ class Training:
                 self.course.restarts += 1
             self._train()
         parameters = self._write_best()
-        self.host.tell("done", parameters=parameters, **asdict(self.course), **self._memory())
+        self.host.tell(
+            "done", parameters=parameters, **asdict(self.course), **self.host.resources(self.device)
+        )
 
     def _train(self) -> None:
         course = self.course
@@ -263,18 +263,6 @@ class Training:
     def _place(self) -> dict[str, Any]:
         course = self.course
         return {"epoch": course.epoch, "step": course.step, "seconds": course.seconds}
-
-    def _memory(self) -> dict[str, Any]:
-        import torch
-
-        if self.device.startswith("cuda"):
-            name = torch.cuda.get_device_name(self.device)
-            return {"device": name, "memory": torch.cuda.max_memory_allocated(self.device)}
-        unit = 1 if sys.platform == "darwin" else 1024
-        return {
-            "device": "cpu",
-            "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        }
 
 
 def listener(heard: Listener) -> type:

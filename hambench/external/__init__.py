@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from hambench.external.exchange import write_molecules
+from hambench.external.exchange import ENERGY, FORCES, write_molecules
 from hambench.external.model import ExternalModel
-from hambench.external.training import train
 from hambench.learn import FitResult, Recipe
 from hambench.learn.reporters import Reporter
 
-__all__ = ["ExternalModel", "FitResult", "Recipe", "Reporter", "train", "write_molecules"]
+__all__ = [
+    "ENERGY",
+    "FORCES",
+    "ExternalModel",
+    "FitResult",
+    "Recipe",
+    "Reporter",
+    "write_molecules",
+]

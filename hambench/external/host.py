@@ -13,6 +13,7 @@ import csv
 import importlib.util
 import json
 import os
+import resource
 import sys
 import traceback
 from collections.abc import Iterable
@@ -55,6 +56,19 @@ class Host:
                 "no GPU; use device=cpu, or make the environment with another torch"
             )
         return name
+
+    def resources(self, device: str) -> dict[str, Any]:
+        """``device``, by the name it is known by, and ``memory``: the most used, in bytes."""
+        import torch
+
+        if device.startswith("cuda"):
+            used = torch.cuda.max_memory_allocated(device)
+            return {"device": torch.cuda.get_device_name(device), "memory": used}
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {
+            "device": "cpu",
+            "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        }
 
     def write_predictions(self, path: str, rows: Iterable[int], energies: Iterable[float]) -> None:
         """The CSV with ``row`` of the exchanged file and ``energy_ev``, its energy in eV."""

@@ -3,71 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hambench.external.process import Event, run_worker
+from hambench.external.process import Event
 from hambench.learn import FitResult
-from hambench.learn.loop import LOG
-from hambench.learn.reporters import JsonLog, Reporter, Row, Terminal
+from hambench.learn.reporters import JsonLog, Reporter, Row
 from hambench.units import HARTREE_EV
 
 
-@dataclass(frozen=True)
-class Trained:
-    """How it ended, and the number of parameters that were trained."""
-
-    result: FitResult
-    parameters: int
-
-
-def train(
-    name: str,
-    script: Path,
-    job: Mapping[str, Any],
-    folder: Path,
-    log: Path,
-    *,
-    log_every: int,
-    reporters: Sequence[Reporter],
-) -> Trained:
-    """Let a worker train and tell `reporters` and ``log.jsonl`` what it says.
+class Course:
+    """Hears the events of a worker that trains, and tells `reporters` and ``log.jsonl``.
 
     The worker sends ``start`` once it begins or goes on (``step``, ``seconds``), ``step`` after
     every step (``step``, ``epoch``, ``seconds``, ``loss``, ``molecules``), ``validation``
-    (``step``, ``epoch``, ``seconds``, ``mae`` in eV, ``loss``), and ``done`` at the end with what
-    `FitResult` asks for. The losses are the worker's own, in its units.
+    (``step``, ``epoch``, ``seconds``, ``mae`` in eV, ``loss``), and at the end ``done``: ``step``,
+    ``epoch``, ``seconds``, ``training_seconds``, ``molecules``, ``best`` in eV, ``best_step``,
+    ``stopped_by``, ``restarts``, ``parameters``, ``device``, ``memory`` in bytes. Losses are the
+    worker's own, in its units; other events are passed over.
 
     Args:
-        name, script, job, folder: see `run_worker`.
-        log: of the run.
-        log_every: steps between rows of the log.
-        reporters: told about every row besides.
-
-    Raises:
-        ConfigError, RunError, Interrupted: see `run_worker`.
+        log: of the run; rows behind the step of ``start`` are cut off.
+        log_every: steps between rows.
+        reporters: told besides.
     """
-    course = _Course(log, log_every, reporters)
-    try:
-        run_worker(name, script, job, folder, course.hear)
-    finally:
-        course.close()
-    assert course.end is not None, "the worker ended well and did not say how"
-    return _summed_up(course.end)
-
-
-class _Course:
-    """What was heard so far."""
 
     def __init__(self, log: Path, log_every: int, reporters: Sequence[Reporter]) -> None:
         self._log, self._every, self._others = log, log_every, reporters
         self._reporters: list[Reporter] = []
         self._last: Event = {}
-        self.end: Event | None = None
+        self.end: Event = {}
 
     def hear(self, event: Event) -> None:
+        """Tell an event."""
         match event["event"]:
             case "start":
                 self._start(event)
@@ -80,8 +48,26 @@ class _Course:
                 self.end = event
 
     def close(self) -> None:
+        """No more will come."""
         for reporter in self._reporters:
             reporter.close()
+
+    def result(self) -> FitResult:
+        """What ``done`` said."""
+        end, seconds = self.end, self.end["training_seconds"]
+        return FitResult(
+            steps=end["step"],
+            epochs=float(end["epoch"]),
+            metric="e_mae",
+            best_value=end["best"] / HARTREE_EV,
+            best_step=end["best_step"],
+            wall_s=end["seconds"],
+            steps_per_s=end["step"] / seconds if seconds > 0 else None,
+            molecules_per_s=end["molecules"] / seconds if seconds > 0 else None,
+            peak_memory=end["memory"],
+            stopped_by=end["stopped_by"],
+            restarts=end["restarts"],
+        )
 
     def _start(self, event: Event) -> None:
         kept = _bytes_until(self._log, event["step"])
@@ -92,12 +78,12 @@ class _Course:
     def _step(self, event: Event) -> None:
         for reporter in self._reporters:
             reporter.step(event["step"], event["seconds"])
-        last = self._last
-        if not last:
+        if not self._last:
             self._last = event
-        elif event["step"] - last["step"] >= self._every:
-            seconds = event["seconds"] - last["seconds"]
-            speed = (event["molecules"] - last["molecules"]) / seconds if seconds > 0 else None
+        elif event["step"] - self._last["step"] >= self._every:
+            seconds = event["seconds"] - self._last["seconds"]
+            molecules = event["molecules"] - self._last["molecules"]
+            speed = molecules / seconds if seconds > 0 else None
             self._report(event, {"train_loss": event["loss"], "molecules_per_s": speed})
             self._last = event
 
@@ -116,26 +102,3 @@ def _bytes_until(log: Path, step: int) -> int:
                 break
             size += len(line)
     return size
-
-
-def _summed_up(end: Event) -> Trained:
-    seconds = end["training_seconds"]
-    result = FitResult(
-        steps=end["step"],
-        epochs=float(end["epoch"]),
-        metric="e_mae",
-        best_value=end["best"] / HARTREE_EV,
-        best_step=end["best_step"],
-        wall_s=end["seconds"],
-        steps_per_s=end["step"] / seconds if seconds > 0 else None,
-        molecules_per_s=end["molecules"] / seconds if seconds > 0 else None,
-        peak_memory=end["memory"],
-        stopped_by=end["stopped_by"],
-        restarts=end["restarts"],
-    )
-    return Trained(result, end["parameters"])
-
-
-def terminal(max_steps: int | None, max_minutes: float | None, progress: bool) -> list[Reporter]:
-    """The reporter for the user, if progress is to be shown."""
-    return [Terminal(max_steps, max_minutes)] if progress else []
