@@ -1,8 +1,9 @@
 """Models to compare with: published networks, and floors that learn nothing.
 
 ``MeanBlock`` predicts what label statistics tell, ``Minao`` what the usual initial guess of an
-SCF gives for free; a network has to beat both to be worth its training. ``Mace`` learns energies
-without Hamiltonians, ``Uma`` has learned them elsewhere; both run in environments of their own.
+SCF gives for free, and ``ElementReference`` energies from the formula alone; a network has to
+beat them to be worth its training. ``Mace`` learns energies without Hamiltonians, ``Uma`` has
+learned them elsewhere; both run in environments of their own.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from hambench.baselines.mace.model import Mace
     from hambench.baselines.mean.model import MeanBlock
     from hambench.baselines.minao.model import Minao
+    from hambench.baselines.reference.model import ElementReference
     from hambench.baselines.uma.model import Uma
 
-__all__ = ["Mace", "MeanBlock", "Minao", "Uma"]
+__all__ = ["ElementReference", "Mace", "MeanBlock", "Minao", "Uma"]
 
 _HOME = {
+    "ElementReference": "hambench.baselines.reference.model",
     "Mace": "hambench.baselines.mace.model",
     "MeanBlock": "hambench.baselines.mean.model",
     "Minao": "hambench.baselines.minao.model",

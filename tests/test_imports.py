@@ -41,6 +41,7 @@ ARROWS: dict[str, set[str]] = {
         "external", "learn", "scoring", "results", "chem",
     },
     "trained": {"registry", "cell", "config", "rundir", "data", "model", "learn", "scoring"},
+    "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},
     "doctor": {"registry", "environments", "data"},
     "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},
