@@ -2,7 +2,8 @@
 
 ``MeanBlock`` predicts what label statistics tell, ``Minao`` what the usual initial guess of an
 SCF gives for free, and ``ElementReference`` energies from the formula alone; a network has to
-beat them to be worth its training.
+beat them to be worth its training. ``Mace`` learns energies without Hamiltonians, ``Uma`` has
+learned them elsewhere; both run in environments of their own.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hambench.baselines.mace.model import Mace
     from hambench.baselines.mean.model import MeanBlock
     from hambench.baselines.minao.model import Minao
     from hambench.baselines.reference.model import ElementReference
+    from hambench.baselines.uma.model import Uma
 
-__all__ = ["ElementReference", "MeanBlock", "Minao"]
+__all__ = ["ElementReference", "Mace", "MeanBlock", "Minao", "Uma"]
 
 _HOME = {
     "ElementReference": "hambench.baselines.reference.model",
+    "Mace": "hambench.baselines.mace.model",
     "MeanBlock": "hambench.baselines.mean.model",
     "Minao": "hambench.baselines.minao.model",
+    "Uma": "hambench.baselines.uma.model",
 }
 
 

@@ -13,6 +13,7 @@ from hambench.config import RunConfig
 from hambench.data.task import Task
 from hambench.energy_model import EnergyModel
 from hambench.errors import ConfigError, RegistryError, nearest
+from hambench.external import ExternalModel
 from hambench.learn import Recipe
 from hambench.learn.device import open_fabric
 from hambench.model import Model
@@ -25,7 +26,7 @@ class Cell:
 
     config: RunConfig
     task: Task
-    model: Model
+    model: Model | ExternalModel
     recipe: Recipe
 
     @classmethod
@@ -50,7 +51,15 @@ class Cell:
             task.split(split)
         task.split(training_split(task, config.train_on))
         torch.manual_seed(config.seed)
-        return cls(config, task, model_of(config, task), recipe)
+        name, settings = config.model["name"], config.model.get("hyperparameters", {})
+        if not registry.is_external(name):
+            return cls(config, task, model_of(config, task), recipe)
+        if config.strategy != "direct":
+            raise ConfigError(
+                f"model '{name}' is trained on energies and nothing else; choose a task of them "
+                "(hambench list tasks), and leave out strategy="
+            )
+        return cls(config, task, registry.build_external(name, task.basis, **settings), recipe)
 
     @property
     def training_split(self) -> str:
@@ -76,7 +85,9 @@ class Cell:
     def cutoff(self) -> float | None:
         """Angstrom, of ``h_mae_in_cutoff``: the one asked for, else the model's."""
         asked = self.config.score.cutoff
-        return self.model.graph.cutoff if asked is None else asked
+        if asked is not None or isinstance(self.model, ExternalModel):
+            return asked
+        return self.model.graph.cutoff
 
 
 def model_of(config: RunConfig, task: Task) -> Model:

@@ -44,6 +44,7 @@ def examine() -> list[Finding]:
         _slurm(),
         _library("tensorboard", "tensorboard=true: pip install 'hambench[trackers]'"),
         *_plugins(),
+        *_environments(),
         *_data(),
     ]
 
@@ -99,6 +100,23 @@ def _plugins() -> list[Finding]:
         Finding("plug-ins", bool(found), found or "none", mend),
         *(Finding(b.name, False, f"{b.origin}: {b.reason}", "mend the package") for b in broken),
     ]
+
+
+def _environments() -> list[Finding]:
+    """Environments that models run in by themselves."""
+    from hambench.environments import environment, names
+
+    findings = []
+    for name in names():
+        try:
+            found = environment(name)
+        except HambenchError as error:
+            findings.append(Finding(f"env {name}", False, str(error), "mend the package"))
+            continue
+        ready = found.state == "ready"
+        mend = "" if ready else f"{found.title}: hambench env make {name}"
+        findings.append(Finding(f"env {name}", ready, found.about, mend))
+    return findings
 
 
 def _data() -> list[Finding]:

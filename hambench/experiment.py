@@ -18,13 +18,14 @@ from hambench.chem.molecule import Molecule
 from hambench.config import RunConfig, read_config, score_options
 from hambench.data.task import Task
 from hambench.errors import DataError, HambenchError
+from hambench.external import ExternalModel
 from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.loop import BEST
 from hambench.learn.reporters import Reporter, Row, TensorBoard, bar
 from hambench.learn.validation import metric_name
 from hambench.learn.weights import save_weights
-from hambench.model import silent
+from hambench.model import Model, silent
 from hambench.prediction import (
     as_metrics,
     predict,
@@ -88,6 +89,8 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
     if config.overwrite or not rundir.is_finished(folder):
         cell = Cell.build(config)
         fingerprint = cell.task.fingerprint  # reads every row: corrupt data fail here
+        if isinstance(cell.model, ExternalModel):
+            cell.model.check(cell.recipe, len(cell.task.split(cell.training_split)))
         if config.pretraining is not None:
             _pretrain(config, config.pretraining, progress)
         with rundir.lock(folder):
@@ -123,6 +126,7 @@ def evaluate(
         ConfigError: an unknown metric or split, a cutoff that is none, or the data have changed.
     """
     as_run = read_config(folder / rundir.CONFIG)
+    as_run = as_run.model_copy(update={"run_dir": folder})  # wherever it has been moved
     asked = {"metrics": metrics and list(metrics), "cutoff": cutoff, "split": split}
     options = score_options(as_run.score, {k: v for k, v in asked.items() if v is not None})
     cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
@@ -132,7 +136,8 @@ def evaluate(
         return score_kept(cell, kept, progress)
     if cell.energies and (folder / ENERGIES).is_file() and options.split == as_run.score.split:
         return score_table(cell, folder / ENERGIES)
-    load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
+    if isinstance(cell.model, Model):
+        load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
     return score_predictions(cell, predict(cell, options.split, progress), options.split)
 
 
@@ -168,6 +173,7 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
     wanted = config.save_predictions and config.strategy is None
     if wanted and not _are_kept(kept, task, config.score.split):
         cell = Cell.build(config)
+        assert isinstance(cell.model, Model)  # others predict energies alone
         with rundir.lock(folder):
             load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
             _score_split(cell, progress, kept)
@@ -209,16 +215,21 @@ def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Resul
     train = task.split(cell.training_split)
     validation = task.split(task.protocol.validation_split)
     logger.info("task %s v%d: %d molecules to train on", task.name, task.version, len(train))
-    logger.info("model %s: %s parameters", config.model["name"], f"{model.count_parameters():,}")
     device, precision = open_fabric(config.device).device, cell.recipe.precision
     logger.info("run %s on %s, %s: %s", config.run_id[:8], device, precision, folder)
     pretraining = begin_with(cell) if config.pretraining is not None else None
     reporters: list[Reporter] = [status]
     if config.tensorboard:
         reporters.append(TensorBoard(folder / rundir.TENSORBOARD))
-    if model.count_parameters() == 0:
-        fitted = _prepare(cell, train, folder, device, progress)
+    if isinstance(model, ExternalModel):
+        fitted = model.fit(
+            train, validation, cell.recipe, folder / rundir.EXTERNAL,
+            seed=config.seed, device=config.device, progress=progress, reporters=reporters,
+        )  # fmt: skip
+    elif model.count_parameters() == 0:
+        fitted = _prepare(model, train, folder, device, progress)
     else:
+        logger.info("%s: %s parameters", config.model["name"], f"{model.count_parameters():,}")
         fitted = fit(
             model, train, validation, cell.recipe, folder,
             seed=config.seed, device=config.device, workers=config.workers, progress=progress,
@@ -237,16 +248,16 @@ def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Resul
 
 
 def _prepare(
-    cell: Cell, train: Sequence[Molecule], folder: Path, device: torch.device, progress: bool
+    model: Model, train: Sequence[Molecule], folder: Path, device: torch.device, progress: bool
 ) -> FitResult:
     """All the training there is for a model without parameters: statistics of the labels."""
     began = time.monotonic()
-    cell.model.prepare(train, bar if progress else silent)
-    save_weights(folder / rundir.CHECKPOINTS / BEST, cell.model, 0, None)
+    model.prepare(train, bar if progress else silent)
+    save_weights(folder / rundir.CHECKPOINTS / BEST, model, 0, None)
     return FitResult(
         steps=0,
         epochs=0.0,
-        metric=metric_name(cell.model),
+        metric=metric_name(model),
         best_value=None,
         best_step=0,
         wall_s=time.monotonic() - began,
@@ -266,8 +277,13 @@ def _score_split(cell: Cell, progress: bool, kept: Path | None) -> dict[str, Sco
 
 def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device) -> dict[str, Any]:
     """What the results of all runs have but their scores."""
-    config, task = cell.config, cell.task
+    config, task, model = cell.config, cell.task, cell.model
     name = config.model["name"]
+    used = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    made = provenance(status.started, status.restarts, registry.plugins())
+    if isinstance(model, ExternalModel):
+        used = model.device
+        made = made.model_copy(update={"libraries": made.libraries | model.libraries})
     return dict(
         run_id=config.run_id,
         task=task.name,
@@ -280,12 +296,12 @@ def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device)
         training_split=cell.training_split,
         model=registry.MODELS.preset(name).entry,
         preset=name,
-        hyperparameters=cell.model.hyperparameters,
-        parameters=cell.model.count_parameters(),
+        hyperparameters=model.hyperparameters,
+        parameters=model.count_parameters(),
         recipe=cell.recipe.model_dump(mode="json"),
         seed=config.seed,
         cost=Cost(
-            device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            device=used,
             wall_s=fitted.wall_s,
             steps=fitted.steps,
             epochs=fitted.epochs,
@@ -294,7 +310,7 @@ def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device)
             peak_memory=fitted.peak_memory,
             stopped_by=fitted.stopped_by,
         ),
-        provenance=provenance(status.started, status.restarts, registry.plugins()),
+        provenance=made,
     )
 
 

@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from hambench import rundir
 from hambench.cell import Cell
 from hambench.chem.molecule import Molecule
 from hambench.data.loader import Loader
 from hambench.data.splits import clusters
 from hambench.data.workers import cores, pool
 from hambench.errors import DataError
+from hambench.external import ExternalModel
 from hambench.learn.device import open_fabric
 from hambench.learn.validation import matmul_precision
 from hambench.results import Metric
@@ -43,9 +45,14 @@ def predict(cell: Cell, split: str, progress: bool = True) -> Iterator[tuple[Mol
         The molecule, and float64 in Eh: (nao, nao), symmetric, canonical order; or the total
         energy, of shape ().
     """
-    molecules = cell.task.split(split)
+    molecules, model = cell.task.split(split), cell.model
+    if isinstance(model, ExternalModel):
+        folder = cell.config.folder / rundir.EXTERNAL
+        energies = model.predict(molecules, folder, device=cell.config.device, progress=progress)
+        yield from zip(molecules, energies, strict=True)
+        return
     device = open_fabric(cell.config.device).device
-    model = cell.model.to(device).eval()
+    model = model.to(device).eval()
     loader = Loader(
         molecules,
         model.graph,

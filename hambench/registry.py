@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from hambench.data.synthetic import SyntheticFormat
     from hambench.data.task import Task
     from hambench.energy_model import EnergyModel
+    from hambench.external import ExternalModel
     from hambench.model import Model
 
 
@@ -83,8 +84,8 @@ class Registry:
 
     Args:
         group: entry-point group.
-        kind: "model", "task", "recipe" or "download": folder of the YAML files, and the word in
-            messages.
+        kind: "model", "task", "recipe", "download" or "environment": folder of the YAML files,
+            and the word in messages.
     """
 
     def __init__(self, group: str, kind: str) -> None:
@@ -209,6 +210,7 @@ MODELS = Registry("hambench.models", "model")
 RECIPES = Registry("hambench.models", "recipe")
 TASKS = Registry("hambench.tasks", "task")
 DOWNLOADS = Registry("hambench.tasks", "download")
+ENVIRONMENTS = Registry("hambench.models", "environment")
 
 
 def model_names() -> list[str]:
@@ -230,6 +232,32 @@ def plugins() -> dict[str, str]:
 def search_path() -> list[str]:
     """Hydra search path of all packages that bring presets: ``["pkg://hambench.helm", ...]``."""
     return [f"pkg://{package}" for package in {**TASKS.packages, **MODELS.packages}]
+
+
+def is_external(name: str) -> bool:
+    """Whether a preset's model runs in an environment of its own, see `build_external`."""
+    from hambench.external import ExternalModel
+
+    adapter = MODELS.load(MODELS.preset(name).entry)
+    return inspect.isclass(adapter) and issubclass(adapter, ExternalModel)
+
+
+def build_external(name: str, basis: OrbitalBasis, **hyperparameters: Any) -> ExternalModel:
+    """The model of a preset that runs in an environment of its own, untrained.
+
+    Args:
+        name, basis, hyperparameters: as `build_model`.
+
+    Raises:
+        RegistryError, ConfigError: as `build_model`.
+    """
+    preset = MODELS.preset(name)
+    adapter: type[ExternalModel] = _complete(preset)
+    given = {**preset.content.get("hyperparameters", {}), **hyperparameters}
+    settings = checked(adapter, given, f"model '{name}'")
+    model = adapter(basis, **settings)
+    model.hyperparameters = settings
+    return model
 
 
 def build_model(name: str, basis: OrbitalBasis, **hyperparameters: Any) -> Model:
@@ -312,12 +340,23 @@ def _adapter(preset: Preset) -> type[Model]:
     """The class behind a preset; RegistryError where it is no complete `Model`."""
     from hambench.model import Model
 
+    if is_external(preset.name):
+        raise ConfigError(
+            f"model '{preset.name}' runs in an environment of its own and is no network here; "
+            f"train it and predict with it on a task of energies: hambench run model={preset.name}"
+        )
     adapter = MODELS.load(preset.entry)
     if not (inspect.isclass(adapter) and issubclass(adapter, Model)):
         raise RegistryError(
             f"'{preset.entry}' of {preset.origin} is no subclass of hambench.model.Model; mend or "
             "uninstall that package"
         )
+    return _complete(preset)
+
+
+def _complete(preset: Preset) -> Any:
+    """The class behind a preset; RegistryError where methods are missing."""
+    adapter = MODELS.load(preset.entry)
     if missing := sorted(adapter.__abstractmethods__):
         raise RegistryError(
             f"model '{preset.entry}' of {preset.origin} lacks {', '.join(missing)}; see 'Add a "

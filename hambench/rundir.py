@@ -22,12 +22,14 @@ LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.h5"
 TENSORBOARD = "tensorboard"
+EXTERNAL = "external"
 TRACEBACK = "traceback.txt"
 LOCK = ".lock"
 CONSOLE = "console.log"  # what a run in the background said; of whoever started it
 
 _OURS = (
     CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, RESULT, TENSORBOARD, TRACEBACK,
+    EXTERNAL,
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, ValidationError, create_mod
 from hambench.errors import ConfigError, RegistryError, nearest
 
 Count = Annotated[int, Field(ge=1)]
+Degree = Annotated[int, Field(ge=0)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 Fraction = Annotated[FiniteFloat, Field(ge=0, lt=1)]

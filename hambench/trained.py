@@ -6,15 +6,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hambench import rundir
+from hambench import registry, rundir
 from hambench.cell import model_of, open_task
 from hambench.config import RunConfig, read_config
 from hambench.data.task import Task
-from hambench.errors import DataError
+from hambench.errors import ConfigError, DataError
 from hambench.learn.device import open_fabric
 from hambench.learn.loop import BEST
 from hambench.learn.weights import load_weights
 from hambench.model import Model
+from hambench.scoring.energy_table import ENERGIES
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def load_trained(
             none.
 
     Raises:
+        ConfigError: the model runs in an environment of its own.
         DataError: no run directory, not finished, or its weights cannot be read.
         CheckpointError: the weights are of another version of the model.
     """
@@ -56,6 +58,11 @@ def load_trained(
     if data is not None:
         config = config.model_copy(update={"data": Path(data)})
     task = open_task(config)
+    if registry.is_external(config.model["name"]):
+        raise ConfigError(
+            f"the model of the run in {folder} lives in an environment of its own and cannot be "
+            f"loaded here; its predictions are in {ENERGIES}, and `hambench evaluate` makes others"
+        )
     model = model_of(config, task)
     load_weights(folder / rundir.CHECKPOINTS / BEST, model)
     return Trained(folder, config, task, model.to(open_fabric(device).device).eval())

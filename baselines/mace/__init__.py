@@ -1,0 +1,1 @@
+"""MACE, trained by its own code in an environment of its own."""

@@ -1,0 +1,1 @@
+"""UMA and eSEN checkpoints of fairchem, evaluated in an environment of their own."""
