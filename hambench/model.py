@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, GraphSpec, matrix_map, pair_labels
 from hambench.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from hambench.energy_model import EnergyModel
 
 Progress = Callable[[Sequence[Molecule], str], Any]
 """Wraps a sequence with a progress display: ``for molecule in progress(molecules, "label")``."""
@@ -114,12 +117,14 @@ class Model(nn.Module, ABC):
     """Base of every adapter; the harness sees a model only through this.
 
     Attributes:
+        embedding_size: channels of the invariant embeddings, 0 for a model that offers none.
         basis: orbital basis it was built for.
         hyperparameters: what it was built with, JSON-able; set by the registry.
         checkpoint_version: raised when old weights no longer fit.
     """
 
     checkpoint_version: ClassVar[int] = 1
+    embedding_size: int = 0
     basis: OrbitalBasis
     hyperparameters: dict[str, Any]
 
@@ -145,8 +150,40 @@ class Model(nn.Module, ABC):
         """One pass over the training set before training, for label statistics kept as buffers."""
 
     def embeddings(self, batch: Batch) -> Tensor:
-        """(N, ...) per-atom features for transfer; ConfigError where a model offers none."""
+        """(N, C) or (N, S, C) features of the atoms, of the latter the first of S is l = 0.
+
+        They are what a model of energies stands on.
+
+        Raises:
+            ConfigError: the model offers none.
+        """
         raise ConfigError(f"{type(self).__name__} offers no embeddings; choose a model that does")
+
+    @classmethod
+    def for_energies(
+        cls, basis: OrbitalBasis, settings: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> EnergyModel:
+        """The model of energies that stands on this model's embeddings.
+
+        By default this model itself with a head on its embeddings, `EmbeddingEnergy`; a model that
+        need not build all of itself for energies says so here.
+
+        Args:
+            basis: orbital basis.
+            settings: the model's hyperparameters, checked.
+            options: those of the head, the section ``energy`` of a preset; to be checked.
+
+        Raises:
+            ConfigError: the model offers no embeddings, or an option there is not.
+        """
+        from hambench.energy_model import EmbeddingEnergy
+
+        if cls.embeddings is Model.embeddings:
+            raise ConfigError(
+                f"{cls.__name__} offers no embeddings to predict energies from; choose a model "
+                "that does, or a task of Hamiltonians (hambench list)"
+            )
+        return EmbeddingEnergy.checked(cls(basis, **settings), options)
 
     def energy(self, batch: Batch) -> Tensor:
         """(B,) total energies in Eh; ConfigError where a model offers none."""
@@ -175,13 +212,22 @@ class Model(nn.Module, ABC):
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
 
-def squared_errors(prediction: Prediction, batch: Batch, *, padded: bool = False) -> Loss:
-    """RMSE + MSE over on-site and pair rows together, each entry of weight one.
+def squared_errors(
+    prediction: Prediction,
+    batch: Batch,
+    *,
+    padded: bool = False,
+    weights: tuple[float, float] = (1.0, 1.0),
+) -> Loss:
+    """RMSE + MSE over on-site and pair rows together, one weighted mean over all entries.
+
+    With weights of one, as HELM has it, nodes and edges count by their numbers of entries.
 
     Args:
         prediction: in the space of the batch's labels.
         batch: with labels.
         padded: also count the empty places of the blocks, whose label is zero.
+        weights: of an entry of an on-site and of a pair row.
 
     Raises:
         DataError: the batch has no labels.
@@ -190,16 +236,17 @@ def squared_errors(prediction: Prediction, batch: Batch, *, padded: bool = False
         raise DataError("the batch holds no Hamiltonian labels; train on molecules that have them")
     assert prediction.node is not None and prediction.edge is not None
     total = prediction.node.new_zeros(())
-    count = 0
-    for rows, places, values in (
-        (prediction.node[: batch.real.atoms], batch.node_places, batch.node_values),
-        (prediction.edge[: batch.real.edges], *pair_labels(batch)),
+    count = 0.0
+    for weight, rows, places, values in (
+        (weights[0], prediction.node[: batch.real.atoms], batch.node_places, batch.node_values),
+        (weights[1], prediction.edge[: batch.real.edges], *pair_labels(batch)),
     ):
         flat = rows.reshape(-1)
         if padded:
             target = torch.zeros_like(flat).index_copy(0, places, values)
-            total, count = total + (flat - target).square().sum(), count + flat.numel()
+            errors = flat - target
         else:
-            total = total + (flat.index_select(0, places) - values).square().sum()
-            count += values.numel()
+            errors = flat.index_select(0, places) - values
+        total = total + weight * errors.square().sum()
+        count += weight * errors.numel()
     return Loss(total[None], total.new_full((1,), count), rmse_plus_mse)

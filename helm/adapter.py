@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import torch
 from pydantic import Field
@@ -12,52 +13,16 @@ from torch import Tensor
 from hambench.chem.blocks import layout
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.chem.references import element_references
 from hambench.data.graph import Batch, GraphSpec, Normalisation, Space
-from hambench.helm.backbone import CHARGES, MULTIPLICITIES, Backbone, NodeScalars
-from hambench.helm.heads import EnergyHead, HamiltonianHead, LinearEnergyHead, Reductions
+from hambench.energy_model import EnergyModel, atom_sums, scalar_head
+from hambench.helm.backbone import CHARGES, MULTIPLICITIES, Backbone, Geometry, NodeScalars
+from hambench.helm.heads import EnergyHead, HamiltonianHead, Reductions
 from hambench.helm.scaling import Scaling, label_statistics
-from hambench.model import Loss, Model, Prediction, Progress, rmse_plus_mse, silent, squared_errors
-from hambench.settings import Count, Positive
+from hambench.model import Loss, Model, Prediction, Progress, silent, squared_errors
+from hambench.settings import Count, NonNegative, Positive, checked
 
 
-class _HelmModel(Model):
-    """What both adapters share: the backbone and the graph it wants."""
-
-    def __init__(
-        self,
-        basis: OrbitalBasis,
-        *,
-        channels: Count = 128,
-        layers: Count = 3,
-        gaussians: Annotated[int, Field(ge=2)] = 128,
-        gaussian_width: Positive = 1.0,
-        cutoff: Positive = 12.0,
-        node_scalars: NodeScalars = "element_charge_spin",
-        edges: bool,
-    ) -> None:
-        super().__init__(basis)
-        self.cutoff = cutoff
-        mixed = node_scalars == "element_charge_spin"
-        self._charge = CHARGES if mixed else None
-        self._multiplicity = MULTIPLICITIES - 1 if mixed else None
-        self.backbone = Backbone(
-            layout(basis).lmax,
-            channels,
-            layers,
-            gaussians,
-            cutoff,
-            gaussian_width,
-            node_scalars,
-            edges,
-        )
-
-    def embeddings(self, batch: Batch) -> Tensor:
-        """(N, S, C) normalised atom features of the backbone."""
-        return self.backbone(batch)[0]
-
-
-class Helm(_HelmModel):
+class Helm(Model):
     """HELM with its Hamiltonian head (arXiv 2510.00224; parameter names are ours).
 
     Args:
@@ -74,6 +39,9 @@ class Helm(_HelmModel):
         loss_space: ``coupled`` or ``uncoupled``; the coupled space weighs degree L by 2L+1.
         loss_mask: ``unpadded`` counts the entries an element pair has, ``padded`` also the
             empty places.
+        node_weight, edge_weight: of the entries of on-site and pair blocks in the loss.
+        envelope: let messages fade to zero at the cutoff, so that energies and forces have no jump
+            there; the published HELM has none.
     """
 
     label_mean: Tensor
@@ -95,19 +63,19 @@ class Helm(_HelmModel):
         label_scaling: Scaling = "shift",
         loss_space: Space = "coupled",
         loss_mask: Literal["padded", "unpadded"] = "unpadded",
+        node_weight: Positive = 1.0,
+        edge_weight: NonNegative = 1.0,
+        envelope: bool = False,
     ) -> None:
-        super().__init__(
-            basis,
-            channels=channels,
-            layers=layers,
-            gaussians=gaussians,
-            gaussian_width=gaussian_width,
-            cutoff=cutoff,
-            node_scalars=node_scalars,
-            edges=True,
-        )
+        super().__init__(basis)
+        self.backbone = Backbone(
+            layout(basis).lmax, channels, layers, gaussians, cutoff, gaussian_width, node_scalars,
+            envelope=envelope,
+        )  # fmt: skip
+        self.embedding_size = channels
         self.label_scaling, self.loss_space = label_scaling, loss_space
         self.padded = loss_mask == "padded"
+        self.weights = node_weight, edge_weight
         self._graph: tuple[tuple[Any, ...], GraphSpec] | None = None
         blocks = layout(basis)
         self.head = HamiltonianHead(
@@ -132,15 +100,8 @@ class Helm(_HelmModel):
             scaling = None
             if self.label_scaling != "none":
                 scaling = Normalisation(self.label_mean.cpu().clone(), self.label_std.cpu().clone())
-            spec = GraphSpec(
-                self.basis,
-                self.cutoff,
-                self.loss_space,
-                self.dtype,
-                scaling,
-                largest_charge=self._charge,
-                largest_multiplicity=self._multiplicity,
-            )
+            spec = graph_of(self.backbone, self.basis, self.dtype)
+            spec = replace(spec, space=self.loss_space, normalisation=scaling)
             self._graph = state, spec
         return self._graph[1]
 
@@ -164,10 +125,36 @@ class Helm(_HelmModel):
 
     def loss(self, prediction: Prediction, batch: Batch) -> Loss:
         """RMSE + MSE over all node and edge entries of the batch together."""
-        return squared_errors(prediction, batch, padded=self.padded)
+        return squared_errors(prediction, batch, padded=self.padded, weights=self.weights)
+
+    def embeddings(self, batch: Batch) -> Tensor:
+        """(N, S, C) normalised atom features of the backbone."""
+        return self.backbone(batch)[0]
+
+    @classmethod
+    def for_energies(
+        cls, basis: OrbitalBasis, settings: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> EnergyModel:
+        """`HelmEnergy` with the backbone of these settings."""
+        body = {key: settings[key] for key in BODY}
+        return HelmEnergy(basis, **body, **checked(_energy_options, options, "helm's energy head"))
 
 
-class HelmEnergy(_HelmModel):
+BODY: Final = (
+    "channels",
+    "layers",
+    "gaussians",
+    "gaussian_width",
+    "cutoff",
+    "node_scalars",
+    "envelope",
+)
+"""Hyperparameters that shape the backbone, which both models share."""
+
+EnergyHeadName = Literal["convolution", "linear"]
+
+
+class HelmEnergy(EnergyModel):
     """HELM's backbone without edge blocks, and a head for what energies are beyond references.
 
     Args: as `Helm`, and
@@ -175,7 +162,12 @@ class HelmEnergy(_HelmModel):
             ``linear`` (the paper's, on scalars of the atoms).
     """
 
-    references: Tensor
+    left_out: ClassVar[tuple[str, ...]] = (
+        "backbone.edge_blocks.",
+        "head.",
+        "label_mean",
+        "label_std",
+    )
 
     def __init__(
         self,
@@ -187,55 +179,53 @@ class HelmEnergy(_HelmModel):
         gaussian_width: Positive = 1.0,
         cutoff: Positive = 12.0,
         node_scalars: NodeScalars = "element_charge_spin",
-        head: Literal["convolution", "linear"] = "convolution",
+        envelope: bool = False,
+        head: EnergyHeadName = "convolution",
     ) -> None:
-        super().__init__(
-            basis,
-            channels=channels,
-            layers=layers,
-            gaussians=gaussians,
-            gaussian_width=gaussian_width,
-            cutoff=cutoff,
-            node_scalars=node_scalars,
-            edges=False,
-        )
+        super().__init__(basis)
+        self.backbone = Backbone(
+            layout(basis).lmax, channels, layers, gaussians, cutoff, gaussian_width, node_scalars,
+            edges=False, envelope=envelope,
+        )  # fmt: skip
+        self.embedding_size = channels
         self.head = (
-            LinearEnergyHead(channels)
+            scalar_head("linear", channels)
             if head == "linear"
             else EnergyHead(self.backbone.lmax, channels, 2 * channels + gaussians)
         )
-        size = max(basis.elements) + 1
-        self.register_buffer("references", torch.zeros(size, dtype=torch.float64))
 
     @property
     def graph(self) -> GraphSpec:
         """Edges within the cutoff, and total energies."""
-        return GraphSpec(
-            self.basis,
-            self.cutoff,
-            dtype=self.dtype,
-            energy=True,
-            largest_charge=self._charge,
-            largest_multiplicity=self._multiplicity,
-        )
+        return graph_of(self.backbone, self.basis, self.dtype).for_energies()
 
-    def prepare(self, molecules: Sequence[Molecule], progress: Progress = silent) -> None:
-        """Energies of the elements by least squares, over the training set."""
-        found = element_references(progress(molecules, "references"), len(self.references))
-        self.references.copy_(torch.from_numpy(found))
+    def context(self, batch: Batch) -> Geometry:
+        """Edge frames and invariants."""
+        return self.backbone.geometry(batch)
 
-    def energy(self, batch: Batch) -> Tensor:
-        """(B,) total energies in Eh, float64: a total energy has more digits than float32."""
-        x, _, geometry = self.backbone(batch)
-        found: Tensor = self.head(x, geometry, batch).double()
-        return found.index_add(0, batch.batch, self.references[batch.numbers])
+    def embed(self, batch: Batch, context: Geometry) -> Tensor:
+        """(N, S, C) normalised atom features of the backbone."""
+        return self.backbone.features(batch, context)[0]
 
-    def forward(self, batch: Batch) -> Prediction:
-        """Predict the energies of a batch."""
-        return Prediction(batch, self.graph, energies=self.energy(batch))
+    def read_out(self, embeddings: Tensor, batch: Batch, context: Geometry) -> Tensor:
+        """(B,) energies in Eh beyond the references."""
+        if isinstance(self.head, EnergyHead):
+            energies: Tensor = self.head(embeddings, context, batch)
+            return energies
+        return atom_sums(self.head, embeddings, batch)
 
-    def loss(self, prediction: Prediction, batch: Batch) -> Loss:
-        """RMSE + MSE of the molecules' energies."""
-        assert prediction.energies is not None
-        error = (prediction.energies - batch.energies)[: batch.real.molecules]
-        return Loss(error.square().sum()[None], error.new_full((1,), len(error)), rmse_plus_mse)
+
+def _energy_options(*, head: EnergyHeadName = "convolution") -> None:
+    """Options of a preset's ``energy`` section."""
+
+
+def graph_of(backbone: Backbone, basis: OrbitalBasis, dtype: torch.dtype) -> GraphSpec:
+    """Edges within the cutoff; charge and multiplicity as far as there are embeddings of them."""
+    mixed = backbone.mixer is not None
+    return GraphSpec(
+        basis,
+        backbone.cutoff,
+        dtype=dtype,
+        largest_charge=CHARGES if mixed else None,
+        largest_multiplicity=MULTIPLICITIES - 1 if mixed else None,
+    )

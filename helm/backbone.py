@@ -1,8 +1,8 @@
 """HELM's backbone: message passing with SO(2) convolutions in edge frames, on atoms and on pairs.
 
 Equations follow arXiv 2510.00224 and its public code. Node features (N, S, C) and edge features
-(E, S, C) with S = (lmax+1)^2; all irreps are even, so proper rotations are the symmetry. Edges
-carry no envelope: features do not vanish at the cutoff, as published.
+(E, S, C) with S = (lmax+1)^2; all irreps are even, so proper rotations are the symmetry. As
+published, messages do not vanish at the cutoff; an envelope that makes them is an option.
 """
 
 from __future__ import annotations
@@ -38,12 +38,20 @@ class Geometry:
         frames: rotations into the edge frames.
         invariants: (E, 3C) source element, distance basis, target element.
         source, target: (E,) row and column atom of each edge; messages arrive at the target.
+        envelope: (E,) factors of the messages to atoms; None: one.
     """
 
     frames: EdgeFrames
     invariants: Tensor
     source: Tensor
     target: Tensor
+    envelope: Tensor | None = None
+
+    def faded(self, messages: Tensor) -> Tensor:
+        """Messages (E, ...) to atoms, times the envelope."""
+        if self.envelope is None:
+            return messages
+        return messages * self.envelope.view(-1, *[1] * (messages.ndim - 1))
 
 
 class Edgewise(nn.Module):
@@ -81,7 +89,8 @@ class NodeBlock(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
         """(N, S, C) -> (N, S, C)."""
-        x = x.index_add(0, geometry.target, self.edgewise(self.norm1(x), geometry))
+        messages = geometry.faded(self.edgewise(self.norm1(x), geometry))
+        x = x.index_add(0, geometry.target, messages)
         return x + self.feedforward(self.norm2(x))
 
 
@@ -114,6 +123,7 @@ class Backbone(nn.Module):
         node_scalars: ``element``, or ``element_charge_spin`` (charge and multiplicity of the
             molecule mixed in).
         edges: build the edge blocks.
+        envelope: let the messages to atoms fade to zero at the cutoff (`fade`).
     """
 
     def __init__(
@@ -126,9 +136,11 @@ class Backbone(nn.Module):
         gaussian_width: float,
         node_scalars: NodeScalars,
         edges: bool = True,
+        envelope: bool = False,
     ) -> None:
         super().__init__()
-        self.lmax, self.channels = lmax, channels
+        self.lmax, self.channels, self.cutoff = lmax, channels, cutoff
+        self.envelope = envelope
         self.distance_basis = GaussianBasis(gaussians, cutoff, gaussian_width)
         self.element = nn.Embedding(ELEMENTS, channels)
         self.source = nn.Embedding(ELEMENTS, channels)
@@ -158,24 +170,30 @@ class Backbone(nn.Module):
         Without edge blocks the pair embeddings are the initial ones, unused.
         """
         geometry = self.geometry(batch)
+        return *self.features(batch, geometry), geometry
+
+    def features(self, batch: Batch, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        """The embeddings of atoms and pairs, as `forward`, for a known geometry."""
         x, z = self.initial(batch, geometry)
         for k, node_block in enumerate(self.node_blocks):
             x = node_block(x, geometry)
             if self.edge_blocks:
                 z = self.edge_blocks[k](z, x, geometry)
-        return self.norm(x), self.norm(z) if self.edge_blocks else z, geometry
+        return self.norm(x), self.norm(z) if self.edge_blocks else z
 
     def geometry(self, batch: Batch) -> Geometry:
         """Edge frames and invariants of a batch."""
         source, target = batch.edge_index
         vectors = batch.positions[source] - batch.positions[target]
+        distances = vectors.norm(dim=-1)
         invariants = [
             self.source(batch.numbers[source]),
-            self.distance_basis(vectors.norm(dim=-1)),
+            self.distance_basis(distances),
             self.target(batch.numbers[target]),
         ]
         frames = EdgeFrames(vectors[:, list(POLAR)], self.lmax)
-        return Geometry(frames, torch.cat(invariants, dim=-1), source, target)
+        envelope = fade(distances / self.cutoff) if self.envelope else None
+        return Geometry(frames, torch.cat(invariants, dim=-1), source, target, envelope)
 
     def initial(self, batch: Batch, geometry: Geometry) -> tuple[Tensor, Tensor]:
         """Initial features: element scalars plus axial functions of the edges, and these alone."""
@@ -185,7 +203,7 @@ class Backbone(nn.Module):
         x = torch.cat(
             [scalars[:, None], scalars.new_zeros(len(scalars), z.shape[1] - 1, self.channels)], 1
         )
-        return x.index_add(0, geometry.target, z / MESSAGE_SCALE), z
+        return x.index_add(0, geometry.target, geometry.faded(z / MESSAGE_SCALE)), z
 
     def node_scalars(self, batch: Batch) -> Tensor:
         """(N, C) scalars of the element, with charge and multiplicity where they are mixed in."""
@@ -195,3 +213,11 @@ class Backbone(nn.Module):
         charge = self.charge(batch.charge + CHARGES)[batch.batch]
         multiplicity = self.multiplicity(batch.multiplicity)[batch.batch]
         return self.mixer(torch.cat([element, charge, multiplicity], dim=-1))
+
+
+def fade(x: Tensor) -> Tensor:
+    """``1 - 28 x^6 + 48 x^7 - 21 x^8``: from 1 to 0 at x = 1, there with two zero derivatives.
+
+    The polynomial envelope of DimeNet (arXiv 2003.03123, equation 8) with p = 6, not divided by x.
+    """
+    return 1 - x**6 * (28 - 48 * x + 21 * x**2)

@@ -245,19 +245,6 @@ class HamiltonianHead(nn.Module):
         return out.index_copy(0, pairs[0], even + odd).index_copy(0, pairs[1], even - odd)
 
 
-class LinearEnergyHead(nn.Module):
-    """The paper's energy read-out: one weight per channel on the l = 0 features of the atoms."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(channels, 1, bias=False)
-
-    def forward(self, x: Tensor, geometry: Geometry, batch: Batch) -> Tensor:
-        """Atom embeddings (N, S, C) -> energies (B,) in Eh."""
-        atoms = self.linear(x[:, 0])[:, 0]
-        return atoms.new_zeros(len(batch.nao)).index_add(0, batch.batch, atoms)
-
-
 class EnergyHead(nn.Module):
     """The public code's energy read-out: one more edge convolution, then an atomwise network.
 
@@ -273,7 +260,7 @@ class EnergyHead(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry, batch: Batch) -> Tensor:
         """Atom embeddings (N, S, C) -> energies (B,) in Eh."""
-        messages = self.edgewise.frame_messages(x, geometry)[0][:, 0, 0]
+        messages = geometry.faded(self.edgewise.frame_messages(x, geometry)[0][:, 0, 0])
         scalars = messages.new_zeros(len(x), x.shape[-1]).index_add(0, geometry.target, messages)
         atoms = self.atomwise(scalars)[:, 0]
         return atoms.new_zeros(len(batch.nao)).index_add(0, batch.batch, atoms)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -61,7 +61,7 @@ class GraphSpec:
         dtype: floating type of positions and labels.
         normalisation: applied to on-site labels in float64 before the cast, so that a float32
             model does not lose the digits beside a large mean.
-        energy: whether batches carry total energies.
+        energy: whether batches carry total energies, instead of labels of the Hamiltonian.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
     """
 
@@ -78,6 +78,10 @@ class GraphSpec:
     def layout(self) -> BlockLayout:
         """Places of the block vectors of this basis."""
         return layout(self.basis)
+
+    def for_energies(self) -> GraphSpec:
+        """The same graph with total energies as labels."""
+        return replace(self, energy=True, normalisation=None)
 
 
 class Shape(NamedTuple):
@@ -175,13 +179,15 @@ def build_graph(
         block_size=spec.layout.size,
         num_nodes=len(molecule),
     )
+    if spec.energy:
+        if molecule.energy is not None:
+            graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
+        return graph
     if hamiltonian is None and molecule.hamiltonian is not None:
         flat = molecule.hamiltonian.reshape(-1)
         hamiltonian = StoredMatrix(flat, molecule.numbers, spec.basis, "canonical")
     if hamiltonian is not None:
         _label(graph, hamiltonian, spec)
-    if spec.energy and molecule.energy is not None:
-        graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
     return graph
 
 
