@@ -54,6 +54,11 @@ class Findings(NamedTuple):
     on_site_r2: Score | None
     environment_atoms: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, the scores with value, unit, interval and number of groups."""
+        fields = self._asdict().items()
+        return {k: v._asdict() if isinstance(v, Score) else v for k, v in fields}
+
 
 def examine(vectors: Array, atoms: Atoms, on_site: Array | None, seed: int) -> Findings:
     """All numbers of embeddings.
