@@ -9,6 +9,7 @@ import torch
 from hambench import registry
 from hambench.config import RunConfig
 from hambench.data.task import Task
+from hambench.energy_model import EnergyModel
 from hambench.errors import ConfigError, RegistryError, nearest
 from hambench.learn import Recipe
 from hambench.learn.device import open_fabric
@@ -41,21 +42,23 @@ class Cell:
         open_fabric(config.device)
         task = open_task(config)
         task.check_given()
-        _check_predicts(config, task)
         for name in config.score.metrics or task.metrics:
             find_metric(name)
         for split in (config.score.split, task.protocol.validation_split):
             task.split(split)
-        task.split(_training_split(task, config.train_on))
+        task.split(training_split(task, config.train_on))
         torch.manual_seed(config.seed)
-        hyperparameters = config.model.get("hyperparameters", {})
-        model = registry.build_model(config.model["name"], task.basis, **hyperparameters)
-        return cls(config, task, model, recipe)
+        return cls(config, task, model_of(config, task), recipe)
 
     @property
     def training_split(self) -> str:
         """The split to train on."""
-        return _training_split(self.task, self.config.train_on)
+        return training_split(self.task, self.config.train_on)
+
+    @property
+    def energies(self) -> bool:
+        """Whether energies are predicted, not Hamiltonians."""
+        return self.config.strategy is not None
 
     @property
     def metrics(self) -> list[str]:
@@ -67,6 +70,33 @@ class Cell:
         """Angstrom, of ``h_mae_in_cutoff``: the one asked for, else the model's."""
         asked = self.config.score.cutoff
         return self.model.graph.cutoff if asked is None else asked
+
+
+def model_of(config: RunConfig, task: Task) -> Model:
+    """The model a configuration names, with fresh weights; frozen where its strategy says so.
+
+    Raises:
+        ConfigError: a hyperparameter that is not there or does not fit; or a model of energies
+            alone for a task of Hamiltonians, or for a strategy that begins with them.
+    """
+    name, settings = config.model["name"], config.model.get("hyperparameters", {})
+    if config.strategy is None:
+        model = registry.build_model(name, task.basis, **settings)
+        if isinstance(model, EnergyModel):
+            raise ConfigError(
+                f"model '{name}' predicts energies, task '{task.name}' asks for Hamiltonians; "
+                "choose a task of energies (hambench list tasks)"
+            )
+        return model
+    staged = registry.build_energy_model(name, task.basis, settings, config.model.get("energy", {}))
+    if config.strategy != "direct" and "energy" not in config.model:
+        raise ConfigError(
+            f"model '{name}' has nothing that could be trained on Hamiltonians; leave out "
+            f"strategy={config.strategy}"
+        )
+    if config.strategy == "frozen":
+        staged.freeze()
+    return staged
 
 
 def open_task(config: RunConfig) -> Task:
@@ -82,17 +112,7 @@ def open_task(config: RunConfig) -> Task:
     return task
 
 
-def _check_predicts(config: RunConfig, task: Task) -> None:
-    """Models of this version predict Hamiltonians; ConfigError for a task of other targets."""
-    targets = [target.name for target in task.spec.targets]
-    if "hamiltonian" not in targets:
-        raise ConfigError(
-            f"task '{task.name}' asks for {' and '.join(targets)}, model '{config.model['name']}' "
-            "predicts Hamiltonians; choose a task of Hamiltonians (hambench list tasks)"
-        )
-
-
-def _training_split(task: Task, asked: str | None) -> str:
+def training_split(task: Task, asked: str | None) -> str:
     """The task's training split, or a part of it; RegistryError for any other."""
     whole = task.protocol.training_split
     allowed = [name for name, split in task.spec.splits.items() if split.within == whole]

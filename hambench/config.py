@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from hydra import compose as hydra_compose
@@ -47,6 +47,10 @@ _FREE = {
 }
 _FREE |= {"metrics", "variant", "variants"}
 _FREE |= {"checkpoint_every_steps", "checkpoint_every_seconds", "log_every"}
+_CHANGEABLE = ("hyperparameters", "energy")  # sections of a model
+_PRETRAINING = "pretraining."
+# What a pretraining cell has of its energy cell, unless it is told otherwise.
+_SHARED = ("model", "seed", "device", "root", "workers", "data", "tensorboard")
 
 
 def _device(name: str) -> str:
@@ -86,6 +90,11 @@ GivenPath = Annotated[Path, BeforeValidator(_path)]
 """A path; the empty one would be the current folder."""
 
 
+Strategy = Literal["direct", "frozen", "finetuned"]
+"""How a model of energies begins: at random; or with a body trained on Hamiltonians, which stays
+as it is, or is trained on."""
+
+
 class RunConfig(BaseModel):
     """The resolved configuration of one cell; ``configs/run.yaml`` says what each key means."""
 
@@ -109,6 +118,9 @@ class RunConfig(BaseModel):
     split: str | None = None
     train_on: str | None = None
     energies: GivenPath | None = None
+    strategy: Strategy | None = None
+    pretrained: GivenPath | None = None
+    pretraining: RunConfig | None = None
     score: ScoreOptions = ScoreOptions()
 
     @property
@@ -126,7 +138,15 @@ class RunConfig(BaseModel):
             for name, section in sections.items()
         }
         spec["seed"] = self.seed
-        chosen = {"split": self.split, "train_on": self.train_on}
+        if self.strategy is None:
+            spec["model"].pop("energy", None)
+        before = None if self.pretraining is None else self.pretraining.run_id
+        chosen = {
+            "split": self.split,
+            "train_on": self.train_on,
+            "strategy": self.strategy,
+            "pretraining": before,
+        }
         return spec | {key: value for key, value in chosen.items() if value is not None}
 
     @property
@@ -137,10 +157,14 @@ class RunConfig(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """The run directory: ``run_dir``, or ``root/task/model/seedN-<8 digits of run_id>``."""
+        """The run directory: ``run_dir``, or ``root/task/model/seedN-<8 digits of run_id>``.
+
+        On a task of energies the strategy comes first: ``finetuned-seedN-...``.
+        """
         if self.run_dir is not None:
             return self.run_dir
-        name = f"seed{self.seed}-{self.run_id[:8]}"
+        strategy = "" if self.strategy is None else f"{self.strategy}-"
+        name = f"{strategy}seed{self.seed}-{self.run_id[:8]}"
         return self.root / self.task["name"] / self.model["name"] / name
 
     def to_yaml(self) -> str:
@@ -151,6 +175,9 @@ class RunConfig(BaseModel):
 def compose(overrides: Sequence[str]) -> RunConfig:
     """The configuration that ``hambench run`` gets from these overrides (Hydra's grammar).
 
+    On a task of energies, words ``pretraining.KEY=VALUE`` are overrides of the cell that trains on
+    Hamiltonians first.
+
     Args:
         overrides: ``["task=water_mini", "model=helm_small", "seed=1", "recipe.lr=1e-3"]``.
 
@@ -158,11 +185,14 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         ConfigError: an unknown task, model, recipe or key, or a value of the wrong kind; one
             sentence with the nearest name.
     """
-    parsed = _parse(overrides)
+    every = _parse(overrides)
+    parsed = [o for o in every if not o.key_or_group.startswith(_PRETRAINING)]
     chosen = _choices(parsed)
     _refuse_redefinition(parsed, chosen)
     # A recipe need not list what it leaves at its default: its schema knows which keys there are.
     words = [f"++{o.input_line}" if _sets_recipe(o) else str(o.input_line) for o in parsed]
+    if not any(o.key_or_group == "recipe" for o in parsed):
+        words.append(f"recipe={chosen['recipe']}")
     try:
         content = _compose(words)
     except (HydraException, OmegaConfBaseException) as error:
@@ -171,8 +201,80 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         content[group].setdefault("name", name)
     if content["split"] == content["task"].get("variant"):
         content["split"] = None  # the task's own, said or not
+    if content["train_on"] == content["task"].get("protocol", {}).get("training_split"):
+        content["train_on"] = None
     content["recipe"] = Recipe.parse(content["recipe"]).model_dump(mode="json")
-    return _validated(content, "the configuration")
+    if content["strategy"] is None and is_energy_task(chosen["task"]):
+        content["strategy"] = "direct"
+    config = _validated(content, "the configuration")
+    return _with_pretraining(config, parsed, [o for o in every if o not in parsed])
+
+
+def is_energy_task(name: str) -> bool:
+    """Whether a task is of energies, not of Hamiltonians."""
+    targets = TASKS.preset(name).content.get("targets", ())
+    return "hamiltonian" not in [target.get("name") for target in targets]
+
+
+def _with_pretraining(
+    config: RunConfig, parsed: Sequence[Override], nested: Sequence[Override]
+) -> RunConfig:
+    """The configuration with that of the pretraining cell, where its strategy needs one.
+
+    Raises:
+        ConfigError: options of pretraining where there is none, or a task without pretraining.
+    """
+    task, strategy = config.task["name"], config.strategy
+    if strategy is not None and not is_energy_task(task):
+        raise ConfigError(
+            f"strategy={strategy} is for tasks of energies, '{task}' is of Hamiltonians; leave it "
+            "out, or choose a task of energies (hambench list tasks)"
+        )
+    if strategy in (None, "direct"):
+        if config.pretrained is not None or nested:
+            said = nested[0].input_line if nested else f"pretrained={config.pretrained}"
+            raise ConfigError(
+                f"'{said}' says something about pretraining, and there is none; add "
+                "strategy=frozen or strategy=finetuned on a task of energies"
+            )
+        return config
+    if config.pretrained is not None:
+        if nested:
+            raise ConfigError(
+                f"'{nested[0].input_line}' and pretrained={config.pretrained} exclude each other: "
+                "that run has its own settings; give one of the two"
+            )
+        found = read_config(config.pretrained / "config.yaml")
+        before = found.model_copy(update={"run_dir": config.pretrained})
+    else:
+        before = compose(_pretraining_words(config, parsed, nested))
+    if before.strategy is not None:
+        raise ConfigError(
+            f"pretraining is on Hamiltonians, '{before.task['name']}' is a task of energies; name "
+            "a run or a task of Hamiltonians"
+        )
+    return config.model_copy(update={"pretraining": before})
+
+
+def _pretraining_words(
+    config: RunConfig, parsed: Sequence[Override], nested: Sequence[Override]
+) -> list[str]:
+    """Overrides of the pretraining cell: those it shares, then its own."""
+    task = config.task.get("protocol", {}).get("pretraining")
+    words = {} if task is None else {"task": f"task={task}"}
+    for override in parsed:
+        key = override.key_or_group
+        if key in _SHARED or key.startswith("model.hyperparameters."):
+            words[key] = str(override.input_line)
+    for override in nested:
+        key = override.key_or_group.removeprefix(_PRETRAINING)
+        words[key] = str(override.input_line).replace(_PRETRAINING, "", 1)
+    if "task" not in words:
+        raise ConfigError(
+            f"task '{config.task['name']}' names no task of Hamiltonians to pretrain on; add "
+            "pretraining.task=NAME, or pretrained=RUN_DIR"
+        )
+    return list(words.values())
 
 
 def score_options(options: ScoreOptions, changes: Mapping[str, Any]) -> ScoreOptions:
@@ -250,26 +352,36 @@ def _sets_recipe(override: Override) -> bool:
 
 def _choices(parsed: Sequence[Override]) -> dict[str, str]:
     """Chosen task, model and recipe, each known to exist."""
-    given = {o.key_or_group: o.value() for o in parsed if o.key_or_group in _GROUPS}
+    names = (*_GROUPS, "strategy")
+    given = {o.key_or_group: o.value() for o in parsed if o.key_or_group in names}
     for group in ("task", "model"):
         if not isinstance(given.get(group), str):
             raise ConfigError(
                 f"which {group}? Add {group}=NAME, one of: {', '.join(_GROUPS[group].names)}"
             )
-    given.setdefault("recipe", given["model"])
+    given.setdefault("recipe", _own_recipe(given))
     return {group: registry.preset(given[group]).name for group, registry in _GROUPS.items()}
+
+
+def _own_recipe(given: Mapping[str, Any]) -> str:
+    """The recipe of a preset's own name; of a body with energy heads, one for every strategy."""
+    model = MODELS.preset(given["model"])
+    strategy = given.get("strategy") or "direct"
+    staged = is_energy_task(given["task"]) and "energy" in model.content
+    return f"{model.name}_{strategy}" if staged and strategy in get_args(Strategy) else model.name
 
 
 def _refuse_redefinition(parsed: Sequence[Override], chosen: Mapping[str, str]) -> None:
     """A name means the same for everybody: only hyperparameters and recipe may change."""
     for override in parsed:
         group, _, key = override.key_or_group.partition(".")
-        if (group, key) == ("model", "hyperparameters") and not isinstance(override.value(), dict):
+        free = group == "model" and key.partition(".")[0] in _CHANGEABLE
+        if group == "model" and key in _CHANGEABLE and not isinstance(override.value(), dict):
             raise ConfigError(
-                f"'{override.input_line}': expected model.hyperparameters.KEY=VALUE, with a key "
+                f"'{override.input_line}': expected model.{key}.KEY=VALUE, with a key "
                 f"of model '{chosen['model']}' (hambench run ... --cfg shows them)"
             )
-        if group in ("task", "model") and key and key.partition(".")[0] != "hyperparameters":
+        if group in ("task", "model") and key and not free:
             raise ConfigError(
                 f"'{override.input_line}' would redefine {group} '{chosen[group]}'; "
                 + (

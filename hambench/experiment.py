@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hambench import registry, rundir
 from hambench.cell import Cell, open_task
 from hambench.chem.molecule import Molecule
 from hambench.config import RunConfig, read_config, score_options
-from hambench.data.loader import Loader
 from hambench.data.task import Task
 from hambench.errors import ConfigError, DataError, HambenchError
 from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.loop import BEST
 from hambench.learn.reporters import Reporter, Row, TensorBoard, bar
-from hambench.learn.validation import matmul_precision, metric_name
+from hambench.learn.validation import metric_name
 from hambench.learn.weights import save_weights
 from hambench.model import silent
+from hambench.prediction import (
+    as_metrics,
+    predict,
+    score_energies,
+    score_kept,
+    score_predictions,
+    score_table,
+)
+from hambench.pretraining import begin_with
 from hambench.results import (
     Cost,
     DataFile,
-    Metric,
     Result,
     Status,
     provenance,
@@ -41,10 +44,9 @@ from hambench.results import (
     read_status,
     write_result,
 )
-from hambench.scoring import Score, Scorer
-from hambench.scoring.predictions import Predictions, write_predictions
-
-Array = NDArray[np.float64]
+from hambench.scoring import Score
+from hambench.scoring.energy_table import ENERGIES
+from hambench.scoring.predictions import Predictions
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,8 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
     if config.overwrite or not rundir.is_finished(folder):
         cell = Cell.build(config)
         fingerprint = cell.task.fingerprint  # reads every row: corrupt data fail here
+        if config.pretraining is not None:
+            _pretrain(config, config.pretraining, progress)
         with rundir.lock(folder):
             # another start may have finished it meanwhile
             if config.overwrite or not rundir.is_finished(folder):
@@ -105,8 +109,8 @@ def evaluate(
 ) -> dict[str, Score]:
     """Compute the metrics of a run again; nothing is written.
 
-    From ``predictions.h5`` where the run kept one for that split (no model is needed then), else
-    from its best weights.
+    From ``predictions.h5`` or ``energies.csv`` where the run kept one for that split (no model is
+    needed then), else from its best weights.
 
     Args:
         folder: a run directory.
@@ -125,43 +129,29 @@ def evaluate(
     rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
     kept = folder / rundir.PREDICTIONS
     if kept.is_file() and options.split == as_run.score.split:
-        return _score_kept(cell, kept)
+        return score_kept(cell, kept)
+    if cell.energies and (folder / ENERGIES).is_file() and options.split == as_run.score.split:
+        return score_table(cell, folder / ENERGIES)
     load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-    return _score(cell, predict(cell, progress))
+    return score_predictions(cell, predict(cell, options.split, progress))
 
 
-def predict(cell: Cell, progress: bool = True) -> Iterator[tuple[Molecule, Array]]:
-    """Molecules of the scored split, each with its predicted Hamiltonian.
+def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
+    """Run the cell that an energy cell begins with, unless that is done.
 
-    The model predicts in evaluation mode, with float32 products in full precision.
-
-    Args:
-        cell: its model as it is now; moved to the device.
-        progress: show a bar on a terminal.
-
-    Yields:
-        The molecule, and (nao, nao) float64 in Eh, symmetric, canonical order.
+    Raises:
+        ConfigError: the run that was named is not finished, or its folder holds another.
     """
-    molecules = cell.task.split(cell.config.score.split)
-    device = open_fabric(cell.config.device).device
-    model = cell.model.to(device).eval()
-    loader = Loader(
-        molecules,
-        model.graph,
-        batch_size=cell.recipe.batch_size,
-        max_edges=cell.recipe.max_edges,
-        shuffle=False,
-        device=device,
-    )
-    shown = tqdm(
-        total=len(molecules), desc="predict", unit="mol", leave=False,
-        disable=not (progress and sys.stderr.isatty()),
-    )  # fmt: skip
-    with shown, torch.no_grad(), matmul_precision("highest"):
-        for rows, loaded in zip(loader.plan(0), loader.once(), strict=True):
-            for row, matrix in zip(rows, model(loaded.batch).matrices(), strict=True):
-                yield molecules[row], matrix.cpu().numpy()
-            shown.update(len(rows))
+    if rundir.is_finished(before.folder):
+        rundir.check_same(before.folder, before)
+    elif config.pretrained is not None:
+        raise ConfigError(
+            f"the run in {config.pretrained} is not finished; finish it with its own command, or "
+            "leave out pretrained= to have a pretraining run made"
+        )
+    else:
+        logger.info("pretraining comes first: %s", before.folder)
+        run(before, progress=progress)
 
 
 def _finished(config: RunConfig, progress: bool) -> Outcome:
@@ -185,11 +175,12 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
     task = open_task(config)
     if config.data != as_run.data or task.available:
         rundir.check_data(folder, outcome.result.fingerprint, task.fingerprint)
-    if config.save_predictions and not _are_kept(kept, task, config.score.split):
+    wanted = config.save_predictions and config.strategy is None
+    if wanted and not _are_kept(kept, task, config.score.split):
         cell = Cell.build(config)
         with rundir.lock(folder):
             load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-            _score(cell, predict(cell, progress), kept)
+            score_predictions(cell, predict(cell, config.score.split, progress), kept)
     return outcome
 
 
@@ -231,6 +222,7 @@ def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Resul
     logger.info("model %s: %s parameters", config.model["name"], f"{model.count_parameters():,}")
     device, precision = open_fabric(config.device).device, cell.recipe.precision
     logger.info("run %s on %s, %s: %s", config.run_id[:8], device, precision, folder)
+    pretraining = begin_with(cell) if config.pretraining is not None else None
     reporters: list[Reporter] = [status]
     if config.tensorboard:
         reporters.append(TensorBoard(folder / rundir.TENSORBOARD))
@@ -242,9 +234,15 @@ def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Resul
             seed=config.seed, device=config.device, workers=config.workers, progress=progress,
             reporters=reporters,
         )  # fmt: skip
-    kept = folder / rundir.PREDICTIONS if config.save_predictions else None
-    scores = _score(cell, predict(cell, progress), kept)
-    result = _result(cell, fitted, scores, status.current, device)
+    common = _common(cell, fitted, status.current, device)
+    if cell.energies:
+        scored = score_energies(cell, folder / ENERGIES, progress)
+        more = {**scored, "strategy": config.strategy, "pretraining": pretraining}
+    else:
+        kept = folder / rundir.PREDICTIONS if config.save_predictions else None
+        found = score_predictions(cell, predict(cell, config.score.split, progress), kept)
+        more = {"metrics": as_metrics(found)}
+    result = Result(**common, **more)
     write_result(folder, result)
     return result
 
@@ -271,45 +269,11 @@ def _prepare(
     )
 
 
-def _score(
-    cell: Cell, predictions: Iterable[tuple[Molecule, Array]], kept: Path | None = None
-) -> dict[str, Score]:
-    """Scores of predictions, which are written to ``kept`` on the way."""
-    scorer = Scorer(cell.metrics, cell.cutoff, cell.task.basis)
-    with ExitStack() as stack:
-        writer = None
-        if kept is not None:
-            task = cell.task
-            file = write_predictions(
-                kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint
-            )
-            writer = stack.enter_context(file)
-        for molecule, hamiltonian in predictions:
-            scorer.add(hamiltonian, molecule)
-            if writer is not None:
-                writer.add(molecule.id, hamiltonian)
-    return scorer.scores()
-
-
-def _score_kept(cell: Cell, kept: Path) -> dict[str, Score]:
-    """Scores of the predictions that a run kept, which must be of these very molecules."""
-    molecules = cell.task.split(cell.config.score.split)
-    predictions = Predictions(kept)
-    predictions.check_complete(molecules.ids, cell.task.fingerprint)
-    hamiltonians = predictions.matrices(molecules.ids)
-    return _score(cell, zip(molecules, hamiltonians, strict=True))
-
-
-def _result(
-    cell: Cell,
-    fitted: FitResult,
-    scores: dict[str, Score],
-    status: Status,
-    device: torch.device,
-) -> Result:
+def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device) -> dict[str, Any]:
+    """What the results of all runs have but their scores."""
     config, task = cell.config, cell.task
     name = config.model["name"]
-    return Result(
+    return dict(
         run_id=config.run_id,
         task=task.name,
         task_version=task.version,
@@ -325,7 +289,6 @@ def _result(
         parameters=cell.model.count_parameters(),
         recipe=cell.recipe.model_dump(mode="json"),
         seed=config.seed,
-        metrics={name: Metric(**score._asdict()) for name, score in scores.items()},
         cost=Cost(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             wall_s=fitted.wall_s,

@@ -112,6 +112,12 @@ class Prediction:
         """
         return [(h + h.T) / 2 for h in self.raw_matrices()]
 
+    def outputs(self) -> list[Tensor]:
+        """Per molecule what was predicted: `matrices`, or total energies in Eh of shape ()."""
+        if self.energies is None:
+            return self.matrices()
+        return list(self.energies.double()[: self.batch.real.molecules])
+
 
 class Model(nn.Module, ABC):
     """Base of every adapter; the harness sees a model only through this.

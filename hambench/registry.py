@@ -19,7 +19,8 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata, util
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hambench.data.rows import Rows
     from hambench.data.synthetic import SyntheticFormat
     from hambench.data.task import Task
+    from hambench.energy_model import EnergyModel
     from hambench.model import Model
 
 
@@ -254,8 +256,49 @@ def build_model(name: str, basis: OrbitalBasis, **hyperparameters: Any) -> Model
     adapter = _adapter(preset)
     given = {**preset.content.get("hyperparameters", {}), **hyperparameters}
     settings = checked(adapter, given, f"model '{name}'")
-    try:
+    with _fits(name, hyperparameters):
         model = adapter(basis, **settings)
+    model.hyperparameters = settings
+    return model
+
+
+def build_energy_model(
+    name: str, basis: OrbitalBasis, hyperparameters: Mapping[str, Any], options: Mapping[str, Any]
+) -> EnergyModel:
+    """The model of energies that stands on the embeddings of a preset, freshly initialised.
+
+    Args:
+        name: a preset whose model offers embeddings, or is a model of energies itself.
+        basis: as `build_model`.
+        hyperparameters: replace those of the preset.
+        options: replace those of its section ``energy``. Both are kept in
+            ``model.hyperparameters``, the options as ``energy``.
+
+    Raises:
+        RegistryError, ConfigError: as `build_model`; or the model offers no embeddings.
+    """
+    from hambench.energy_model import EnergyModel
+
+    preset = MODELS.preset(name)
+    adapter = _adapter(preset)
+    if issubclass(adapter, EnergyModel):
+        model = build_model(name, basis, **hyperparameters)
+        assert isinstance(model, EnergyModel)
+        return model
+    given = {**preset.content.get("hyperparameters", {}), **hyperparameters}
+    settings = checked(adapter, given, f"model '{name}'")
+    chosen = {**preset.content.get("energy", {}), **options}
+    with _fits(name, hyperparameters):
+        staged = adapter.for_energies(basis, settings, chosen)
+    staged.hyperparameters = {**settings, "energy": chosen}
+    return staged
+
+
+@contextmanager
+def _fits(name: str, hyperparameters: Mapping[str, Any]) -> Iterator[None]:
+    """ConfigError where what is built in the block is larger than the memory."""
+    try:
+        yield
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise
@@ -263,8 +306,6 @@ def build_model(name: str, basis: OrbitalBasis, **hyperparameters: Any) -> Model
             f"model '{name}' with these hyperparameters is larger than the memory here; make it "
             f"smaller ({', '.join(f'{k}={v}' for k, v in hyperparameters.items()) or 'preset'})"
         ) from error
-    model.hyperparameters = settings
-    return model
 
 
 def _adapter(preset: Preset) -> type[Model]:

@@ -137,6 +137,51 @@ class DataFile(Record):
     residuals: dict[str, float | None] = {}
 
 
+class Audit(Record):
+    """What the data of a pretraining and the molecules an energy run is scored on have in common.
+
+    Attributes:
+        unseen: what the protocol says of the scored split: "molecules" or "rows" no training saw.
+        rows: of the pretraining, those it trained on and chose its weights with.
+        scored: rows of the scored split.
+        same_molecules: of these, rows whose molecule is in the pretraining in any geometry.
+        same_geometries: of these, rows that are in the pretraining themselves.
+    """
+
+    unseen: Literal["molecules", "rows"]
+    rows: int
+    scored: int
+    same_molecules: int
+    same_geometries: int
+
+
+class Pretraining(Record):
+    """The run on Hamiltonians an energy run began with.
+
+    Attributes: as `Result` and `Cost`, of that run, and
+        metric, value: its primary metric and what it reached.
+        fresh: parts of the energy model that run did not have.
+        left_out: parts of that run's model energies have no use for.
+        audit: what its data share with the scored molecules.
+    """
+
+    run_id: str
+    task: str
+    task_version: int
+    fingerprint: str
+    source: Literal["generated", "published"]
+    training_split: str
+    preset: str
+    seed: int
+    steps: int
+    wall_s: Seconds
+    metric: str
+    value: FiniteFloat
+    fresh: tuple[str, ...]
+    left_out: tuple[str, ...]
+    audit: Audit
+
+
 class Result(Record):
     """One finished cell, task x model x seed: the content of ``result.json``.
 
@@ -148,6 +193,10 @@ class Result(Record):
         variant: name of the splits, where the task has several kinds.
         split: which split the metrics were computed on.
         training_split: which split it was trained on.
+        training_rows, training_molecules: size of that split; conformers of a molecule count once
+            in the second. Energy runs have it, and
+        training_metrics: the metrics on the training split itself.
+        strategy: how an energy run began, see `hambench.config`; ``pretraining`` the run before it.
         model: the adapter ("helm"); ``preset`` the named setting of it ("helm_small").
         hyperparameters: all of the model's; ``parameters`` counts the trainable numbers.
         recipe: the resolved training recipe; ``seed`` fixes initialisation and data order.
@@ -172,6 +221,11 @@ class Result(Record):
     recipe: dict[str, Any]
     seed: int
     metrics: dict[str, Metric] = Field(min_length=1)
+    strategy: Literal["direct", "frozen", "finetuned"] | None = None
+    training_rows: int | None = Field(default=None, ge=1)
+    training_molecules: int | None = Field(default=None, ge=1)
+    training_metrics: dict[str, Metric] = {}
+    pretraining: Pretraining | None = None
     cost: Cost
     provenance: Provenance
 

@@ -15,6 +15,7 @@ from hambench.config import RunConfig, flatten, read_config
 from hambench.errors import ConfigError, DataError, RunError
 from hambench.files import atomic_write, explained, locked
 from hambench.results import RESULT, STATUS, Status, now, read_status, write_status
+from hambench.scoring.energy_table import ENERGIES
 
 CONFIG = "config.yaml"
 LOG = "log.jsonl"
@@ -24,7 +25,9 @@ TENSORBOARD = "tensorboard"
 TRACEBACK = "traceback.txt"
 LOCK = ".lock"
 
-_OURS = (CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, RESULT, TENSORBOARD, TRACEBACK)
+_OURS = (
+    CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, RESULT, TENSORBOARD, TRACEBACK,
+)  # fmt: skip
 
 
 @contextmanager

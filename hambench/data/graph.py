@@ -104,6 +104,7 @@ class MoleculeGraph(Data):
             (i, j), i < j, once in its transpose (see `pair_labels`);
             labels are absent without a Hamiltonian;
         energies (B,): total energies in Eh, float64 (where the spec asks for them);
+        embeddings (N, ...): of a frozen body, where they were computed before;
         batch (N,): molecule of each atom (after collation).
     """
 

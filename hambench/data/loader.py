@@ -84,6 +84,7 @@ class Loader:
             graphs: they pay where the data do not fit into ``cache_bytes`` and building is slower
             than the model (`hambench bench data` says so).
         pad: bring batches to few shapes, see `hambench.data.padding`.
+        embeddings: (atoms, ...) of each molecule, which batches carry as ``embeddings``.
 
     Raises:
         ConfigError: no molecules, or not exactly one size.
@@ -103,6 +104,7 @@ class Loader:
         cache_bytes: int = CACHE_BYTES,
         workers: int = 0,
         pad: bool = False,
+        embeddings: Sequence[Tensor] | None = None,
     ) -> None:
         if (batch_size is None) == (max_edges is None):
             raise ConfigError("exactly one of batch_size and max_edges must be set")
@@ -121,6 +123,7 @@ class Loader:
             pinned=self.device.type == "cuda" and not workers,
             room=0 if workers else cache_bytes,
             join=partial(padded, spec=spec, max_edges=max_edges) if pad else batch_graphs,
+            embeddings=embeddings,
         )
         self._edges: list[int] | None = None
 
@@ -185,9 +188,11 @@ class Assembler:
         pinned: bool,
         room: int,
         join: Callable[[Sequence[MoleculeGraph]], Batch],
+        embeddings: Sequence[Tensor] | None = None,
     ) -> None:
         self.molecules, self.spec = molecules, spec
         self.references, self.pinned, self.join = references, pinned, join
+        self.embeddings = embeddings
         self._room, self._largest = room, room // _FEWEST
         self._graphs: dict[int, MoleculeGraph] = {}
         self._counted: set[int] = set()
@@ -209,6 +214,8 @@ class Assembler:
         if row in self._graphs:
             return self._graphs[row]
         graph = self._referenced(row) if self.references else self._labelled(row)
+        if self.embeddings is not None:
+            graph.embeddings = self.embeddings[row]
         tensors = [value for value in graph.to_dict().values() if isinstance(value, Tensor)]
         new = {value.data_ptr(): value.nbytes for value in tensors}
         size = sum(bytes_ for start, bytes_ in new.items() if start not in self._counted)

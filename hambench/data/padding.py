@@ -108,6 +108,8 @@ def _filler(atoms: int, edges: int, spec: GraphSpec, like: MoleculeGraph) -> Mol
             graph[field] = like[field][..., :0]
     if "energies" in like:
         graph.energies = torch.zeros_like(like.energies)
+    if "embeddings" in like:
+        graph.embeddings = like.embeddings.new_zeros(atoms, *like.embeddings.shape[1:])
     return graph
 
 

@@ -122,7 +122,14 @@ class MetricSpec(_Section):
 
 
 class Protocol(_Section):
-    """What a run has to keep to, for its result to be comparable."""
+    """What a run has to keep to, for its result to be comparable.
+
+    Attributes:
+        training_sizes: molecules of the training sets it is asked about.
+        seeds: of the runs that make an entry.
+        max_steps: budget.
+        pretraining: of a task of energies, the task of Hamiltonians to pretrain on.
+    """
 
     training_split: str = "train"
     validation_split: str = "validation"
@@ -130,6 +137,7 @@ class Protocol(_Section):
     training_sizes: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     max_steps: Count | None = None
+    pretraining: str | None = None
 
 
 class TaskSpec(_Section):

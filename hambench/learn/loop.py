@@ -21,6 +21,7 @@ from hambench.data.loader import Loaded, Loader
 from hambench.errors import ConfigError, RunError
 from hambench.learn.checkpoint import load_checkpoint, save_checkpoint, seed_generators
 from hambench.learn.device import open_fabric, peak_memory
+from hambench.learn.frozen import frozen_embeddings
 from hambench.learn.interrupts import Interrupted, StopRequest
 from hambench.learn.recipe import Recipe
 from hambench.learn.reporters import JsonLog, Reporter, Row, Terminal, bar
@@ -122,7 +123,7 @@ def fit(
     training = Training(model, recipe, seed, fabric)
     if saved is not None:
         training.restore(saved)
-    loop = _Loop(training, train, val, folder, workers, max_steps, max_minutes)
+    loop = _Loop(training, train, val, folder, workers, max_steps, max_minutes, progress)
     terminal = [Terminal(max_steps, max_minutes)] if progress else []
     with matmul_precision("high" if recipe.precision == "tf32" else "highest"):
         stopped_by = loop.run([*terminal, *reporters])
@@ -141,6 +142,7 @@ class _Loop:
         workers: int,
         max_steps: int | None,
         max_minutes: float | None,
+        progress: bool,
     ) -> None:
         self.training, self.state, self.recipe = training, training.state, training.recipe
         self.model, self.device = training.model, training.fabric.device
@@ -148,9 +150,11 @@ class _Loop:
         self.max_steps, self.max_minutes = max_steps, max_minutes
         self.stop = StopRequest()
         spec, size, edges = self.model.graph, self.recipe.batch_size, self.recipe.max_edges
+        shown = bar if progress else silent
         self.loader = Loader(
             train, spec, batch_size=size, max_edges=edges, seed=training.seed, device=self.device,
             workers=workers, pad=self.recipe.pad,
+            embeddings=frozen_embeddings(self.model, train, self.device, shown),
         )  # fmt: skip
         self.validator: Loader | None = None
         if len(val):
@@ -162,6 +166,7 @@ class _Loop:
                 shuffle=False,
                 references=not spec.energy,
                 device=self.device,
+                embeddings=frozen_embeddings(self.model, val, self.device, shown),
             )
 
     def run(self, others: Sequence[Reporter]) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
+from hambench.energy_model import EnergyModel
 from hambench.errors import CheckpointError, DataError
 from hambench.files import atomic_write
 from hambench.model import Model
@@ -97,7 +98,56 @@ def load_weights(path: str | os.PathLike[str], model: Model) -> WeightsInfo:
         DataError: the file is missing or corrupt.
         CheckpointError: it is no weights file of ours, or of another model.
     """
-    path = Path(path)
+    tensors, metadata = _read(Path(path))
+    found = json.loads(metadata["identity"])
+    check_identity(found, model, Path(path))
+    cast(model, getattr(torch, metadata["dtype"]))
+    model.load_state_dict(tensors)
+    return WeightsInfo(int(metadata["step"]), json.loads(metadata["value"]), found)
+
+
+def adopt_weights(path: str | os.PathLike[str], model: EnergyModel) -> dict[str, list[str]]:
+    """Give a model of energies the body of a Hamiltonian model, in the type it was trained in.
+
+    Returns:
+        What differs between the two, see `EnergyModel.adopt`.
+
+    Raises:
+        DataError: as `load_weights`.
+        CheckpointError: it is no weights file of ours, was trained in another basis, or does not
+            fit the model.
+    """
+    tensors, metadata = _read(Path(path))
+    found, wanted = json.loads(metadata["identity"]), _plain(identity(model))
+    for key, part in (("basis", {}), ("hyperparameters", wanted["hyperparameters"])):
+        was, is_ = found[key], wanted[key]
+        shared = {k for k in is_ if k in was} if part else is_.keys() | was.keys()
+        for name in sorted(shared):
+            if was.get(name) != is_.get(name):
+                raise CheckpointError(
+                    f"{path} was trained with {key}.{name}={was.get(name)!r:.60}, the model of "
+                    f"energies has {is_.get(name)!r:.60}; give both the same"
+                )
+    cast(model, getattr(torch, metadata["dtype"]))
+    return model.adopt(tensors, str(path))
+
+
+def cast(model: Model, dtype: torch.dtype) -> None:
+    """Convert the parameters, and the buffers of the parameters' type, in place.
+
+    Buffers of another floating type, such as label means kept in float64 beside float32
+    parameters, stay as they are.
+    """
+    before = model.dtype
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.dtype == before:
+                parameter.data = parameter.data.to(dtype)
+        _cast_buffers(module, before, dtype)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a weights file of ours."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -117,25 +167,7 @@ def load_weights(path: str | os.PathLike[str], model: Model) -> WeightsInfo:
             f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}; weights of other "
             "programs are loaded with hambench.load_published"
         )
-    found = json.loads(metadata["identity"])
-    check_identity(found, model, path)
-    cast(model, getattr(torch, metadata["dtype"]))
-    model.load_state_dict(tensors)
-    return WeightsInfo(int(metadata["step"]), json.loads(metadata["value"]), found)
-
-
-def cast(model: Model, dtype: torch.dtype) -> None:
-    """Convert the parameters, and the buffers of the parameters' type, in place.
-
-    Buffers of another floating type, such as label means kept in float64 beside float32
-    parameters, stay as they are.
-    """
-    before = model.dtype
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            if parameter.dtype == before:
-                parameter.data = parameter.data.to(dtype)
-        _cast_buffers(module, before, dtype)
+    return tensors, metadata
 
 
 def _cast_buffers(module: nn.Module, before: torch.dtype, dtype: torch.dtype) -> None:

@@ -1,0 +1,148 @@
+"""From a trained model to scores: predict a split, keep what was predicted, compare with labels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from hambench.cell import Cell
+from hambench.chem.molecule import Molecule
+from hambench.data.loader import Loader
+from hambench.data.splits import molecule_of
+from hambench.errors import DataError
+from hambench.learn.device import open_fabric
+from hambench.learn.validation import matmul_precision
+from hambench.results import Metric
+from hambench.scoring import Score, Scorer
+from hambench.scoring.energy_table import EnergyRow, read_energies, write_energies
+from hambench.scoring.predictions import Predictions, write_predictions
+
+Array = NDArray[np.float64]
+
+
+def predict(cell: Cell, split: str, progress: bool = True) -> Iterator[tuple[Molecule, Array]]:
+    """Molecules of a split, each with its predicted Hamiltonian or energy.
+
+    The model predicts in evaluation mode, with float32 products in full precision.
+
+    Args:
+        cell: its model as it is now; moved to the device.
+        split: of its task.
+        progress: show a bar on a terminal.
+
+    Yields:
+        The molecule, and float64 in Eh: (nao, nao), symmetric, canonical order; or the total
+        energy, of shape ().
+    """
+    molecules = cell.task.split(split)
+    device = open_fabric(cell.config.device).device
+    model = cell.model.to(device).eval()
+    loader = Loader(
+        molecules,
+        model.graph,
+        batch_size=cell.recipe.batch_size,
+        max_edges=cell.recipe.max_edges,
+        shuffle=False,
+        device=device,
+    )
+    shown = tqdm(
+        total=len(molecules), desc=f"predict {split}", unit="mol", leave=False,
+        disable=not (progress and sys.stderr.isatty()),
+    )  # fmt: skip
+    with shown, torch.no_grad(), matmul_precision("highest"):
+        for rows, loaded in zip(loader.plan(0), loader.once(), strict=True):
+            for row, output in zip(rows, model(loaded.batch).outputs(), strict=True):
+                yield molecules[row], output.cpu().numpy()
+            shown.update(len(rows))
+
+
+def score_predictions(
+    cell: Cell, predictions: Iterable[tuple[Molecule, Array]], kept: Path | None = None
+) -> dict[str, Score]:
+    """Scores of predicted Hamiltonians or energies; Hamiltonians go to ``kept`` on the way."""
+    scorer = Scorer(cell.metrics, cell.cutoff, cell.task.basis)
+    with ExitStack() as stack:
+        writer = None
+        if kept is not None:
+            task = cell.task
+            file = write_predictions(
+                kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint
+            )
+            writer = stack.enter_context(file)
+        for molecule, predicted in predictions:
+            scorer.add(predicted, molecule, _group(cell, molecule))
+            if writer is not None:
+                writer.add(molecule.id, predicted)
+    return scorer.scores()
+
+
+def score_kept(cell: Cell, kept: Path) -> dict[str, Score]:
+    """Scores of the Hamiltonians that a run kept, which must be of these very molecules."""
+    molecules = cell.task.split(cell.config.score.split)
+    predictions = Predictions(kept)
+    predictions.check_complete(molecules.ids, cell.task.fingerprint)
+    hamiltonians = predictions.matrices(molecules.ids)
+    return score_predictions(cell, zip(molecules, hamiltonians, strict=True))
+
+
+def score_energies(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Any]:
+    """Predict the training and the scored split, and write the table ``kept``.
+
+    Returns:
+        Fields of a `Result`: ``metrics``, ``training_metrics``, ``training_rows``,
+        ``training_molecules``.
+    """
+    trained, scored = cell.training_split, cell.config.score.split
+    rows: list[EnergyRow] = []
+    scores: dict[str, dict[str, Score]] = {}
+    for split in dict.fromkeys((trained, scored)):
+        found = list(predict(cell, split, progress))
+        scores[split] = score_predictions(cell, found)
+        rows += [
+            EnergyRow(split, m.id, _group(cell, m), len(m), _label(m), float(energy))
+            for m, energy in found
+        ]
+    write_energies(kept, rows)
+    own = [row for row in rows if row.split == trained]
+    return {
+        "metrics": as_metrics(scores[scored]),
+        "training_metrics": as_metrics(scores[trained]),
+        "training_rows": len(own),
+        "training_molecules": len({row.group for row in own}),
+    }
+
+
+def score_table(cell: Cell, kept: Path) -> dict[str, Score]:
+    """Scores of the energies that a run kept, which must be of these very molecules."""
+    split = cell.config.score.split
+    found = {row.id: row.prediction for row in read_energies(kept) if row.split == split}
+    molecules = cell.task.split(split)
+    if found.keys() != set(molecules.ids):
+        raise DataError(
+            f"{kept} has {len(found)} molecules of split '{split}', which has {len(molecules)} "
+            "others; it is the table of another run: run this one anew with overwrite=true"
+        )
+    return score_predictions(cell, ((m, np.array(found[m.id])) for m in molecules))
+
+
+def as_metrics(scores: dict[str, Score]) -> dict[str, Metric]:
+    """Scores as a result holds them."""
+    return {name: Metric(**score._asdict()) for name, score in scores.items()}
+
+
+def _group(cell: Cell, molecule: Molecule) -> str:
+    """What the bootstrap resamples as one: the molecule a conformer belongs to."""
+    return molecule_of(molecule.id)
+
+
+def _label(molecule: Molecule) -> float:
+    assert molecule.energy is not None  # the scorer compared with it
+    return molecule.energy

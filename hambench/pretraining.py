@@ -1,0 +1,138 @@
+"""What a run on energies takes from a run on Hamiltonians, and the proof that it saw no test."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import pdist
+
+from hambench import rundir
+from hambench.cell import Cell, open_task, training_split
+from hambench.config import RunConfig
+from hambench.data.rows import Rows
+from hambench.data.splits import molecule_of
+from hambench.energy_model import EnergyModel
+from hambench.errors import ConfigError
+from hambench.learn.loop import BEST
+from hambench.learn.weights import adopt_weights
+from hambench.results import Audit, Pretraining, read_result
+
+SAME = 1e-5
+"""Angstrom: interatomic distances of one geometry in two files differ by less (float32 bohr)."""
+
+
+def begin_with(cell: Cell) -> Pretraining:
+    """Give the model of an energy cell the body of its finished pretraining run.
+
+    Raises:
+        ConfigError: that run saw molecules it must not have seen (`check_unseen`), or was on other
+            data than are here.
+        CheckpointError: its weights do not fit the model.
+    """
+    before, model = cell.config.pretraining, cell.model
+    assert before is not None and isinstance(model, EnergyModel)
+    folder = before.folder
+    result = read_result(folder)
+    audit = _audited(cell, before, result.fingerprint)
+    adopted = adopt_weights(folder / rundir.CHECKPOINTS / BEST, model)
+    metric = next(iter(result.metrics))
+    return Pretraining(
+        run_id=result.run_id,
+        task=result.task,
+        task_version=result.task_version,
+        fingerprint=result.fingerprint,
+        source=result.source,
+        training_split=result.training_split,
+        preset=result.preset,
+        seed=result.seed,
+        steps=result.cost.steps,
+        wall_s=result.cost.wall_s,
+        metric=metric,
+        value=result.metrics[metric].value,
+        fresh=tuple(_parts(adopted["fresh"])),
+        left_out=tuple(_parts(adopted["left_out"])),
+        audit=audit,
+    )
+
+
+def compare(seen: list[Rows], scored: Rows, unseen: str) -> Audit:
+    """Count rows of ``scored`` whose molecule, or whose very geometry, is among those seen.
+
+    A molecule is known by the name before the conformer and its composition; a geometry by its
+    interatomic distances, so that neither the order of the atoms nor the orientation matters.
+
+    Args:
+        seen: rows of the pretraining.
+        scored: rows of the scored split.
+        unseen: see `Audit`.
+    """
+    names: set[tuple[str, bytes]] = set()
+    shapes: dict[bytes, list[NDArray[np.float64]]] = defaultdict(list)
+    for rows in seen:
+        for place, row in enumerate(rows.ids):
+            composition, distances = _shape(rows, place)
+            names.add((molecule_of(row), composition))
+            shapes[composition].append(distances)
+    trees = {
+        composition: cKDTree(np.stack(known))
+        for composition, known in shapes.items()
+        if known[0].size
+    }
+    molecules = geometries = 0
+    for place, row in enumerate(scored.ids):
+        composition, distances = _shape(scored, place)
+        known = (molecule_of(row), composition) in names
+        same = composition in shapes and not distances.size  # single atoms
+        if composition in trees:
+            nearest, _ = trees[composition].query(distances, p=np.inf, distance_upper_bound=SAME)
+            same = bool(np.isfinite(nearest))
+        molecules += known or same
+        geometries += same
+    return Audit(
+        unseen="molecules" if unseen == "molecules" else "rows",
+        rows=sum(map(len, seen)),
+        scored=len(scored),
+        same_molecules=molecules,
+        same_geometries=geometries,
+    )
+
+
+def check_unseen(audit: Audit, where: Path, task: str, split: str) -> None:
+    """ConfigError where a pretraining saw what the protocol says no training has seen."""
+    shared = audit.same_molecules if audit.unseen == "molecules" else audit.same_geometries
+    if shared:
+        raise ConfigError(
+            f"the pretraining in {where} saw {shared} of {audit.scored} {audit.unseen} of split "
+            f"'{split}' of task '{task}', whose protocol wants them unseen; pretrain on other data "
+            "(pretraining.task=, pretraining.train_on=), or score another split"
+        )
+
+
+def _audited(cell: Cell, before: RunConfig, fingerprint: str) -> Audit:
+    """The audit of a pretraining run, passed."""
+    source = open_task(before)
+    rundir.check_data(before.folder, fingerprint, source.fingerprint)
+    seen = [
+        source.split(training_split(source, before.train_on)),
+        source.split(source.protocol.validation_split),
+    ]
+    split = cell.config.score.split
+    unseen = cell.task.spec.splits[split].unseen
+    audit = compare(seen, cell.task.split(split), unseen)
+    check_unseen(audit, before.folder, cell.task.name, split)
+    return audit
+
+
+def _shape(rows: Rows, place: int) -> tuple[bytes, NDArray[np.float64]]:
+    """Sorted atomic numbers as bytes, and sorted distances in Angstrom, of a row."""
+    molecule = rows.geometry(place)
+    return np.sort(molecule.numbers).tobytes(), np.sort(pdist(molecule.positions))
+
+
+def _parts(names: list[str]) -> list[str]:
+    """The modules that parameters belong to, by two names, each once."""
+    return list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))

@@ -1,0 +1,61 @@
+"""A finished run as a model to use."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hambench import rundir
+from hambench.cell import model_of, open_task
+from hambench.config import RunConfig, read_config
+from hambench.data.task import Task
+from hambench.errors import DataError
+from hambench.learn.device import open_fabric
+from hambench.learn.loop import BEST
+from hambench.learn.weights import load_weights
+from hambench.model import Model
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's configuration, its task (whose data may be elsewhere by now), and its model.
+
+    Attributes:
+        folder: the run directory.
+        model: with its best weights, in evaluation mode, on the device.
+    """
+
+    folder: Path
+    config: RunConfig
+    task: Task
+    model: Model
+
+
+def load_trained(
+    run_dir: str | os.PathLike[str],
+    device: str = "cpu",
+    data: str | os.PathLike[str] | None = None,
+) -> Trained:
+    """The model of a finished run.
+
+    Args:
+        run_dir: of ``hambench run``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data: where the task's data are now; None: where the run had them. The model alone needs
+            none.
+
+    Raises:
+        DataError: no run directory, not finished, or its weights cannot be read.
+        CheckpointError: the weights are of another version of the model.
+    """
+    folder = Path(run_dir)
+    config = read_config(folder / rundir.CONFIG)
+    if not rundir.is_finished(folder):
+        raise DataError(f"the run in {folder} is not finished; finish it with its own command")
+    if data is not None:
+        config = config.model_copy(update={"data": Path(data)})
+    task = open_task(config)
+    model = model_of(config, task)
+    load_weights(folder / rundir.CHECKPOINTS / BEST, model)
+    return Trained(folder, config, task, model.to(open_fabric(device).device).eval())
