@@ -1,4 +1,4 @@
-"""Per-atom embeddings of finished runs, side by side on the same atoms, with numbers and a picture."""
+"""Embeddings of atoms by finished runs, side by side on the same atoms; numbers and a picture."""
 
 from __future__ import annotations
 
@@ -329,7 +329,9 @@ def _device(model: Model) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
-def _shown(things: Iterable[T], label: str, progress: bool, total: int | None = None) -> Iterable[T]:
+def _shown(
+    things: Iterable[T], label: str, progress: bool, total: int | None = None
+) -> Iterable[T]:
     shown: Iterable[T] = tqdm(
         things, desc=label, unit="mol", total=total, leave=False,
         disable=not (progress and sys.stderr.isatty()),

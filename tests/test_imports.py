@@ -39,6 +39,11 @@ ARROWS: dict[str, set[str]] = {
         "learn", "scoring", "results", "chem",
     },
     "trained": {"cell", "config", "rundir", "data", "model", "learn"},
+    "analysis": {"scoring", "chem"},
+    "embedding": {
+        "analysis", "trained", "cell", "config", "rundir", "data", "model", "learn", "results",
+        "chem",
+    },
     "doctor": {"registry", "data"},
     "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},

@@ -32,7 +32,11 @@ class Archive:
     """Adds one model after another to a file; made by `write_archive`."""
 
     def __init__(
-        self, file: h5py.File, check_disk: Callable[[], None], atoms: Atoms, drawn: NDArray[np.int64]
+        self,
+        file: h5py.File,
+        check_disk: Callable[[], None],
+        atoms: Atoms,
+        drawn: NDArray[np.int64],
     ) -> None:
         self._file, self._check_disk = file, check_disk
         self._drawn, self._count = drawn, len(atoms)
@@ -112,7 +116,7 @@ def write_archive(
             "molecule": atoms.molecule,
             "index": atoms.index,
             "element": atoms.number.astype(np.uint8),
-            "environment": np.array(atoms.environment.tolist(), dtype=text),
+            "environment": atoms.environment.astype(np.bytes_),  # text of one length is packed
         }
         for name, column in columns.items():
             file.create_dataset(f"atoms/{name}", data=column, compression="gzip", fletcher32=True)

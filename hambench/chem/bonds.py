@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hambench.chem.molecule import SYMBOLS
 
-_RADII: Final = np.array(
+_TABLE: Final = (
     "nan "
     ".31 .28 "
     "1.28 .96 .84 .76 .71 .66 .57 .58 "
@@ -17,9 +17,9 @@ _RADII: Final = np.array(
     "2.03 1.76 1.70 1.60 1.53 1.39 1.39 1.32 1.26 1.24 1.32 1.22 1.22 1.20 1.19 1.20 1.20 1.16 "
     "2.20 1.95 1.90 1.75 1.64 1.54 1.47 1.46 1.42 1.39 1.45 1.44 1.42 1.39 1.39 1.38 1.39 1.40 "
     "2.44 2.15 2.07 2.04 2.03 2.01 1.99 1.98 1.98 1.96 1.94 1.92 1.92 1.89 1.90 1.87 1.87 "
-    "1.75 1.70 1.62 1.51 1.44 1.41 1.36 1.36 1.32 1.45 1.46 1.48 1.40 1.50 1.50".split(),
-    dtype=np.float64,
+    "1.75 1.70 1.62 1.51 1.44 1.41 1.36 1.36 1.32 1.45 1.46 1.48 1.40 1.50 1.50"
 )
+_RADII: Final = np.array(_TABLE.split(), dtype=np.float64)
 """Covalent radii in Angstrom by atomic number, to Rn (Cordero et al., Dalton Trans. 2832, 2008)."""
 
 _STRETCH: Final = 1.25  # of the sum of two radii: bonds of vibrating molecules, not their 1-3 pairs

@@ -18,6 +18,7 @@ import hambench
 from hambench.cli.bench import bench
 from hambench.cli.data import data
 from hambench.cli.download import download
+from hambench.cli.embed import embed
 from hambench.cli.generate import generate
 from hambench.cli.group import Group
 from hambench.cli.run import evaluate, run
@@ -53,7 +54,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (run, evaluate, leaderboard, data, bench, list_, doctor, completion):
+for _command in (run, evaluate, embed, leaderboard, data, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):
     data.add_command(_command)
