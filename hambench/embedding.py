@@ -29,7 +29,7 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.config import RunConfig
 from hambench.data.loader import Loader
 from hambench.data.rows import Rows
-from hambench.data.splits import molecule_of
+from hambench.data.splits import clusters
 from hambench.errors import ConfigError, RunError
 from hambench.files import atomic_write
 from hambench.learn import Recipe
@@ -126,7 +126,7 @@ def embed(
             begun_with = read_status(source.run.folder).fingerprint
             rundir.check_data(source.run.folder, begun_with, task.fingerprint)
     geometries = _Geometries(rows)
-    groups = [molecule_of(row) for row in rows.ids]
+    groups = list(clusters(rows.ids).values())
     atoms = Atoms.of(_shown(geometries, "environments", progress), groups)
     drawn = draw(len(atoms), MOST, seed)
     on_site = on_site_energies(rows, task.basis, atoms[drawn], progress)

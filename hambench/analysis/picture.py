@@ -97,13 +97,18 @@ def draw_panels(panels: Sequence[Panel], atoms: Atoms, folder: Path) -> list[Pat
 
 
 def _element_title(panel: Panel) -> str:
-    return f"{panel.name}\nelements: silhouette {_text(panel.findings.silhouette_element)}"
+    lines = [panel.name, f"silhouette of elements {_text(panel.findings.silhouette_element)}"]
+    if panel.findings.on_site_r2 is not None:
+        lines.append(f"on-site energy R2 {_text(panel.findings.on_site_r2)}")
+    return "\n".join(lines)
 
 
 def _environment_title(panel: Panel) -> str:
     found = panel.findings
+    if found.environment_accuracy is None:
+        return "no element has environments to tell apart"
     return (
-        f"environments: silhouette {_text(found.silhouette_environment)}\n"
+        f"silhouette of environments {_text(found.silhouette_environment)}\n"
         f"told in other molecules {_text(found.environment_accuracy)}\n"
         f"most frequent one {_text(found.environment_majority)}"
     )
@@ -137,7 +142,7 @@ def _legend(
 
 
 def _scatter(axes: Any, places: NDArray[np.float64], colours: list[Any]) -> None:
-    size = float(np.clip(6000 / len(places), 0.5, 20))
+    size = float(np.clip(6000 / len(places), 0.5, 12))
     axes.scatter(*places.T, s=size, c=colours, linewidths=0, rasterized=True)
     axes.set(xticks=[], yticks=[])
 
