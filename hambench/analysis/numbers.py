@@ -37,8 +37,8 @@ class Findings(NamedTuple):
         silhouette_element: mean silhouette (-1 to 1) of the atoms, classes the elements.
         silhouette_environment: the same, of the atoms of one element at a time, classes the
             environments.
-        environment_accuracy: part of the atoms whose environment a logistic regression tells,
-            fitted to atoms of this element in other molecules.
+        environment_accuracy: part of the atoms whose environment a logistic regression (L2 penalty
+            of weight 1) tells, fitted to atoms of this element in other molecules.
         environment_majority: the same by naming the most frequent environment of the element.
         on_site_r2: part of the variance of on-site energies within elements that a ridge
             regression explains, fitted likewise; below 0: worse than the mean of the element.
