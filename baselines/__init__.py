@@ -1,7 +1,8 @@
 """Models to compare with: published networks, and floors that learn nothing.
 
 ``MeanBlock`` predicts what label statistics tell, ``Minao`` what the usual initial guess of an
-SCF gives for free; a network has to beat both to be worth its training.
+SCF gives for free, and ``ElementReference`` energies from the formula alone; a network has to
+beat them to be worth its training.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hambench.baselines.mean.model import MeanBlock
     from hambench.baselines.minao.model import Minao
+    from hambench.baselines.reference.model import ElementReference
 
-__all__ = ["MeanBlock", "Minao"]
+__all__ = ["ElementReference", "MeanBlock", "Minao"]
 
 _HOME = {
+    "ElementReference": "hambench.baselines.reference.model",
     "MeanBlock": "hambench.baselines.mean.model",
     "Minao": "hambench.baselines.minao.model",
 }

@@ -23,6 +23,7 @@ _HOME = {
     "OrbitalBasis": "hambench.chem.orbitals",
     "Store": "hambench.data.store",
     "build_model": "hambench.registry",
+    "calculator": "hambench.ase_calculator",
     "collate": "hambench.data.graph",
     "load_published": "hambench.registry",
     "load_task": "hambench.registry",
@@ -36,6 +37,7 @@ __all__ = [
     "Store",
     "__version__",
     "build_model",
+    "calculator",
     "collate",
     "load_published",
     "load_task",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from hambench.ase_calculator import calculator
     from hambench.chem.molecule import Molecule
     from hambench.chem.orbitals import OrbitalBasis
     from hambench.data.graph import collate

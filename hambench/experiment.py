@@ -133,7 +133,7 @@ def evaluate(
     if cell.energies and (folder / ENERGIES).is_file() and options.split == as_run.score.split:
         return score_table(cell, folder / ENERGIES)
     load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-    return score_predictions(cell, predict(cell, options.split, progress))
+    return score_predictions(cell, predict(cell, options.split, progress), options.split)
 
 
 def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
@@ -180,7 +180,7 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
         cell = Cell.build(config)
         with rundir.lock(folder):
             load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-            score_predictions(cell, predict(cell, config.score.split, progress), kept)
+            _score_split(cell, progress, kept)
     return outcome
 
 
@@ -232,7 +232,7 @@ def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Resul
         fitted = fit(
             model, train, validation, cell.recipe, folder,
             seed=config.seed, device=config.device, workers=config.workers, progress=progress,
-            reporters=reporters,
+            reporters=reporters, fingerprint=f"{task.fingerprint} {cell.training_split}",
         )  # fmt: skip
     common = _common(cell, fitted, status.current, device)
     if cell.energies:
@@ -240,8 +240,7 @@ def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Resul
         more = {**scored, "strategy": config.strategy, "pretraining": pretraining}
     else:
         kept = folder / rundir.PREDICTIONS if config.save_predictions else None
-        found = score_predictions(cell, predict(cell, config.score.split, progress), kept)
-        more = {"metrics": as_metrics(found)}
+        more = {"metrics": as_metrics(_score_split(cell, progress, kept))}
     result = Result(**common, **more)
     write_result(folder, result)
     return result
@@ -267,6 +266,12 @@ def _prepare(
         stopped_by="no parameters",
         restarts=0,
     )
+
+
+def _score_split(cell: Cell, progress: bool, kept: Path | None) -> dict[str, Score]:
+    """Predict and score the split of the configuration."""
+    split = cell.config.score.split
+    return score_predictions(cell, predict(cell, split, progress), split, kept)
 
 
 def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device) -> dict[str, Any]:

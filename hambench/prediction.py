@@ -16,7 +16,7 @@ from tqdm import tqdm
 from hambench.cell import Cell
 from hambench.chem.molecule import Molecule
 from hambench.data.loader import Loader
-from hambench.data.splits import molecule_of
+from hambench.data.splits import clusters
 from hambench.errors import DataError
 from hambench.learn.device import open_fabric
 from hambench.learn.validation import matmul_precision
@@ -65,9 +65,13 @@ def predict(cell: Cell, split: str, progress: bool = True) -> Iterator[tuple[Mol
 
 
 def score_predictions(
-    cell: Cell, predictions: Iterable[tuple[Molecule, Array]], kept: Path | None = None
+    cell: Cell,
+    predictions: Iterable[tuple[Molecule, Array]],
+    split: str,
+    kept: Path | None = None,
 ) -> dict[str, Score]:
-    """Scores of predicted Hamiltonians or energies; Hamiltonians go to ``kept`` on the way."""
+    """Scores of Hamiltonians or energies predicted for a split; Hamiltonians go to ``kept``."""
+    groups = clusters(cell.task.split(split).ids)
     scorer = Scorer(cell.metrics, cell.cutoff, cell.task.basis)
     with ExitStack() as stack:
         writer = None
@@ -78,7 +82,7 @@ def score_predictions(
             )
             writer = stack.enter_context(file)
         for molecule, predicted in predictions:
-            scorer.add(predicted, molecule, _group(cell, molecule))
+            scorer.add(predicted, molecule, groups[molecule.id])
             if writer is not None:
                 writer.add(molecule.id, predicted)
     return scorer.scores()
@@ -86,11 +90,12 @@ def score_predictions(
 
 def score_kept(cell: Cell, kept: Path) -> dict[str, Score]:
     """Scores of the Hamiltonians that a run kept, which must be of these very molecules."""
-    molecules = cell.task.split(cell.config.score.split)
+    split = cell.config.score.split
+    molecules = cell.task.split(split)
     predictions = Predictions(kept)
     predictions.check_complete(molecules.ids, cell.task.fingerprint)
     hamiltonians = predictions.matrices(molecules.ids)
-    return score_predictions(cell, zip(molecules, hamiltonians, strict=True))
+    return score_predictions(cell, zip(molecules, hamiltonians, strict=True), split)
 
 
 def score_energies(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Any]:
@@ -105,9 +110,10 @@ def score_energies(cell: Cell, kept: Path, progress: bool = True) -> dict[str, A
     scores: dict[str, dict[str, Score]] = {}
     for split in dict.fromkeys((trained, scored)):
         found = list(predict(cell, split, progress))
-        scores[split] = score_predictions(cell, found)
+        scores[split] = score_predictions(cell, found, split)
+        groups = clusters([m.id for m, _ in found])
         rows += [
-            EnergyRow(split, m.id, _group(cell, m), len(m), _label(m), float(energy))
+            EnergyRow(split, m.id, groups[m.id], len(m), _label(m), float(energy))
             for m, energy in found
         ]
     write_energies(kept, rows)
@@ -130,17 +136,12 @@ def score_table(cell: Cell, kept: Path) -> dict[str, Score]:
             f"{kept} has {len(found)} molecules of split '{split}', which has {len(molecules)} "
             "others; it is the table of another run: run this one anew with overwrite=true"
         )
-    return score_predictions(cell, ((m, np.array(found[m.id])) for m in molecules))
+    return score_predictions(cell, ((m, np.array(found[m.id])) for m in molecules), split)
 
 
 def as_metrics(scores: dict[str, Score]) -> dict[str, Metric]:
     """Scores as a result holds them."""
     return {name: Metric(**score._asdict()) for name, score in scores.items()}
-
-
-def _group(cell: Cell, molecule: Molecule) -> str:
-    """What the bootstrap resamples as one: the molecule a conformer belongs to."""
-    return molecule_of(molecule.id)
 
 
 def _label(molecule: Molecule) -> float:

@@ -25,3 +25,6 @@ REPORT: Final[dict[str, tuple[str, float]]] = {
     "1": ("", 1.0),
 }
 """How a table prints a stored unit: (label, factor). ``uEh`` is 1e-6 Hartree."""
+
+MEV: Final = ("meV", 1e3 * HARTREE_EV)
+"""The same for errors of total energies stored in Eh."""

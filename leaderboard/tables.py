@@ -113,7 +113,7 @@ def ranking_table(ranking: Ranking) -> Table:
 
 
 def _metric_column(name: str) -> Column:
-    label, _ = reporting_unit(METRICS[name].unit)
+    label, _ = reporting_unit(METRICS[name].unit, name)
     heading = f"{name} / {label}" if label else name
     return Column(heading, hint=f"{METRICS[name].description}; {METRICS[name].direction} is better")
 
@@ -121,7 +121,7 @@ def _metric_column(name: str) -> Column:
 def _score(summary: Summary | None, name: str) -> Cell:
     if summary is None:
         return Cell("")
-    _, factor = reporting_unit(METRICS[name].unit)
+    _, factor = reporting_unit(METRICS[name].unit, name)
     ends = summary.ci95 and (summary.ci95[0] * factor, summary.ci95[1] * factor)
     number, interval = format_numbers(summary.value * factor, ends)
     return Cell(f"{number} {interval}".strip(), summary.value * factor)
@@ -130,7 +130,7 @@ def _score(summary: Summary | None, name: str) -> Cell:
 def _spread(summary: Summary, name: str) -> Cell:
     if summary.spread is None:
         return Cell("")
-    value = summary.spread * reporting_unit(METRICS[name].unit)[1]
+    value = summary.spread * reporting_unit(METRICS[name].unit, name)[1]
     return Cell(f"{value:.2g}", value)
 
 

@@ -44,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
         "analysis", "trained", "cell", "config", "rundir", "data", "model", "learn", "results",
         "chem",
     },
+    "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},
     "doctor": {"registry", "data"},
     "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},

@@ -82,7 +82,7 @@ def evaluate(
 
 def _show(outcome: Outcome) -> None:
     """The last screen of a run."""
-    from hambench.scoring import Score
+    from hambench.scoring import Score, format_score
 
     result, cost = outcome.result, outcome.result.cost
     if not outcome.fresh:
@@ -90,6 +90,20 @@ def _show(outcome: Outcome) -> None:
     scores = {name: Score(**metric.model_dump()) for name, metric in result.metrics.items()}
     click.echo(f"\n{result.preset} on {result.task} v{result.task_version}, {result.split} split")
     click.echo(_table(scores))
+    if result.pretraining is not None:
+        before = result.pretraining
+        value = Score(before.value, "Eh", None, 1)
+        click.echo(
+            f"\n{result.strategy}, after {before.steps} steps on {before.task} in "
+            f"{before.wall_s:.0f} s ({before.metric} {format_score(value, before.metric)})"
+        )
+    if result.training_metrics:
+        name, metric = next(iter(result.training_metrics.items()))
+        on = Score(**metric.model_dump())
+        click.echo(
+            f"on its own {result.training_rows} training rows of {result.training_molecules} "
+            f"molecules: {name} {format_score(on, name)}"
+        )
     speed = f", {cost.molecules_per_s:.3g} molecules/s" if cost.molecules_per_s else ""
     click.echo(
         f"\n{result.parameters:,} parameters, {cost.steps} steps in {cost.wall_s:.0f} s{speed} on "
@@ -102,5 +116,5 @@ def _table(scores: Mapping[str, Score]) -> str:
     from hambench.scoring import format_score
 
     rows = [("metric", "value [95 % interval]", "n")]
-    rows += [(name, format_score(score), str(score.n)) for name, score in scores.items()]
+    rows += [(name, format_score(score, name), str(score.n)) for name, score in scores.items()]
     return align(rows)

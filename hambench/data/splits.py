@@ -63,6 +63,15 @@ def molecule_of(row: str) -> str:
     return molecule if dash and molecule and conformer.isdigit() else row
 
 
+def clusters(rows: Sequence[str]) -> dict[str, str]:
+    """What a bootstrap draws as one, by row id: the molecule a conformer belongs to.
+
+    Rows that are all of one molecule, as in MD17, stand for themselves.
+    """
+    found = {row: molecule_of(row) for row in rows}
+    return found if len(set(found.values())) > 1 else {row: row for row in rows}
+
+
 def digest(places: Places) -> str:
     """sha256 of places, one a line, as `hambench.data.spec.Known` has it."""
     return hashlib.sha256("".join(f"{place}\n" for place in places.tolist()).encode()).hexdigest()

@@ -25,6 +25,7 @@ from hambench.learn.frozen import frozen_embeddings
 from hambench.learn.interrupts import Interrupted, StopRequest
 from hambench.learn.recipe import Recipe
 from hambench.learn.reporters import JsonLog, Reporter, Row, Terminal, bar
+from hambench.learn.statistics import prepare
 from hambench.learn.training import Training, check_same_run, not_finite
 from hambench.learn.validation import evaluate, matmul_precision, metric_name
 from hambench.learn.weights import cast, load_weights, save_weights
@@ -78,6 +79,7 @@ def fit(
     max_minutes: float | None = None,
     progress: bool = True,
     reporters: Sequence[Reporter] = (),
+    fingerprint: str | None = None,
 ) -> FitResult:
     """Train ``model`` until its budget ends, going on where an earlier call in ``folder`` stopped.
 
@@ -97,6 +99,8 @@ def fit(
         max_steps, max_minutes: replace the recipe's budgets where given.
         progress: show progress, as a bar on a terminal and as log lines elsewhere.
         reporters: told about every row besides.
+        fingerprint: of the molecules of ``train``; with one, statistics of their labels are kept
+            for other runs, see `hambench.learn.statistics`.
 
     Raises:
         ConfigError: no budget, or a device that is not there.
@@ -119,7 +123,7 @@ def fit(
     cast(model, torch.float64 if recipe.precision == "float64" else torch.float32)
     seed_generators(seed)
     if saved is None:
-        model.prepare(train, bar if progress else silent)
+        prepare(model, train, fingerprint, bar if progress else silent)
     training = Training(model, recipe, seed, fabric)
     if saved is not None:
         training.restore(saved)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 
-from hambench.scoring.metrics import Score
-from hambench.units import REPORT
+from hambench.scoring.metrics import METRICS, Score
+from hambench.units import MEV, REPORT
 
 _HUGE = 1e7
 
 
-def reporting_unit(unit: str) -> tuple[str, float]:
-    """Label and factor a stored unit is printed with: ``("uEh", 1e6)`` for ``"Eh"``."""
+def reporting_unit(unit: str, metric: str = "") -> tuple[str, float]:
+    """Label and factor a stored unit is printed with.
+
+    ``("uEh", 1e6)`` for ``"Eh"``; ``("meV", 27211.4)`` where the metric is of total energies, for
+    which the field says meV.
+    """
+    if metric in METRICS and METRICS[metric].energy:
+        return MEV
     return REPORT.get(unit, (unit, 1.0))
 
 
@@ -32,9 +38,9 @@ def format_numbers(value: float, ci95: tuple[float, float] | None) -> tuple[str,
     return number, f"[{ci95[0]:.{places}f}, {ci95[1]:.{places}f}]"
 
 
-def format_score(score: Score) -> str:
-    """A score as one text in its reporting unit: ``"12.3 [11.9, 12.8] uEh"``."""
-    label, factor = reporting_unit(score.unit)
+def format_score(score: Score, metric: str = "") -> str:
+    """A score of a metric as one text in its reporting unit: ``"12.3 [11.9, 12.8] uEh"``."""
+    label, factor = reporting_unit(score.unit, metric)
     ends = None if score.ci95 is None else (score.ci95[0] * factor, score.ci95[1] * factor)
     number, interval = format_numbers(score.value * factor, ends)
     return " ".join(part for part in (number, interval, label) if part)

@@ -54,6 +54,7 @@ class Metric:
         of: the quantity it is an error of; None: of any.
         aggregate: over molecules: ``mean`` is sum(numerators) / sum(denominators), ``rms`` its
             square root, ``max`` the largest numerator.
+        energy: whether its values are errors of total energies, which tables show in meV.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Metric:
     terms: Callable[[Any], Terms]
     of: Quantity | None = "hamiltonian"
     aggregate: Literal["mean", "rms", "max"] = "mean"
+    energy: bool = False
 
 
 METRICS: Final[dict[str, Metric]] = {}
@@ -76,13 +78,16 @@ def metric(
     direction: Literal["lower", "higher"] = "lower",
     of: Quantity | None = "hamiltonian",
     aggregate: Literal["mean", "rms", "max"] = "mean",
+    energy: bool = False,
 ) -> Callable[[Callable[[Any], Terms]], Callable[[Any], Terms]]:
     """Register the decorated function of one molecule as a metric of its own name."""
 
     def register(terms: Callable[[Any], Terms]) -> Callable[[Any], Terms]:
         name = terms.__name__
         assert name not in METRICS, f"metric '{name}' is registered twice"
-        METRICS[name] = Metric(name, unit, direction, description, terms, of, aggregate)
+        METRICS[name] = Metric(
+            name, unit, direction, description, terms, of, aggregate, energy or of == "energy"
+        )
         return terms
 
     return register

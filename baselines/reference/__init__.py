@@ -1,0 +1,1 @@
+"""Element energies and nothing else."""
