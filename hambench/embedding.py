@@ -26,7 +26,6 @@ from hambench.analysis.picture import MIN_DISTANCE, NEIGHBOURS, Panel, draw_pane
 from hambench.cell import model_of
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.config import RunConfig
 from hambench.data.loader import Loader
 from hambench.data.rows import Rows
 from hambench.data.splits import clusters
@@ -34,7 +33,7 @@ from hambench.errors import ConfigError, RunError
 from hambench.files import atomic_write
 from hambench.learn import Recipe
 from hambench.learn.validation import matmul_precision
-from hambench.learn.weights import cast, identity
+from hambench.learn.weights import cast
 from hambench.model import Model
 from hambench.results import read_status
 from hambench.trained import Trained, load_trained
@@ -118,7 +117,7 @@ def embed(
         RunError: a model puts out numbers that are not finite, or the files cannot be written.
     """
     check_libraries()
-    sources = _sources(folders, untrained, device)
+    sources = _sources(folders, device)
     task = sources[0].run.task
     rows = task.split(split)
     for source in sources:
@@ -126,6 +125,9 @@ def embed(
             begun_with = read_status(source.run.folder).fingerprint
             rundir.check_data(source.run.folder, begun_with, task.fingerprint)
     geometries = _Geometries(rows)
+    if untrained:
+        sources += _begun(sources, geometries[:1])
+    sources = _told_apart(sources)
     groups = list(clusters(rows.ids).values())
     atoms = Atoms.of(_shown(geometries, "environments", progress), groups)
     drawn = draw(len(atoms), MOST, seed)
@@ -264,8 +266,8 @@ class _Geometries(Rows):
         return replace(geometry, hamiltonian=None, overlap=None, energy=None, forces=None)
 
 
-def _sources(folders: Sequence[Path], untrained: bool, device: str) -> list[_Source]:
-    """The models of the runs, then, where they are asked for, what these began as."""
+def _sources(folders: Sequence[Path], device: str) -> list[_Source]:
+    """The models of the runs."""
     resolved = [folder.resolve() for folder in folders]
     for folder in folders:
         if resolved.count(folder.resolve()) > 1:
@@ -277,18 +279,29 @@ def _sources(folders: Sequence[Path], untrained: bool, device: str) -> list[_Sou
                 f"{run.folder}: model '{run.config.model['name']}' offers no embeddings; leave it "
                 "out, or give runs of a model that does, e.g. helm"
             )
-    names = [_name(run.config, run.config.strategy or run.task.name) for run in runs]
-    sources = []
-    for name, run in zip(names, runs, strict=True):
-        unique = name if names.count(name) == 1 else f"{name} {run.config.run_id[:8]}"
-        sources.append(_Source(unique, run, run.model, True))
-    if untrained:
-        begun = {json.dumps([run.config.seed, identity(run.model)]): run for run in runs}
-        sources += [
-            _Source(_name(run.config, "untrained"), run, _fresh(run), False)
-            for run in begun.values()
-        ]
-    return sources
+    return [_Source(_name(run), run, run.model, True) for run in runs]
+
+
+def _begun(sources: Sequence[_Source], sample: Rows) -> list[_Source]:
+    """What the runs began as; those that embed a sample alike, as other heads do, only once."""
+    found: dict[bytes, _Source] = {}
+    for _, run, _, _ in sources:
+        fresh = _fresh(run)
+        ((_, vectors),) = vectors_of(fresh, sample, batch_size=1)
+        name = f"{run.config.model['name']} untrained seed {run.config.seed}"
+        found.setdefault(vectors.tobytes(), _Source(name, run, fresh, False))
+    return list(found.values())
+
+
+def _told_apart(sources: Sequence[_Source]) -> list[_Source]:
+    """With the id of the run in a name that two have."""
+    names = [source.name for source in sources]
+    return [
+        source._replace(name=f"{source.name} {source.run.config.run_id[:8]}")
+        if names.count(source.name) > 1
+        else source
+        for source in sources
+    ]
 
 
 def _fresh(run: Trained) -> Model:
@@ -299,12 +312,11 @@ def _fresh(run: Trained) -> Model:
     return model.to(_device(run.model))
 
 
-def _name(config: RunConfig, what: str) -> str:
+def _name(run: Trained) -> str:
     """``helm_small finetuned train_20 seed 0``."""
-    words = [config.model["name"], what]
-    if config.train_on is not None and what != "untrained":
-        words.append(config.train_on)
-    return " ".join([*words, f"seed {config.seed}"])
+    config = run.config
+    words = [config.model["name"], config.strategy or run.task.name, config.train_on]
+    return " ".join([*(word for word in words if word is not None), f"seed {config.seed}"])
 
 
 def _vectors(
