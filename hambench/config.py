@@ -137,6 +137,7 @@ class RunConfig(BaseModel):
             name: {key: value for key, value in section.items() if key not in _FREE}
             for name, section in sections.items()
         }
+        del spec["recipe"]["name"]
         spec["seed"] = self.seed
         if self.strategy is None:
             spec["model"].pop("energy", None)
@@ -259,7 +260,10 @@ def _with_pretraining(
 def _pretraining_words(
     config: RunConfig, parsed: Sequence[Override], nested: Sequence[Override]
 ) -> list[str]:
-    """Overrides of the pretraining cell: those it shares, then its own."""
+    """Overrides of the pretraining cell: those it shares, then its own.
+
+    Its recipe is MODEL_pretraining where there is one, else that of the model.
+    """
     task = config.task.get("protocol", {}).get("pretraining")
     words = {} if task is None else {"task": f"task={task}"}
     for override in parsed:
@@ -269,12 +273,35 @@ def _pretraining_words(
     for override in nested:
         key = override.key_or_group.removeprefix(_PRETRAINING)
         words[key] = str(override.input_line).replace(_PRETRAINING, "", 1)
+    own = f"{config.model['name']}_pretraining"
+    if "recipe" not in words and own in RECIPES.names:
+        words["recipe"] = f"recipe={own}"
     if "task" not in words:
         raise ConfigError(
             f"task '{config.task['name']}' names no task of Hamiltonians to pretrain on; add "
             "pretraining.task=NAME, or pretrained=RUN_DIR"
         )
     return list(words.values())
+
+
+def parse_override(word: str) -> Override:
+    """One override in Hydra's grammar, of one value or of several.
+
+    Raises:
+        ConfigError: it is none, takes a key away, or sets an option of Hydra's own.
+    """
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ConfigError(
+            f"cannot read '{word}': expected KEY=VALUE in Hydra's grammar, "
+            "e.g. seed=1 or recipe.batch_size=8"
+        ) from error
+    if override.is_delete():
+        raise ConfigError(f"'{word}' takes away a key that a run needs; set it: KEY=VALUE")
+    if override.key_or_group.partition(".")[0] == "hydra":
+        raise ConfigError(f"'{word}' sets an option of Hydra's own, which has no effect here")
+    return override
 
 
 def score_options(options: ScoreOptions, changes: Mapping[str, Any]) -> ScoreOptions:
@@ -319,25 +346,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed = []
-    for word in overrides:
-        try:
-            override = parser.parse_override(word)
-        except HydraException as error:
-            raise ConfigError(
-                f"cannot read '{word}': expected KEY=VALUE in Hydra's grammar, "
-                "e.g. seed=1 or recipe.batch_size=8"
-            ) from error
+    parsed = [parse_override(word) for word in overrides]
+    for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(
-                f"'{word}' names several values, a run has one; quote a comma inside a value"
+                f"'{override.input_line}' names several values, a run has one; quote a comma "
+                "inside a value, or run all of them with `hambench sweep`"
             )
-        if override.is_delete():
-            raise ConfigError(f"'{word}' takes away a key that a run needs; set it: KEY=VALUE")
-        if override.key_or_group.partition(".")[0] == "hydra":
-            raise ConfigError(f"'{word}' sets an option of Hydra's own, which has no effect here")
-        parsed.append(override)
     return parsed
 
 

@@ -119,11 +119,7 @@ def embed(
     check_libraries()
     sources = _sources(folders, device)
     task = sources[0].run.task
-    rows = task.split(split)
-    for source in sources:
-        if source.run.task.name == task.name:
-            begun_with = read_status(source.run.folder).fingerprint
-            rundir.check_data(source.run.folder, begun_with, task.fingerprint)
+    rows = _rows(sources, split)
     geometries = _Geometries(rows)
     if untrained:
         sources += _begun(sources, geometries[:1])
@@ -155,16 +151,8 @@ def embed(
         "groups": len(set(groups)),
         "atoms": len(atoms),
         "analysed": len(drawn),
-        "parts": FOLDS,
-        "umap": {"neighbours": NEIGHBOURS, "min_distance": MIN_DISTANCE},
-        "libraries": {name: metadata.version(name) for name in LIBRARIES.values()},
-        "models": [
-            {**source.described(), **panel.findings.to_dict()}
-            for source, panel in zip(sources, panels, strict=True)
-        ],
     }
-    with atomic_write(out / "embeddings.json") as text:
-        json.dump(about, text, indent=2)
+    _write_numbers(out / "embeddings.json", about, sources, panels)
     pictures = draw_panels(panels, atoms[drawn], out)
     return Embedded(
         molecules=len(rows),
@@ -282,6 +270,17 @@ def _sources(folders: Sequence[Path], device: str) -> list[_Source]:
     return [_Source(_name(run), run, run.model, True) for run in runs]
 
 
+def _rows(sources: Sequence[_Source], split: str) -> Rows:
+    """The molecules of the first run's task, which must be those its runs had."""
+    task = sources[0].run.task
+    rows = task.split(split)
+    for _, run, _, _ in sources:
+        if run.task.name == task.name:
+            begun_with = read_status(run.folder).fingerprint
+            rundir.check_data(run.folder, begun_with, task.fingerprint)
+    return rows
+
+
 def _begun(sources: Sequence[_Source], sample: Rows) -> list[_Source]:
     """What the runs began as; those that embed a sample alike, as other heads do, only once."""
     found: dict[bytes, _Source] = {}
@@ -335,6 +334,24 @@ def _vectors(
                 "or infinity; leave the run out, or train it anew"
             )
         yield row, part
+
+
+def _write_numbers(
+    path: Path, about: dict[str, Any], sources: Sequence[_Source], panels: Sequence[Panel]
+) -> None:
+    """What the terminal shows, with all that is needed to say how it was made."""
+    content = {
+        **about,
+        "parts": FOLDS,
+        "umap": {"neighbours": NEIGHBOURS, "min_distance": MIN_DISTANCE},
+        "libraries": {name: metadata.version(name) for name in LIBRARIES.values()},
+        "models": [
+            {**source.described(), **panel.findings.to_dict()}
+            for source, panel in zip(sources, panels, strict=True)
+        ],
+    }
+    with atomic_write(path) as file:
+        json.dump(content, file, indent=2)
 
 
 def _device(model: Model) -> torch.device:

@@ -38,6 +38,7 @@ class EnergyModel(Model):
         frozen: whether the head alone is trained.
     """
 
+    exact: ClassVar[tuple[str, ...]] = ("references",)
     fresh: ClassVar[tuple[str, ...]] = ("head.", "references")
     left_out: ClassVar[tuple[str, ...]] = ()
     references: Tensor

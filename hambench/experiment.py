@@ -164,14 +164,8 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
     folder, kept = config.folder, config.folder / rundir.PREDICTIONS
     rundir.check_same(folder, config)
     outcome = Outcome(read_result(folder), folder, fresh=False)
+    rundir.check_scoring(folder, config)
     as_run = read_config(folder / rundir.CONFIG)
-    if config.score != as_run.score:
-        was, asked = as_run.score.model_dump(), config.score.model_dump()
-        said = ", ".join(f"score.{key}={was[key]}" for key in was if was[key] != asked[key])
-        raise ConfigError(
-            f"the run in {folder} is finished, and was scored with {said}; score it otherwise with "
-            f"`hambench evaluate {folder}`, or start anew with overwrite=true"
-        )
     task = open_task(config)
     if config.data != as_run.data or task.available:
         rundir.check_data(folder, outcome.result.fingerprint, task.fingerprint)

@@ -94,6 +94,21 @@ def _locked(path: Path) -> IO[str]:
         file.close()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds this lock file (see `locked`); False where that cannot be found out.
+
+    The file is neither made nor held, so that nobody is kept from locking it.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Hexadecimal sha256 of a file's bytes, read in pieces."""
     with open(path, "rb") as file:

@@ -127,9 +127,11 @@ class Model(nn.Module, ABC):
         basis: orbital basis it was built for.
         hyperparameters: what it was built with, JSON-able; set by the registry.
         checkpoint_version: raised when old weights no longer fit.
+        exact: names of its buffers that are float64 whatever its parameters are.
     """
 
     checkpoint_version: ClassVar[int] = 1
+    exact: ClassVar[tuple[str, ...]] = ()
     embedding_size: int = 0
     basis: OrbitalBasis
     hyperparameters: dict[str, Any]

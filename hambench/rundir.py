@@ -13,7 +13,7 @@ from typing import IO
 
 from hambench.config import RunConfig, flatten, read_config
 from hambench.errors import ConfigError, DataError, RunError
-from hambench.files import atomic_write, explained, locked
+from hambench.files import atomic_write, explained, is_locked, locked
 from hambench.results import RESULT, STATUS, Status, now, read_status, write_status
 from hambench.scoring.energy_table import ENERGIES
 
@@ -24,6 +24,7 @@ PREDICTIONS = "predictions.h5"
 TENSORBOARD = "tensorboard"
 TRACEBACK = "traceback.txt"
 LOCK = ".lock"
+CONSOLE = "console.log"  # what a run in the background said; of whoever started it
 
 _OURS = (
     CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, RESULT, TENSORBOARD, TRACEBACK,
@@ -65,6 +66,11 @@ def is_finished(folder: Path) -> bool:
     return (folder / RESULT).is_file()
 
 
+def is_running(folder: Path) -> bool:
+    """Whether a process on this machine holds ``folder``, see `lock`."""
+    return is_locked(folder / LOCK)
+
+
 def check_same(folder: Path, config: RunConfig) -> None:
     """Refuse a run directory that was begun with another configuration.
 
@@ -72,7 +78,7 @@ def check_same(folder: Path, config: RunConfig) -> None:
         ConfigError: it was; the first difference is named.
     """
     if not (folder / CONFIG).is_file():
-        foreign = [p.name for p in folder.glob("*") if p.name != LOCK]
+        foreign = [p.name for p in folder.glob("*") if p.name not in (LOCK, CONSOLE)]
         if foreign:
             raise ConfigError(
                 f"{folder} holds other files ({', '.join(sorted(foreign)[:3])}) and no run; "
@@ -88,6 +94,21 @@ def check_same(folder: Path, config: RunConfig) -> None:
                 f"{new.get(key)}; resume that run with its own settings, choose another run_dir, "
                 "or replace it with overwrite=true"
             )
+
+
+def check_scoring(folder: Path, config: RunConfig) -> None:
+    """Refuse a finished run that was scored otherwise than ``config`` asks for.
+
+    Raises:
+        ConfigError: it was; the options are named.
+    """
+    was, asked = read_config(folder / CONFIG).score.model_dump(), config.score.model_dump()
+    said = ", ".join(f"score.{key}={was[key]}" for key in was if was[key] != asked[key])
+    if said:
+        raise ConfigError(
+            f"the run in {folder} is finished, and was scored with {said}; score it otherwise with "
+            f"`hambench evaluate {folder}`, or start anew with overwrite=true"
+        )
 
 
 def begin(folder: Path, config: RunConfig, fingerprint: str) -> Status:

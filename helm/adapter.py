@@ -44,6 +44,7 @@ class Helm(Model):
             there; the published HELM has none.
     """
 
+    exact: ClassVar[tuple[str, ...]] = ("label_mean", "label_std")
     label_mean: Tensor
     label_std: Tensor
 

@@ -64,11 +64,13 @@ class Edgewise(nn.Module):
         self.conv1 = SO2Convolution(lmax, 2 * channels, channels, lmax * channels, radial)
         self.conv2 = SO2Convolution(lmax, channels, channels)
 
-    def frame_messages(self, nodes: Tensor, geometry: Geometry) -> list[Tensor]:
-        """Messages in the edge frames, per |m|: (E, 1 or 2, L+1-m, C)."""
+    def frame_messages(
+        self, nodes: Tensor, geometry: Geometry, axial: bool = False
+    ) -> list[Tensor]:
+        """Messages in the edge frames, per |m|: (E, 1 or 2, L+1-m, C); ``axial``: m = 0 alone."""
         pair = [nodes.index_select(0, geometry.source), nodes.index_select(0, geometry.target)]
-        framed = geometry.frames.to_frame(torch.cat(pair, dim=-1))
-        hidden, gates = self.conv1(split_m(framed, self.lmax), geometry.invariants)
+        framed = split_m(geometry.frames.to_frame(torch.cat(pair, dim=-1)), self.lmax)
+        hidden, gates = self.conv1(framed[:1] if axial else framed, geometry.invariants)
         assert gates is not None
         return self.conv2(gate_m(hidden, gates))[0]
 

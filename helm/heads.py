@@ -248,7 +248,9 @@ class HamiltonianHead(nn.Module):
 class EnergyHead(nn.Module):
     """The public code's energy read-out: one more edge convolution, then an atomwise network.
 
-    Only the l = 0 row of the summed messages is used, which no rotation touches.
+    Only the l = 0 row of the summed messages is used, which no rotation touches. So the maps of
+    m > 0 in its convolutions have no effect: they are there for published checkpoints and counts,
+    are not computed, and get no gradient.
     """
 
     def __init__(self, lmax: int, channels: int, invariants: int) -> None:
@@ -260,7 +262,8 @@ class EnergyHead(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry, batch: Batch) -> Tensor:
         """Atom embeddings (N, S, C) -> energies (B,) in Eh."""
-        messages = geometry.faded(self.edgewise.frame_messages(x, geometry)[0][:, 0, 0])
+        (messages,) = self.edgewise.frame_messages(x, geometry, axial=True)
+        messages = geometry.faded(messages[:, 0, 0])
         scalars = messages.new_zeros(len(x), x.shape[-1]).index_add(0, geometry.target, messages)
         atoms = self.atomwise(scalars)[:, 0]
         return atoms.new_zeros(len(batch.nao)).index_add(0, batch.batch, atoms)

@@ -11,7 +11,7 @@ from hambench.errors import DataError
 from hambench.files import atomic_write
 from hambench.leaderboard.page import page
 from hambench.leaderboard.ranking import Ranking, rank
-from hambench.leaderboard.tables import ranking_table
+from hambench.leaderboard.tables import NOTE, ranking_table
 from hambench.leaderboard.text import markdown
 from hambench.results import RESULT, Result, read_result
 
@@ -42,7 +42,7 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
     """
     results: dict[str, Result] = {}
     left_out: list[tuple[str, str]] = []
-    for name, path in sorted(_find(paths).items()):
+    for name, path in sorted(find_results(paths).items()):
         try:
             results[name] = read_result(path)
         except DataError as error:
@@ -65,7 +65,7 @@ def write(board: Board, folder: str | os.PathLike[str]) -> list[Path]:
     """
     tables = [ranking_table(ranking) for ranking in board.rankings]
     contents = {
-        "leaderboard.md": markdown(tables, board.left_out),
+        "leaderboard.md": markdown("Leaderboard", NOTE, tables, board.left_out),
         "index.html": page(tables, board.left_out),
     }
     written = []
@@ -81,28 +81,38 @@ def build(paths: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str
     return write(collect(paths), folder)
 
 
-def _find(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
-    """Result files by the name they go by: the folder that was given, and their path below it.
+def find_results(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
+    """Result files as `find_files` names them; DataError if there is none, or no such path."""
+    given = [Path(path) for path in paths]
+    found = find_files(given, RESULT)
+    if not found:
+        where = ", ".join(map(str, given)) or "no folder at all"
+        raise DataError(f"no {RESULT} in {where}; a run writes it when it is finished")
+    return found
 
-    Not the absolute path, so that a moved tree gives the same page.
+
+def find_files(given: Iterable[Path], name: str) -> dict[str, Path]:
+    """Files called ``name`` by the name they go by: the given folder, and their path below it.
+
+    Not the absolute path, so that a moved tree gives the same page. A file that is given itself is
+    taken whatever it is called.
+
+    Raises:
+        DataError: a path that does not exist.
     """
     found: dict[str, Path] = {}
     seen: set[Path] = set()
-    given = [Path(path) for path in paths]
     for root in given:
         if not root.exists():
             raise DataError(f"there is no {root}; give folders that hold runs")
-        files = sorted(root.rglob(RESULT)) if root.is_dir() else [root]
+        files = sorted(root.rglob(name)) if root.is_dir() else [root]
         for file in files:
             if file.resolve() in seen:
                 continue
             seen.add(file.resolve())
             base = root if root.is_dir() else root.parent
-            name = (Path(base.resolve().name) / file.relative_to(base)).as_posix()
-            while name in found:  # two roots with the same tree below
-                name += "'"
-            found[name] = file
-    if not found:
-        where = ", ".join(map(str, given)) or "no folder at all"
-        raise DataError(f"no {RESULT} in {where}; a run writes it when it is finished")
+            known_as = (Path(base.resolve().name) / file.relative_to(base)).as_posix()
+            while known_as in found:  # two roots with the same tree below
+                known_as += "'"
+            found[known_as] = file
     return found

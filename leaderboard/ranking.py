@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
+from typing import Any
 
 from hambench.results import Result
 from hambench.scoring import FAILURES, METRICS
@@ -49,6 +50,11 @@ class Entry:
     def preset(self) -> str:
         """Name of the model preset."""
         return self.results[0].preset
+
+    @property
+    def label(self) -> str:
+        """What it is called: the preset, and the strategy of a model of energies."""
+        return " ".join(filter(None, (self.preset, self.results[0].strategy)))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -167,8 +173,20 @@ def _entries(results: Mapping[str, Result]) -> tuple[list[Entry], list[tuple[str
 
 def _settings(result: Result) -> str:
     """Digest of what makes two entries different models, whatever the seed."""
+    return digest(result.model, result.hyperparameters, training(result))
+
+
+def training(result: Result) -> list[Any]:
+    """How a model was trained: the recipe without its words, the strategy, and what came before."""
     recipe = {k: v for k, v in result.recipe.items() if k not in _DESCRIPTIVE}
-    text = json.dumps([result.model, result.hyperparameters, recipe], sort_keys=True)
+    before = result.pretraining
+    kind = before and [before.preset, before.task, before.training_split]
+    return [recipe, result.strategy, kind]
+
+
+def digest(*parts: object) -> str:
+    """8 hexadecimal digits that tell settings apart."""
+    text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

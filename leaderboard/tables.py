@@ -89,7 +89,7 @@ def ranking_table(ranking: Ranking) -> Table:
         rows.append(
             (
                 Cell("-" if place is None else str(place), place),
-                Cell(entry.preset, details=_details(entry)),
+                Cell(entry.label, details=_details(entry)),
                 _score(primary, ranking.metric),
                 _spread(primary, ranking.metric),
                 *(_score(entry.summary(name), name) for name in others),
@@ -98,7 +98,7 @@ def ranking_table(ranking: Ranking) -> Table:
                 Cell(str(primary.n), primary.n),
                 _count(result.parameters for result in entry.results),
                 _count(c.steps for c in cost),
-                _duration(fmean(c.wall_s for c in cost)),
+                duration(fmean(c.wall_s for c in cost)),
                 Cell(", ".join(sorted({c.device for c in cost}))),
                 Cell(entry.settings),
             )
@@ -110,6 +110,15 @@ def ranking_table(ranking: Ranking) -> Table:
         columns=tuple(columns),
         rows=tuple(rows),
     )
+
+
+def duration(seconds: float) -> Cell:
+    """Seconds as a reader says them."""
+    if seconds < 60:
+        return Cell(f"{seconds:.0f} s", seconds)
+    minutes = round(seconds / 60)
+    hours, rest = divmod(minutes, 60)
+    return Cell(f"{hours} h {rest:02d} min" if hours else f"{minutes} min", seconds)
 
 
 def _metric_column(name: str) -> Column:
@@ -138,14 +147,6 @@ def _count(values: Iterable[int]) -> Cell:
     """One number, or the range over seeds."""
     low, *_, high = sorted(values) * 2
     return Cell(f"{low:,}" if low == high else f"{low:,} to {high:,}", low)
-
-
-def _duration(seconds: float) -> Cell:
-    if seconds < 60:
-        return Cell(f"{seconds:.0f} s", seconds)
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    return Cell(f"{hours} h {rest:02d} min" if hours else f"{minutes} min", seconds)
 
 
 def _details(entry: Entry) -> str:

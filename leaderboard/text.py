@@ -7,15 +7,17 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hambench.leaderboard.tables import NOTE, Table, printable, ranking_table
+from hambench.leaderboard.tables import Table, printable, ranking_table
 
 if TYPE_CHECKING:
     from hambench.leaderboard.collect import Board
 
 
-def markdown(tables: Sequence[Table], left_out: Sequence[tuple[str, str]]) -> str:
+def markdown(
+    title: str, note: str, tables: Sequence[Table], left_out: Sequence[tuple[str, str]]
+) -> str:
     """All tables as one Markdown document."""
-    parts = ["# Leaderboard", NOTE]
+    parts = [f"# {title}", note]
     for table in tables:
         lines = [
             _row([_escaped(column.label) for column in table.columns]),
@@ -31,8 +33,13 @@ def markdown(tables: Sequence[Table], left_out: Sequence[tuple[str, str]]) -> st
 
 def table(board: Board) -> str:
     """All rankings as aligned text for a terminal."""
+    return plain([ranking_table(ranking) for ranking in board.rankings], board.left_out)
+
+
+def plain(tables: Sequence[Table], left_out: Sequence[tuple[str, str]]) -> str:
+    """All tables as aligned text for a terminal."""
     parts = []
-    for made in (ranking_table(ranking) for ranking in board.rankings):
+    for made in tables:
         head = [column.label for column in made.columns]
         lines = [head, *([printable(cell.text) for cell in row] for row in made.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -45,8 +52,8 @@ def table(board: Board) -> str:
         ]
         title = printable(f"{made.title}, {made.subtitle}")
         parts.append("\n".join([title, *text]))
-    if board.left_out:
-        lost = [printable(f"  {name}: {why}") for name, why in board.left_out]
+    if left_out:
+        lost = [printable(f"  {name}: {why}") for name, why in left_out]
         parts.append("\n".join(["left out:", *lost]))
     return "\n\n".join(parts)
 

@@ -38,6 +38,7 @@ ARROWS: dict[str, set[str]] = {
         "registry", "cell", "prediction", "pretraining", "config", "rundir", "data", "model",
         "learn", "scoring", "results", "chem",
     },
+    "launch": {"cell", "config", "rundir", "data", "learn", "scoring", "results"},
     "trained": {"cell", "config", "rundir", "data", "model", "learn"},
     "analysis": {"scoring", "chem"},
     "embedding": {

@@ -16,6 +16,7 @@ import click
 
 import hambench
 from hambench.cli.bench import bench
+from hambench.cli.curves import curves
 from hambench.cli.data import data
 from hambench.cli.download import download
 from hambench.cli.embed import embed
@@ -23,6 +24,7 @@ from hambench.cli.generate import generate
 from hambench.cli.group import Group
 from hambench.cli.run import evaluate, run
 from hambench.cli.show import completion, doctor, leaderboard, list_
+from hambench.cli.sweep import sweep
 from hambench.errors import HambenchError
 
 EXIT_CODES = """\b
@@ -49,12 +51,14 @@ def cli(debug: bool) -> None:
     Examples:
       hambench list
       hambench run task=water_mini model=helm_small seed=0
+      hambench sweep task=water_mini model=helm_small seed=0,1,2
       hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
       hambench leaderboard runs
     """
 
 
-for _command in (run, evaluate, embed, leaderboard, data, bench, list_, doctor, completion):
+_RUNS = (run, sweep, evaluate, embed, leaderboard, curves)
+for _command in (*_RUNS, data, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):
     data.add_command(_command)

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 @click.command(options_metavar="[--cfg]")
 @click.argument("overrides", nargs=-1, metavar="KEY=VALUE...", shell_complete=complete_override)
 @click.option("--cfg", is_flag=True, help="Print the composed configuration and do nothing.")
-def run(overrides: tuple[str, ...], cfg: bool) -> None:
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Run this configuration, as --cfg printed it, in place of KEY=VALUE...",
+)
+def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> None:
     """Train a model on a task and score it: one cell of the benchmark.
 
     The configuration is composed by Hydra and changed by its overrides; task and model must be
@@ -34,10 +40,13 @@ def run(overrides: tuple[str, ...], cfg: bool) -> None:
       hambench run task=water_mini model=helm recipe.batch_size=4 device=cuda
       hambench run task=water_mini model=helm max_steps=1000 precision=float64
       hambench run task=water_mini model=helm --cfg
+      hambench run --config cell.yaml
     """
-    from hambench.config import compose
+    from hambench.config import compose, read_config
 
-    config = compose(overrides)
+    if file is not None and overrides:
+        raise click.UsageError("--config is the whole configuration; leave out KEY=VALUE.")
+    config = compose(overrides) if file is None else read_config(file)
     if cfg:
         click.echo(f"# run directory: {config.folder}\n{config.to_yaml()}", nl=False)
         return

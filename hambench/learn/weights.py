@@ -11,7 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from hambench.energy_model import EnergyModel
 from hambench.errors import CheckpointError, DataError
@@ -135,15 +135,16 @@ def adopt_weights(path: str | os.PathLike[str], model: EnergyModel) -> dict[str,
 def cast(model: Model, dtype: torch.dtype) -> None:
     """Convert the parameters, and the buffers of the parameters' type, in place.
 
-    Buffers of another floating type, such as label means kept in float64 beside float32
-    parameters, stay as they are.
+    What a module names in ``exact``, such as label means beside float32 parameters, stays as it is.
     """
     before = model.dtype
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             if parameter.dtype == before:
                 parameter.data = parameter.data.to(dtype)
-        _cast_buffers(module, before, dtype)
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.dtype == before and name not in getattr(module, "exact", ()):
+                setattr(module, name, buffer.to(dtype))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -168,12 +169,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "programs are loaded with hambench.load_published"
         )
     return tensors, metadata
-
-
-def _cast_buffers(module: nn.Module, before: torch.dtype, dtype: torch.dtype) -> None:
-    for name, buffer in module.named_buffers(recurse=False):
-        if buffer.dtype == before:
-            setattr(module, name, buffer.to(dtype))
 
 
 def _plain(tree: Any) -> Any:

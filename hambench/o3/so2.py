@@ -162,7 +162,8 @@ class SO2Convolution(nn.Module):
         """Convolve.
 
         Args:
-            x: per |m| the features (E, 1 or 2, rows of l, inputs).
+            x: per |m| the features (E, 1 or 2, rows of l, inputs); of the first |m| alone, where no
+                more is wanted: no |m| depends on another.
             invariants: (E, ...) edge invariants for the radial weights.
 
         Returns:
@@ -171,11 +172,11 @@ class SO2Convolution(nn.Module):
         parts = [part.flatten(2) for part in x]
         if self.radial is not None:
             weights = self.radial(invariants).split(self.weights, dim=-1)
-            parts = [p * w[:, None] for p, w in zip(parts, weights, strict=True)]
+            parts = [p * w[:, None] for p, w in zip(parts, weights, strict=False)]
         axial = self.axial(parts[0])
         scalars, axial = axial.split([self.extra, axial.shape[-1] - self.extra], dim=-1)
         out = [axial.unflatten(-1, (-1, self.outputs))]
-        for part, linear in zip(parts[1:], self.maps, strict=True):
+        for part, linear in zip(parts[1:], self.maps, strict=False):
             real, imaginary = linear(part).chunk(2, dim=-1)
             (real_plus, real_minus), (imag_plus, imag_minus) = real.unbind(1), imaginary.unbind(1)
             mixed = torch.stack([real_plus - imag_minus, real_minus + imag_plus], dim=1)

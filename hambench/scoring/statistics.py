@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES: Final = 10_000
 LEVEL: Final = 0.95
+PERCENTILES: Final = (100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2)
+"""Of the resampled values: the ends of an interval."""
 _BUFFER: Final = 1 << 20  # indices drawn at a time: 8 MB, whatever the size of the test set
 
 
@@ -39,21 +41,41 @@ def ratio_intervals(
     k = numerators.shape[1]
     sums = np.concatenate([numerators, denominators], axis=1)
     if groups is not None:
-        _, place = np.unique(np.asarray(groups), return_inverse=True)
-        clustered = np.zeros((place.max() + 1, 2 * k))
-        np.add.at(clustered, place, sums)
-        sums = clustered
-    n = len(sums)
+        sums = cluster_sums(sums, groups)
+    total = resampled_sums(sums, resamples=resamples, seed=seed)
+    with np.errstate(invalid="ignore"):
+        ratios = total[:, :k] / total[:, k:]
+    return np.nanpercentile(ratios, PERCENTILES, axis=0).T
+
+
+def cluster_sums(rows: NDArray[np.float64], groups: ArrayLike) -> NDArray[np.float64]:
+    """Sums of ``rows`` (G, k) over each of the C clusters, in the order of their sorted names.
+
+    Returns:
+        (C, k)
+    """
+    _, place = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros((place.max() + 1, rows.shape[1]))
+    np.add.at(sums, place, rows)
+    return sums
+
+
+def resampled_sums(
+    sums: NDArray[np.float64], *, resamples: int = RESAMPLES, seed: int = 0
+) -> NDArray[np.float64]:
+    """Column sums of samples with replacement from the n rows of ``sums`` (n, k), n rows each.
+
+    Returns:
+        (resamples, k)
+    """
+    n, k = sums.shape
     rng = np.random.default_rng(seed)
-    ratios = np.empty((resamples, k))
+    total = np.empty((resamples, k))
     rows = max(1, _BUFFER // n)
     for start in range(0, resamples, rows):
         stop = min(start + rows, resamples)
         drawn = rng.integers(n, size=(stop - start, n))
         drawn += n * np.arange(stop - start)[:, None]
         times = np.bincount(drawn.ravel(), minlength=(stop - start) * n)
-        total = times.reshape(-1, n).astype(np.float64) @ sums
-        with np.errstate(invalid="ignore"):
-            ratios[start:stop] = total[:, :k] / total[:, k:]
-    tail = 100 * (1 - LEVEL) / 2
-    return np.nanpercentile(ratios, [tail, 100 - tail], axis=0).T
+        total[start:stop] = times.reshape(-1, n).astype(np.float64) @ sums
+    return total

@@ -18,7 +18,7 @@ from hambench.scoring import METRICS
 
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
-    "", "run", "evaluate", "embed", "leaderboard", "data", "data list", "data info",
+    "", "run", "sweep", "evaluate", "embed", "leaderboard", "data", "data list", "data info",
     "data download", "data generate", "data verify", "bench", "bench data", "list", "doctor",
     "completion",
 ]  # fmt: skip
