@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from hambench import registry
+from hambench.chem.theory import Theory
 from hambench.config import RunConfig
 from hambench.data.task import Task
 from hambench.energy_model import EnergyModel
@@ -14,7 +16,7 @@ from hambench.errors import ConfigError, RegistryError, nearest
 from hambench.learn import Recipe
 from hambench.learn.device import open_fabric
 from hambench.model import Model
-from hambench.scoring import find_metric
+from hambench.scoring import Scorer, find_metric
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Cell:
         open_fabric(config.device)
         task = open_task(config)
         task.check_given()
-        for name in config.score.metrics or task.metrics:
-            find_metric(name)
+        metrics = config.score.metrics or task.metrics
+        Scorer(metrics, theory=_theory(task, metrics))
         for split in (config.score.split, task.protocol.validation_split):
             task.split(split)
         task.split(training_split(task, config.train_on))
@@ -64,6 +66,11 @@ class Cell:
     def metrics(self) -> list[str]:
         """Names of the metrics to compute."""
         return self.config.score.metrics or self.task.metrics
+
+    @property
+    def theory(self) -> Theory | None:
+        """Level of theory of the labels, where a metric to compute needs it."""
+        return _theory(self.task, self.metrics)
 
     @property
     def cutoff(self) -> float | None:
@@ -110,6 +117,11 @@ def open_task(config: RunConfig) -> Task:
             f"has v{task.version}; run the cell anew, or use the hambench it was made with"
         )
     return task
+
+
+def _theory(task: Task, metrics: Sequence[str]) -> Theory | None:
+    """Level of theory of a task, where one of the metrics needs it."""
+    return task.level if any(find_metric(name).needs_theory for name in metrics) else None
 
 
 def training_split(task: Task, asked: str | None) -> str:

@@ -17,7 +17,7 @@ from hambench.cell import Cell, open_task
 from hambench.chem.molecule import Molecule
 from hambench.config import RunConfig, read_config, score_options
 from hambench.data.task import Task
-from hambench.errors import ConfigError, DataError, HambenchError
+from hambench.errors import DataError, HambenchError
 from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.loop import BEST
@@ -33,7 +33,7 @@ from hambench.prediction import (
     score_predictions,
     score_table,
 )
-from hambench.pretraining import begin_with
+from hambench.pretraining import begin_with, check_named
 from hambench.results import (
     Cost,
     DataFile,
@@ -74,7 +74,7 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
     A finished run returns at once. The run directory is `RunConfig.folder`.
 
     Args:
-        config: see `hambench.config.compose`.
+        config: see `hambench.compose.compose`.
         progress: show progress on the terminal, or as log lines where there is none.
 
     Raises:
@@ -129,7 +129,7 @@ def evaluate(
     rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
     kept = folder / rundir.PREDICTIONS
     if kept.is_file() and options.split == as_run.score.split:
-        return score_kept(cell, kept)
+        return score_kept(cell, kept, progress)
     if cell.energies and (folder / ENERGIES).is_file() and options.split == as_run.score.split:
         return score_table(cell, folder / ENERGIES)
     load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
@@ -142,13 +142,9 @@ def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
     Raises:
         ConfigError: the run that was named is not finished, or its folder holds another.
     """
+    check_named(config)
     if rundir.is_finished(before.folder):
         rundir.check_same(before.folder, before)
-    elif config.pretrained is not None:
-        raise ConfigError(
-            f"the run in {config.pretrained} is not finished; finish it with its own command, or "
-            "leave out pretrained= to have a pretraining run made"
-        )
     else:
         logger.info("pretraining comes first: %s", before.folder)
         run(before, progress=progress)

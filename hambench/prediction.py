@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hambench.cell import Cell
 from hambench.chem.molecule import Molecule
 from hambench.data.loader import Loader
 from hambench.data.splits import clusters
+from hambench.data.workers import cores, pool
 from hambench.errors import DataError
 from hambench.learn.device import open_fabric
 from hambench.learn.validation import matmul_precision
@@ -70,32 +71,43 @@ def score_predictions(
     split: str,
     kept: Path | None = None,
 ) -> dict[str, Score]:
-    """Scores of Hamiltonians or energies predicted for a split; Hamiltonians go to ``kept``."""
+    """Scores of Hamiltonians or energies predicted for a split; Hamiltonians go to ``kept``.
+
+    Metrics that need PySCF are computed by one process per core.
+    """
     groups = clusters(cell.task.split(split).ids)
-    scorer = Scorer(cell.metrics, cell.cutoff, cell.task.basis)
-    with ExitStack() as stack:
-        writer = None
-        if kept is not None:
-            task = cell.task
-            file = write_predictions(
-                kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint
-            )
-            writer = stack.enter_context(file)
-        for molecule, predicted in predictions:
-            scorer.add(predicted, molecule, groups[molecule.id])
-            if writer is not None:
-                writer.add(molecule.id, predicted)
-    return scorer.scores()
+    task, many = cell.task, cell.theory is not None and cores() > 1
+    with pool(cores()) if many else nullcontext() as executor:
+        scorer = Scorer(
+            cell.metrics, cell.cutoff, task.basis, cell.theory, executor, ahead=2 * cores()
+        )
+        with ExitStack() as stack:
+            writer = None
+            if kept is not None:
+                file = write_predictions(
+                    kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint
+                )
+                writer = stack.enter_context(file)
+            for molecule, predicted in predictions:
+                scorer.add(predicted, molecule, groups[molecule.id])
+                if writer is not None:
+                    writer.add(molecule.id, predicted)
+        return scorer.scores()
 
 
-def score_kept(cell: Cell, kept: Path) -> dict[str, Score]:
+def score_kept(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Score]:
     """Scores of the Hamiltonians that a run kept, which must be of these very molecules."""
     split = cell.config.score.split
     molecules = cell.task.split(split)
     predictions = Predictions(kept)
     predictions.check_complete(molecules.ids, cell.task.fingerprint)
     hamiltonians = predictions.matrices(molecules.ids)
-    return score_predictions(cell, zip(molecules, hamiltonians, strict=True), split)
+    shown = tqdm(
+        zip(molecules, hamiltonians, strict=True),
+        total=len(molecules), desc=f"score {split}", unit="mol", leave=False,
+        disable=not (progress and sys.stderr.isatty()),
+    )  # fmt: skip
+    return score_predictions(cell, shown, split)
 
 
 def score_energies(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Any]:

@@ -25,6 +25,15 @@ SAME = 1e-5
 """Angstrom: interatomic distances of one geometry in two files differ by less (float32 bohr)."""
 
 
+def check_named(config: RunConfig) -> None:
+    """ConfigError where ``pretrained`` names a run that is not finished."""
+    if config.pretrained is not None and not rundir.is_finished(config.pretrained):
+        raise ConfigError(
+            f"the run in {config.pretrained} is not finished; finish it with its own command, or "
+            "leave out pretrained= to have a pretraining run made"
+        )
+
+
 def begin_with(cell: Cell) -> Pretraining:
     """Give the model of an energy cell the body of its finished pretraining run.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hambench import registry
-from hambench.config import RunConfig, compose, read_config
+from hambench.compose import compose, is_energy_task
+from hambench.config import RunConfig, read_config
 from hambench.errors import ConfigError, DataError, RegistryError
 from hambench.learn import Recipe
 
@@ -26,7 +27,9 @@ def test_every_task_and_every_model_composes(task: str, model: str):
     config = compose([f"task={task}", f"model={model}"])
     assert config.task["name"] == task
     assert config.model["name"] == model
-    assert Recipe.parse(config.training).name == model
+    staged = is_energy_task(task)
+    assert config.strategy == ("direct" if staged else None)
+    assert Recipe.parse(config.training).name == (f"{model}_direct" if staged else model)
     assert RunConfig.model_validate(config.model_dump()) == config
 
 
@@ -52,7 +55,7 @@ def test_overrides_reach_every_section():
     ("overrides", "said"),
     [
         ([], "which task? Add task=NAME, one of: md17_ethanol, md17_mal"),
-        (["task=water_mini"], "which model? Add model=NAME, one of: helm"),
+        (["task=water_mini"], "which model? Add model=NAME, one of: element_reference, helm"),
         (["task=water_min", "model=helm"], "no task 'water_min'. Did you mean 'water_mini'?"),
         (["task=water_mini", "model=hlem"], "no model 'hlem'. Did you mean 'helm'?"),
         ([*CELL, "recipe=helm_mian_md17"], "Did you mean 'helm_main_md17'?"),

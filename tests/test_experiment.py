@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ import torch
 from safetensors.torch import load_file
 
 from hambench import experiment, rundir
-from hambench.config import RunConfig, compose
+from hambench.compose import compose
+from hambench.config import RunConfig
 from hambench.data.store import Store, write_store
 from hambench.errors import ConfigError, DataError, RegistryError, RunError
 from hambench.learn.loop import BEST
@@ -391,3 +393,28 @@ def test_a_model_without_parameters_runs_and_is_scored_again(tmp_path: Path):
     assert (outcome.result.parameters, outcome.result.cost.steps) == (0, 0)
     scores = experiment.evaluate(outcome.folder, progress=False)
     assert scores["h_mae"].value == outcome.result.metrics["h_mae"].value
+
+
+@pytest.mark.usefixtures("toy")
+def test_total_energies_are_scored_at_the_level_of_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("pyscf")
+    predict = experiment.predict
+    monkeypatch.setattr(experiment, "predict", lambda *words: islice(predict(*words), 3))
+    config = cell(tmp_path, "score.metrics=[h_mae,e_dft_mae,e_dft_mae_floor,e_mix_mae]")
+    found = run(config).result.metrics
+    assert [found[name].n for name in found] == [3, 3, 3, 3]
+    assert found["e_dft_mae_floor"].value < 1e-10 < 1e-3 < found["e_dft_mae"].value
+    again = experiment.evaluate(config.folder, metrics=["e_dft_mae"], progress=False)
+    assert again["e_dft_mae"].value == pytest.approx(found["e_dft_mae"].value, rel=1e-9)
+
+
+@pytest.mark.usefixtures("toy")
+def test_energies_without_pyscf_are_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "pyscf", None)
+    with pytest.raises(ConfigError, match=r"hambench\[pyscf\]"):
+        run(cell(tmp_path, "score.metrics=[h_mae,e_dft_mae]"))
+    assert not list(tmp_path.iterdir())

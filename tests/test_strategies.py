@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 
 import hambench
 from hambench import experiment
-from hambench.config import RunConfig, compose
+from hambench.compose import compose
+from hambench.config import RunConfig
 from hambench.data.graph import collate
 from hambench.errors import CheckpointError, ConfigError, DataError
 from hambench.learn.loop import BEST

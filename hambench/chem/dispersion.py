@@ -11,7 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hambench.chem.molecule import SYMBOLS
+from hambench.chem.molecule import SYMBOLS, Molecule
+from hambench.chem.theory import Theory
 from hambench.errors import ConfigError
 
 _HARTREE_J_MOL: Final = 2625499.6394799  # J/mol per Hartree (CODATA 2018)
@@ -63,3 +64,10 @@ def chai_head_gordon(numbers: ArrayLike, positions: ArrayLike) -> tuple[float, N
     np.add.at(forces, i, pull)
     np.add.at(forces, j, -pull)
     return float(pair.sum()), forces
+
+
+def dispersion(molecule: Molecule, theory: Theory) -> tuple[float, NDArray[np.float64]]:
+    """Energy (Eh) and forces (N, 3) in Eh/Angstrom that a theory adds; zeros where it adds none."""
+    if theory.dispersion:
+        return chai_head_gordon(molecule.numbers, molecule.positions)
+    return 0.0, np.zeros((len(molecule), 3))

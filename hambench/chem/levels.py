@@ -22,6 +22,39 @@ CORE_LEVEL_MARGIN: Final = 0.1
 """Part of a 1s level by which functional (PBE 3 %, Hartree-Fock 7 %) and charge may shift it."""
 
 
+def overlap_threshold(basis: str) -> float:
+    """Overlap eigenvalue below which an orbital combination is left out of a diagonalisation.
+
+    1e-6, which keeps all of def2-SVP; 1e-5 for def2-TZVPD.
+    """
+    return 1e-5 if basis.lower() == "def2-tzvpd" else 1e-6
+
+
+def orthogonaliser(overlap: Matrix, threshold: float) -> Matrix:
+    """Canonical orthogonalisation: ``X = U s^(-1/2)`` of the eigenvalues s of S that are kept.
+
+    Args:
+        overlap: (nao, nao).
+        threshold: eigenvectors of S below it are left out.
+
+    Returns:
+        (nao, m) with ``X^T S X = 1``; m is nao less those left out.
+    """
+    values, vectors = scipy.linalg.eigh(overlap)
+    kept = values > threshold
+    return vectors[:, kept] / np.sqrt(values[kept])
+
+
+def levels_within(hamiltonian: Matrix, orthogonal: Matrix) -> tuple[Matrix, Matrix]:
+    """Solve ``H C = S C e`` in the space of an `orthogonaliser` (nao, m).
+
+    Returns:
+        (m,) levels in Eh, ascending, and (nao, m) coefficients.
+    """
+    levels, coefficients = scipy.linalg.eigh(orthogonal.T @ hamiltonian @ orthogonal)
+    return levels, orthogonal @ coefficients
+
+
 def orbital_levels(hamiltonian: Matrix, overlap: Matrix, threshold: float) -> tuple[Matrix, Matrix]:
     """Solve ``H C = S C e`` after canonical orthogonalisation.
 
@@ -33,11 +66,7 @@ def orbital_levels(hamiltonian: Matrix, overlap: Matrix, threshold: float) -> tu
     Returns:
         (m,) levels in Eh, ascending, and (nao, m) coefficients; m is nao less those left out.
     """
-    values, vectors = scipy.linalg.eigh(overlap)
-    kept = values > threshold
-    to_orthogonal = vectors[:, kept] / np.sqrt(values[kept])
-    levels, coefficients = scipy.linalg.eigh(to_orthogonal.T @ hamiltonian @ to_orthogonal)
-    return levels, to_orthogonal @ coefficients
+    return levels_within(hamiltonian, orthogonaliser(overlap, threshold))
 
 
 def core_level(z: int) -> float | None:

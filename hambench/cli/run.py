@@ -42,7 +42,8 @@ def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> None:
       hambench run task=water_mini model=helm --cfg
       hambench run --config cell.yaml
     """
-    from hambench.config import compose, read_config
+    from hambench.compose import compose
+    from hambench.config import read_config
 
     if file is not None and overrides:
         raise click.UsageError("--config is the whole configuration; leave out KEY=VALUE.")

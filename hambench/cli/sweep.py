@@ -100,7 +100,7 @@ def _table(plan: Plan, ends: Mapping[Path, End]) -> str:
     from hambench.launch.screen import primary_metric
 
     nodes = plan.nodes
-    columns = {
+    columns: dict[str, list[str]] = {
         "cell": [node.name for node in nodes],
         "strategy": [node.config.strategy or "" for node in nodes],
         "train_on": [node.config.train_on or "" for node in nodes],
@@ -114,7 +114,7 @@ def _table(plan: Plan, ends: Mapping[Path, End]) -> str:
         primary_metric(node.folder) if state == "done" else ""
         for node, state in zip(nodes, states, strict=True)
     ]
-    columns["state"] = list(states)
+    columns["state"] = [str(state) for state in states]
     shown = {name: texts for name, texts in columns.items() if any(texts)}
     return align([tuple(shown), *zip(*shown.values(), strict=True)])
 

@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
-from hambench.chem import dft
-from hambench.chem.levels import CORE_LEVEL_MARGIN, core_level, orbital_levels
+from hambench.chem import dft, functional
+from hambench.chem.levels import (
+    CORE_LEVEL_MARGIN,
+    core_level,
+    orbital_levels,
+    overlap_threshold,
+)
 from hambench.chem.molecule import SYMBOLS, SYMMETRY_TOLERANCE
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.theory import Theory
@@ -102,8 +107,7 @@ class Row:
     def orbitals(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Levels (Eh) and coefficients of the stored pair."""
         overlap = self.stored_overlap if self.has_overlap else self.pyscf_overlap
-        threshold = diagnosis.overlap_threshold(self.basis.name)
-        return orbital_levels(self.hamiltonian, overlap, threshold)
+        return orbital_levels(self.hamiltonian, overlap, overlap_threshold(self.basis.name))
 
     @property
     def occupied(self) -> int:
@@ -197,28 +201,28 @@ def _fock(row: Row) -> float:
 
 def _energy(row: Row) -> float:
     """``|E[D] - E|`` in Eh."""
-    hamiltonian, theory, threshold = _rebuilding(row)
+    hamiltonian, theory = _rebuilding(row)
     if row.molecule.energy is None:
         raise Skip("no energy in the file")
-    energy = dft.energy_of(hamiltonian, row.molecule, theory, threshold=threshold)
+    energy = functional.energy_of(hamiltonian, row.molecule, theory)
     return abs(energy - row.molecule.energy)
 
 
 def _forces(row: Row) -> float:
     """Largest difference (Eh/Angstrom) of the forces of D and the stored ones."""
-    hamiltonian, theory, threshold = _rebuilding(row)
+    hamiltonian, theory = _rebuilding(row)
     if row.molecule.forces is None:
         raise Skip("no forces in the file")
-    forces = dft.forces_of(hamiltonian, row.molecule, theory, threshold=threshold)
+    forces = functional.forces_of(hamiltonian, row.molecule, theory)
     return float(np.abs(forces - row.molecule.forces).max())
 
 
-def _rebuilding(row: Row) -> tuple[NDArray[np.float64], Theory, float]:
-    """What a label is computed anew with: Hamiltonian, theory, threshold of the overlap."""
+def _rebuilding(row: Row) -> tuple[NDArray[np.float64], Theory]:
+    """What a label is computed anew with: Hamiltonian and theory."""
     _ = row.occupied  # or it does not apply
     if row.theory is None:
         raise Skip("no level of theory is known")
-    return row.hamiltonian, row.theory, diagnosis.overlap_threshold(row.basis.name)
+    return row.hamiltonian, row.theory
 
 
 def _overlap_hint(row: Row) -> str:

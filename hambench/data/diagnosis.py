@@ -16,7 +16,7 @@ from typing import Any, Final, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from hambench.chem import dft
+from hambench.chem import dft, functional
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import ORDERS, to_canonical
@@ -81,14 +81,8 @@ def fock_error(molecule: Molecule, theory: Theory) -> float:
     """Mean ``|F[D] - H|`` in Eh, D the density of H itself."""
     hamiltonian = molecule.hamiltonian
     assert hamiltonian is not None  # as callers made sure
-    threshold = overlap_threshold(theory.basis)
-    rebuilt = dft.fock_of(hamiltonian, molecule, theory, threshold=threshold)
+    rebuilt = functional.fock_of(hamiltonian, molecule, theory)
     return float(np.abs(rebuilt - hamiltonian).mean())
-
-
-def overlap_threshold(basis: str) -> float:
-    """Overlap eigenvalue below which an orbital combination is left out of a diagonalisation."""
-    return 1e-5 if basis == "def2-tzvpd" else dft.OVERLAP_THRESHOLD
 
 
 def _candidates(

@@ -153,9 +153,7 @@ class Local:
             before = None if node.needs is None else self._ends.get(node.needs)
             if before is not None and before.state != "done":
                 self._waiting.remove(node)
-                self._end(
-                    node, End("cancelled", f"its pretraining in {node.needs} is {before.state}")
-                )
+                self._end(node, End("cancelled", f"its pretraining in {node.needs} failed"))
 
     def _start(self) -> None:
         """Start cells that nothing keeps from running, as many as there are free slots."""

@@ -15,7 +15,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from hambench import rundir
-from hambench.config import RunConfig, compose, parse_override
+from hambench.compose import compose, parse_override
+from hambench.config import RunConfig
 from hambench.errors import ConfigError, DataError, HambenchError
 from hambench.files import atomic_write
 from hambench.results import read_result, read_status
@@ -36,7 +37,8 @@ class Node:
         config: its configuration.
         swept: key -> value of the overrides with several values, as they were given; empty for a
             pretraining that no override asks for by itself.
-        needs: run directory of the pretraining that has to be done before.
+        needs: run directory of the pretraining that has to be done before; None where a finished
+            run is named by ``pretrained``.
     """
 
     config: RunConfig
@@ -61,8 +63,10 @@ class Node:
             return "running"
         if self.config.overwrite:
             return "new"
-        lacks = self.config.save_predictions and not (self.folder / rundir.PREDICTIONS).is_file()
-        if rundir.is_finished(self.folder) and not lacks:
+        kept = self.config.save_predictions and self.config.strategy is None
+        if rundir.is_finished(self.folder) and (
+            not kept or (self.folder / rundir.PREDICTIONS).is_file()
+        ):
             return "done"
         try:
             status = read_status(self.folder)
@@ -92,22 +96,23 @@ class Plan:
                 would share a run directory.
         """
         cells: dict[Path, Node] = {}
-        for words, swept in _combinations(overrides):
+        for words, swept in combinations(overrides):
             with _naming(words):
                 config = compose(words)
-            needs = None if config.pretraining is None else config.pretraining.folder
-            known = cells.setdefault(config.folder, Node(config, swept, needs))
+            before = _pretraining(config)
+            node = Node(config, swept, None if before is None else before.folder)
+            known = cells.setdefault(config.folder, node)
             if known.config != config:
                 raise ConfigError(
                     f"{_said(known.swept)} and {_said(swept)} have one run directory, "
                     f"{config.folder}; sweep over what makes different runs, and leave out run_dir"
                 )
-        pretraining: dict[Path, Node] = {}
-        for config in [node.config.pretraining for node in cells.values()]:
-            if config is not None:
-                asked = cells.get(config.folder, Node(config))
-                pretraining.setdefault(config.folder, asked)
-        return cls(tuple((pretraining | cells).values()))
+        first: dict[Path, Node] = {}
+        for node in cells.values():
+            before = _pretraining(node.config)
+            if before is not None:
+                first.setdefault(before.folder, cells.get(before.folder, Node(before)))
+        return cls(tuple((first | cells).values()))
 
     @cached_property
     def unfinished(self) -> tuple[Node, ...]:
@@ -127,13 +132,15 @@ class Plan:
         Raises:
             HambenchError: what the run of the first wrong cell would say, which is named.
         """
-        from hambench.cell import Cell  # imports torch
+        from hambench.cell import Cell  # imports torch, as the next one
+        from hambench.pretraining import check_named
 
         for node in self.nodes:
             with _naming([node.name, *_words(node.swept)]):
                 if not node.config.overwrite:
                     rundir.check_same(node.folder, node.config)
                 if node.state != "done":
+                    check_named(node.config)
                     Cell.build(node.config)
                 else:
                     rundir.check_scoring(node.folder, node.config)
@@ -155,7 +162,12 @@ class Plan:
                 file.write(node.config.to_yaml())
 
 
-def _combinations(overrides: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
+def _pretraining(config: RunConfig) -> RunConfig | None:
+    """The pretraining cell that has to be run before a cell."""
+    return config.pretraining if config.pretrained is None else None
+
+
+def combinations(overrides: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
     """The overrides of every cell, of one value each, and those of them that had several.
 
     What is said about pretraining is left out of cells that have none, if there are others.

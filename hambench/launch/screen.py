@@ -53,7 +53,7 @@ def summary(progress: Progress) -> str:
     """``"3 done, 2 running, 1 failed, 4 waiting, about 02:10 left"``."""
     states = ("done", "running", "failed", "cancelled", "waiting")
     numbers = [f"{getattr(progress, s)} {s}" for s in states if getattr(progress, s) or s == "done"]
-    if progress.seconds_left:
+    if progress.seconds_left and progress.seconds_left >= 1:
         numbers.append(f"about {tqdm.format_interval(progress.seconds_left)} left")
     return ", ".join(numbers)
 

@@ -6,7 +6,8 @@ a time; ``hambench.scoring.predictions`` keeps what was predicted. Nothing here 
 
 from __future__ import annotations
 
-import hambench.scoring.matrix  # noqa: F401 (registers the metrics of matrices, the first)
+import hambench.scoring.matrix  # registers the metrics of matrix elements, the first ...
+import hambench.scoring.total_energy  # noqa: F401 (... and those of the energies they imply)
 from hambench.scoring.display import format_score
 from hambench.scoring.metrics import FAILURES, METRICS, Metric, Score, find_metric
 from hambench.scoring.scorer import Scorer, score

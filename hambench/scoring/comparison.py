@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hambench.chem.molecule import Molecule, formula
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.errors import DataError
+from hambench.chem.theory import Theory
+from hambench.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from hambench.chem.functional import Functional, State
 
 
 class Comparison:
@@ -22,6 +26,7 @@ class Comparison:
         molecule: with the original label, cut nowhere.
         basis: orbital basis of both.
         cutoff: Angstrom, for metrics of near pairs; None: all pairs are near.
+        theory: level of theory of the label, for metrics that need it.
 
     Raises:
         DataError: no label, a label unfit for scoring (`Molecule.checked`), or a prediction of
@@ -34,6 +39,7 @@ class Comparison:
         molecule: Molecule,
         basis: OrbitalBasis,
         cutoff: float | None = None,
+        theory: Theory | None = None,
     ) -> None:
         counts = basis.ao_counts(molecule.numbers)
         self.nao = int(counts.sum())
@@ -53,6 +59,8 @@ class Comparison:
                 "and the basis of the model"
             )
         self.cutoff = cutoff
+        self.theory = theory
+        self.basis = basis
         self._counts = counts
 
     @cached_property
@@ -91,6 +99,32 @@ class Comparison:
         if self.cutoff is None:
             return np.ones((len(positions),) * 2, dtype=bool)
         return np.linalg.norm(positions[:, None] - positions[None], axis=-1) < self.cutoff
+
+    @cached_property
+    def predicted_state(self) -> State:
+        """What the prediction implies; it shares integrals, grid and orbital space with the label.
+
+        Raises:
+            ConfigError: a theory of another basis; and as `Functional` does.
+        """
+        return self._functional.at(self.prediction)
+
+    @cached_property
+    def label_state(self) -> State:
+        """What the label implies; raises as `predicted_state`."""
+        return self._functional.at(self.label)
+
+    @cached_property
+    def _functional(self) -> Functional:
+        from hambench.chem.functional import Functional  # SciPy, which listing metrics needs not
+
+        assert self.theory is not None  # as the scorer made sure
+        if self.theory.basis.lower() != self.basis.name.lower():
+            raise ConfigError(
+                f"molecule '{self.molecule.id}' is in {self.basis.name}, the level of theory in "
+                f"{self.theory.basis}; give the theory of the labels"
+            )
+        return Functional(self.molecule, self.theory)
 
 
 def as_array(prediction: object) -> NDArray[Any]:

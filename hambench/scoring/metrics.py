@@ -55,6 +55,7 @@ class Metric:
         aggregate: over molecules: ``mean`` is sum(numerators) / sum(denominators), ``rms`` its
             square root, ``max`` the largest numerator.
         energy: whether its values are errors of total energies, which tables show in meV.
+        needs_theory: whether it is computed with PySCF, at the labels' level of theory.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Metric:
     of: Quantity | None = "hamiltonian"
     aggregate: Literal["mean", "rms", "max"] = "mean"
     energy: bool = False
+    needs_theory: bool = False
 
 
 METRICS: Final[dict[str, Metric]] = {}
@@ -79,14 +81,16 @@ def metric(
     of: Quantity | None = "hamiltonian",
     aggregate: Literal["mean", "rms", "max"] = "mean",
     energy: bool = False,
+    needs_theory: bool = False,
 ) -> Callable[[Callable[[Any], Terms]], Callable[[Any], Terms]]:
     """Register the decorated function of one molecule as a metric of its own name."""
 
     def register(terms: Callable[[Any], Terms]) -> Callable[[Any], Terms]:
         name = terms.__name__
         assert name not in METRICS, f"metric '{name}' is registered twice"
+        of_energies = energy or of == "energy"
         METRICS[name] = Metric(
-            name, unit, direction, description, terms, of, aggregate, energy or of == "energy"
+            name, unit, direction, description, terms, of, aggregate, of_energies, needs_theory
         )
         return terms
 

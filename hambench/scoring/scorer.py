@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, Future
 from functools import lru_cache
-from itertools import zip_longest
+from itertools import compress, zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hambench.chem import engine
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.theory import Theory
 from hambench.errors import ConfigError, DataError, RunError
 from hambench.scoring.comparison import Comparison
 from hambench.scoring.energy import EnergyComparison
-from hambench.scoring.metrics import FAILURES, METRICS, Metric, Quantity, Score, find_metric
+from hambench.scoring.metrics import (
+    FAILURES,
+    METRICS,
+    Metric,
+    Quantity,
+    Score,
+    Terms,
+    find_metric,
+)
 from hambench.scoring.statistics import RESAMPLES, ratio_intervals
 
 
@@ -26,13 +37,18 @@ class Scorer:
     (whose ``n`` then is smaller), and ``failure_rate`` is reported, asked for or not.
 
     Args:
-        metrics: names out of `METRICS`, of one quantity; None: all of Hamiltonians.
+        metrics: names out of `METRICS`, of one quantity; None: all of Hamiltonians that can be
+            computed, those that need a theory if it is given.
         cutoff: Angstrom, for ``h_mae_in_cutoff``; None: all pairs are within.
         basis: orbital basis; None: the one each molecule names.
+        theory: level of theory of the labels, for metrics computed with PySCF (``e_dft_mae`` ...).
+        executor: where those are computed, e.g. a pool of processes; None: here, one by one.
+        ahead: molecules that may wait in the executor; `add` waits for the others.
 
     Raises:
         RegistryError: an unknown metric (with the nearest name).
-        ConfigError: no metric, metrics of two quantities, or a cutoff that is not positive.
+        ConfigError: no metric, metrics of two quantities, a cutoff that is not positive; a metric
+            that needs a theory and there is none, or PySCF is missing.
     """
 
     def __init__(
@@ -40,8 +56,15 @@ class Scorer:
         metrics: Sequence[str] | None = None,
         cutoff: float | None = None,
         basis: OrbitalBasis | None = None,
+        theory: Theory | None = None,
+        executor: Executor | None = None,
+        ahead: int = 1,
     ) -> None:
-        known = [name for name, one in METRICS.items() if one.of in ("hamiltonian", None)]
+        known = [
+            name
+            for name, one in METRICS.items()
+            if one.of in ("hamiltonian", None) and (theory is not None or not one.needs_theory)
+        ]
         names = list(dict.fromkeys(known if metrics is None else metrics))
         if not names:
             raise ConfigError("no metric was asked for; name one or more, or None for all")
@@ -49,12 +72,19 @@ class Scorer:
             raise ConfigError(f"the cutoff of scoring is {cutoff}, expected Angstrom above 0")
         self.cutoff = cutoff
         self.basis = basis
+        self.theory = theory
         self._asked = names
+        self._named = metrics is not None
         self._metrics = [find_metric(name) for name in dict.fromkeys([*names, FAILURES])]
         self.quantity = _quantity(self._metrics)
+        costly = [metric.name for metric in self._metrics if metric.needs_theory]
+        if costly:
+            _check_theory(costly, theory)
+        self._executor = executor if costly else None
+        self._ahead = ahead
         self._ids: dict[str, None] = {}
         self._groups: list[str] = []
-        self._terms: list[list[tuple[float, float]]] = []
+        self._terms: list[list[Terms] | Future[list[Terms]]] = []
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -70,6 +100,7 @@ class Scorer:
 
         Raises:
             DataError: see `Comparison`; or a molecule that was added before.
+            ConfigError: see `hambench.chem.functional.Functional`; an executor may raise it later.
         """
         name = molecule.id or f"#{len(self._ids)}"
         if name in self._ids:
@@ -77,12 +108,12 @@ class Scorer:
                 f"molecule '{name}' is scored twice; every row of a test set counts once"
             )
         compared = self._compared(prediction, molecule)
-        self._terms.append(
-            [
-                m.terms(compared) if m.name == FAILURES or not compared.failed else (0.0, 0.0)
-                for m in self._metrics
-            ]
-        )
+        if self._executor is None:
+            self._terms.append(_terms(self._metrics, compared))
+        else:
+            if len(self) >= self._ahead:
+                self._settle(len(self) - self._ahead)
+            self._terms.append(self._executor.submit(_terms, self._metrics, compared))
         self._ids[name] = None
         self._groups.append(name if group is None else group)
 
@@ -94,32 +125,33 @@ class Scorer:
             seed: of the bootstrap, not of a run: intervals are the same at every call.
 
         Raises:
-            DataError: nothing was added, or a metric has no entry in any molecule.
+            DataError: nothing was added, or a metric asked for has no entry in any molecule.
             RunError: every prediction is a failure.
         """
         if not self._terms:
             raise DataError("there is nothing to score; give at least one molecule")
-        numerators, denominators = np.moveaxis(np.array(self._terms), 2, 0)
-        failures = self._metrics.index(METRICS[FAILURES])
-        failed = int(numerators[:, failures].sum())
+        numerators, denominators = np.moveaxis(self._gathered(), 2, 0)
+        failed = int(numerators[:, self._metrics.index(METRICS[FAILURES])].sum())
         if failed == len(self):
             raise RunError(
                 f"all {failed} predictions hold NaN or infinity, there is nothing to score; the "
                 "training diverged: lower the learning rate or clip gradients"
             )
+        present = (denominators > 0).any(axis=0)
+        if self._named and not present.all():
+            empty = self._metrics[int(np.argmin(present))]
+            raise DataError(
+                f"{empty.name} has no entry in any of the {len(self)} molecules "
+                f"({empty.description}); leave this metric out"
+            )
+        numerators, denominators = numerators[:, present], denominators[:, present]
         entered = denominators > 0
-        for metric, entries in zip(self._metrics, entered.T, strict=True):
-            if not entries.any():
-                raise DataError(
-                    f"{metric.name} has no entry in any of the {len(self)} molecules "
-                    f"({metric.description}); leave this metric out"
-                )
         intervals = ratio_intervals(
             numerators, denominators, groups=self._groups, resamples=resamples, seed=seed
         )
         clusters = len(set(self._groups))
         scores = {}
-        for k, metric in enumerate(self._metrics):
+        for k, metric in enumerate(compress(self._metrics, present)):
             if metric.name not in self._asked and not failed:
                 continue
             ratio = numerators[:, k].sum() / denominators[:, k].sum()
@@ -144,7 +176,7 @@ class Scorer:
             "id": np.array(list(self._ids), dtype=str),
             "group": np.array(self._groups, dtype=str),
         }
-        terms = np.array(self._terms).reshape(len(self), len(self._metrics), 2)
+        terms = self._gathered()
         for k, metric in enumerate(self._metrics):
             numerator, denominator = terms[:, k].T
             value = np.full(len(self), np.nan)
@@ -155,7 +187,20 @@ class Scorer:
     def _compared(self, prediction: object, molecule: Molecule) -> Comparison | EnergyComparison:
         if self.quantity == "energy":
             return EnergyComparison(prediction, molecule)
-        return Comparison(prediction, molecule, self._basis_of(molecule), self.cutoff)
+        basis = self._basis_of(molecule)
+        return Comparison(prediction, molecule, basis, self.cutoff, self.theory)
+
+    def _settle(self, place: int) -> list[Terms]:
+        """Terms of the molecule added at a place, waited for where an executor has them."""
+        terms = self._terms[place]
+        if isinstance(terms, Future):
+            terms = self._terms[place] = terms.result()
+        return terms
+
+    def _gathered(self) -> NDArray[np.float64]:
+        """(G, metrics, 2) numerators and denominators of all molecules."""
+        terms = [self._settle(place) for place in range(len(self))]
+        return np.array(terms, dtype=np.float64).reshape(len(self), len(self._metrics), 2)
 
     def _basis_of(self, molecule: Molecule) -> OrbitalBasis:
         if self.basis is not None:
@@ -174,6 +219,7 @@ def score(
     cutoff: float | None = None,
     basis: OrbitalBasis | None = None,
     groups: Iterable[str] | None = None,
+    theory: Theory | None = None,
 ) -> dict[str, Score]:
     """Compare predicted Hamiltonians, or energies, with the labels of molecules.
 
@@ -185,6 +231,7 @@ def score(
         molecules: with labels, in the same order.
         metrics, cutoff, basis: see `Scorer`.
         groups: one per molecule, clusters of the bootstrap; None: every molecule by itself.
+        theory: level of theory of the labels (``task.level``); see `Scorer`.
 
     Returns:
         ``{"h_mae": Score(value, unit, ci95, n), ...}`` in the order asked for.
@@ -195,7 +242,7 @@ def score(
     """
     if isinstance(molecules, Molecule):
         raise ConfigError("score takes lists: score([matrix], [molecule])")
-    scorer = Scorer([metrics] if isinstance(metrics, str) else metrics, cutoff, basis)
+    scorer = Scorer([metrics] if isinstance(metrics, str) else metrics, cutoff, basis, theory)
     end = object()
     columns: list[Iterable[Any]] = [predictions, molecules]
     if groups is not None:
@@ -210,6 +257,24 @@ def score(
             )
         scorer.add(*row)
     return scorer.scores()
+
+
+def _terms(metrics: Sequence[Metric], compared: Comparison | EnergyComparison) -> list[Terms]:
+    """What one molecule adds to each metric; nothing where the prediction failed."""
+    return [
+        metric.terms(compared) if metric.name == FAILURES or not compared.failed else (0.0, 0.0)
+        for metric in metrics
+    ]
+
+
+def _check_theory(names: Sequence[str], theory: Theory | None) -> None:
+    """ConfigError where metrics that are computed at a level of theory cannot be."""
+    if theory is None:
+        raise ConfigError(
+            f"{' and '.join(names)} need the level of theory of the labels; give it: "
+            "score(..., theory=task.level), or leave them out"
+        )
+    engine.pyscf()
 
 
 def _quantity(metrics: Sequence[Metric]) -> Quantity:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hambench.chem import dft
+from hambench.chem import dft, functional
+from hambench.chem.dispersion import chai_head_gordon
 from hambench.chem.molecule import Molecule
 from hambench.chem.noise import convergence_noise, orientation_noise, random_rotation
 from hambench.chem.orbitals import OrbitalBasis
@@ -56,9 +57,9 @@ def test_reference_overlap_in_canonical_order() -> None:
 def test_energy_of_converged_hamiltonian_is_the_energy(water: dft.DFTResult) -> None:
     theory = replace(PBE, fit=None, grid_level=3)
     hamiltonian = water.molecule.hamiltonian
-    energy = dft.energy_of(hamiltonian, WATER, theory)
+    energy = functional.energy_of(hamiltonian, WATER, theory)
     assert energy == pytest.approx(water.molecule.energy, abs=1e-9)
-    assert dft.energy_of(hamiltonian + 0.1 * np.eye(24), WATER, theory) > energy + 1e-6
+    assert functional.energy_of(hamiltonian + 0.1 * np.eye(24), WATER, theory) > energy + 1e-6
 
 
 def test_scf_from_converged_hamiltonian_takes_few_cycles(water: dft.DFTResult) -> None:
@@ -110,7 +111,7 @@ def test_dispersion_adds_to_energy_and_forces_only() -> None:
     np.testing.assert_allclose(
         result.molecule.hamiltonian, without.molecule.hamiltonian, atol=1e-12
     )
-    energy, forces = dft.chai_head_gordon(HF.numbers, HF.positions)
+    energy, forces = chai_head_gordon(HF.numbers, HF.positions)
     assert result.molecule.energy - without.molecule.energy == pytest.approx(energy, abs=1e-11)
     difference = result.molecule.forces - without.molecule.forces
     np.testing.assert_allclose(difference, forces, atol=1e-10)
@@ -120,7 +121,9 @@ def test_wb97mv_contains_the_self_consistent_vv10_part() -> None:
     theory = replace(named("wb97m-v/def2-tzvpd"), grid_level=0, nlc_grid_level=0)
     result = dft.calculate(HF, theory, forces=False)
     hamiltonian = result.molecule.hamiltonian
-    assert dft.energy_of(hamiltonian, HF, theory) == pytest.approx(result.molecule.energy, abs=1e-8)
+    assert functional.energy_of(hamiltonian, HF, theory) == pytest.approx(
+        result.molecule.energy, abs=1e-8
+    )
     assert hamiltonian.shape == (49, 49)
     assert result.molecule.energy == pytest.approx(-100.46, abs=0.03)
     from pyscf import dft as pyscf_dft
@@ -241,13 +244,13 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(ConfigError, match=r"9 electrons .* no closed shell"):
         dft.calculate(replace(WATER, charge=1), CHEAP)
     with pytest.raises(ConfigError, match=r"finite and of shape \(7, 7\).*got shape \(3, 3\)"):
-        dft.energy_of(np.eye(3), WATER, CHEAP)
+        functional.energy_of(np.eye(3), WATER, CHEAP)
     with pytest.raises(RegistryError, match="unknown basis set 'def2-svq'"):
         OrbitalBasis.load("def2-svq", [1])
     with pytest.raises(ConfigError, match="'6-31g' has no orbitals for Au"):
         OrbitalBasis.load("6-31g", [79])
     with pytest.raises(ConfigError, match="too few for 10 electrons"):
-        dft.energy_of(np.eye(7), WATER, CHEAP, threshold=5.0)
+        functional.energy_of(np.eye(7), WATER, CHEAP, threshold=5.0)
 
 
 def test_theory_survives_json() -> None:
@@ -270,7 +273,7 @@ def test_small_gaps_converge(numbers: list[int], length: float, basis: str) -> N
     stretched = Molecule(numbers, [[0, 0, 0], [0, 0, length]])
     result = dft.calculate(stretched, theory, forces=False)
     assert result.cycles < 40
-    again = dft.energy_of(result.molecule.hamiltonian, stretched, theory)
+    again = functional.energy_of(result.molecule.hamiltonian, stretched, theory)
     assert again == pytest.approx(result.molecule.energy, abs=1e-10)
 
 

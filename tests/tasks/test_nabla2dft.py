@@ -24,7 +24,7 @@ from sqlite_files import (
 )
 
 import hambench
-from hambench.chem import dft
+from hambench.chem import dft, functional
 from hambench.chem.molecule import Molecule
 from hambench.chem.theory import Theory
 from hambench.data.conventions import Conventions, RawOverlap, decide
@@ -86,7 +86,7 @@ def test_electrons_levels_and_fock_matrix_by_pyscf(rows: Nabla2dftHamiltonians) 
     assert np.trace(density @ stored) == pytest.approx(mole.nelectron, abs=1e-5)
     expected = nabla_truth(3, "mo_energy")[pairs - 1 : pairs + 1]
     np.testing.assert_allclose(levels[pairs - 1 : pairs + 1], expected, atol=2e-6)
-    rebuilt = dft.fock_of(molecule.hamiltonian, molecule, Theory.from_dict(rows.theory))
+    rebuilt = functional.fock_of(molecule.hamiltonian, molecule, Theory.from_dict(rows.theory))
     assert np.abs(rebuilt - molecule.hamiltonian).mean() < 1e-4  # grid and density fitting
 
 

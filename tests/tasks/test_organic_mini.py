@@ -13,7 +13,7 @@ import pytest
 from hambench import experiment
 from hambench.chem import dft
 from hambench.chem.molecule import formula
-from hambench.config import compose
+from hambench.compose import compose
 from hambench.data import manifest
 from hambench.data.generate import generate
 from hambench.data.manifest import Manifest

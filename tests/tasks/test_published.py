@@ -16,7 +16,7 @@ from sqlite_files import FIXTURES, NABLA, NABLA_LM, WATER, edited, write_energie
 from hambench import rundir
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.config import compose
+from hambench.compose import compose
 from hambench.data import manifest
 from hambench.data.conventions import Conventions
 from hambench.data.location import DATA_VARIABLE

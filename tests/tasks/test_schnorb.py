@@ -19,7 +19,7 @@ import scipy.linalg
 from sqlite_files import WATER, WATER_TRUTH, edited, in_pyscf_order, pyscf_mole
 
 import hambench
-from hambench.chem import dft
+from hambench.chem import functional
 from hambench.chem.molecule import Molecule
 from hambench.chem.theory import Theory
 from hambench.data.conventions import Conventions
@@ -76,7 +76,7 @@ def test_electrons_levels_and_fock_matrix_by_pyscf(rows: SchnorbDatabase) -> Non
     stored = in_pyscf_order(molecule.overlap, mole)
     assert np.trace(density @ stored) == pytest.approx(10, abs=1e-6)
     assert levels[4] == pytest.approx(WATER_TRUTH["mo_energy"][5, 4], abs=1e-6)
-    rebuilt = dft.fock_of(molecule.hamiltonian, molecule, Theory.from_dict(rows.theory))
+    rebuilt = functional.fock_of(molecule.hamiltonian, molecule, Theory.from_dict(rows.theory))
     assert np.abs(rebuilt - molecule.hamiltonian).mean() < 1e-5
 
 
