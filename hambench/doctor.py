@@ -40,6 +40,7 @@ def examine() -> list[Finding]:
         _library("ase", "reading ASE databases: pip install 'hambench[ase]'"),
         _library("pandas", "leaderboard tables and plots: pip install 'hambench[plots]'"),
         _library("seaborn", "plots: pip install 'hambench[plots]'"),
+        _library("umap", "hambench embed: pip install 'hambench[embeddings]'", "umap-learn"),
         _library("submitit", "jobs on a cluster: pip install 'hambench[slurm]'"),
         _slurm(),
         _library("tensorboard", "tensorboard=true: pip install 'hambench[trackers]'"),
@@ -49,11 +50,11 @@ def examine() -> list[Finding]:
     ]
 
 
-def _library(name: str, mend: str) -> Finding:
-    """A library that can be imported, with its version."""
+def _library(name: str, mend: str, distribution: str | None = None) -> Finding:
+    """A library that can be imported, with its version; installed under its name or another."""
     try:
         importlib.import_module(name)
-        return Finding(name, True, metadata.version(name), "")
+        return Finding(name, True, metadata.version(distribution or name), "")
     except ImportError as error:
         return Finding(name, False, str(error), mend)
     except Exception as error:  # a broken installation raises anything

@@ -48,6 +48,11 @@ ARROWS: dict[str, set[str]] = {
         "cell", "pretraining", "config", "compose", "rundir", "data", "learn", "scoring", "results",
     },
     "trained": {"registry", "cell", "config", "rundir", "data", "model", "learn", "scoring"},
+    "analysis": {"scoring", "chem"},
+    "embedding": {
+        "analysis", "trained", "cell", "config", "rundir", "data", "model", "learn", "results",
+        "chem",
+    },
     "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},
     "doctor": {"registry", "environments", "data"},
     "bench": {"registry", "model", "learn", "data", "chem"},

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hambench.chem.bonds import bonded
 from hambench.chem.noise import random_rotation
 from hambench.units import HARTREE_KELVIN
 
@@ -27,8 +28,6 @@ Array = NDArray[np.float64]
 CLASH: Final = 0.7
 """Two atoms may not come nearer than this part of their distance at the minimum."""
 
-_RADII: Final = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57, 16: 1.05, 17: 1.02}
-_BONDED: Final = 1.25  # times the sum of the covalent radii (Cordero et al. 2008), Angstrom
 _MOST_STEPS: Final = 30
 _CONVERGED: Final = 1e-7  # Angstrom, the step after which one stops; convergence is quick then
 _CHUNK: Final = 500  # geometries at a time
@@ -161,10 +160,7 @@ class _Internals:
     """Bonds (Angstrom), angles and torsions (radians) of many geometries at once."""
 
     def __init__(self, numbers: ArrayLike, positions: Array) -> None:
-        radii = np.array([_RADII[z] for z in np.asarray(numbers).tolist()])
-        apart = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-        near = (apart < _BONDED * (radii[:, None] + radii)) & ~np.eye(len(radii), dtype=bool)
-        of = [np.flatnonzero(row).tolist() for row in near]
+        of = [np.flatnonzero(row).tolist() for row in bonded(numbers, positions)]
         bonds = [(a, b) for a in range(len(of)) for b in of[a] if a < b]
         angles = [(a, b, c) for b in range(len(of)) for a in of[b] for c in of[b] if a < c]
         torsions = [

@@ -19,6 +19,7 @@ from hambench.cli.bench import bench
 from hambench.cli.curves import curves
 from hambench.cli.data import data
 from hambench.cli.download import download
+from hambench.cli.embed import embed
 from hambench.cli.env import env
 from hambench.cli.generate import generate
 from hambench.cli.group import Group
@@ -57,7 +58,7 @@ def cli(debug: bool) -> None:
     """
 
 
-_RUNS = (run, sweep, evaluate, leaderboard, curves)
+_RUNS = (run, sweep, evaluate, embed, leaderboard, curves)
 for _command in (*_RUNS, data, env, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):

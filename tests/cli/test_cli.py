@@ -18,7 +18,7 @@ from hambench.scoring import METRICS
 
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
-    "", "run", "sweep", "evaluate", "leaderboard", "data", "data list", "data info",
+    "", "run", "sweep", "evaluate", "embed", "leaderboard", "data", "data list", "data info",
     "data download", "data generate", "data verify", "bench", "bench data", "list", "doctor",
     "completion",
 ]  # fmt: skip
@@ -108,6 +108,8 @@ def test_cfg_prints_what_would_run_and_runs_nothing(hambench_, tmp_path: Path):
         (["run", "task=water_mini", "model=helm", "model.hyperparameters.channels=-4"], 2, "is -4"),
         (["run", "--nope"], 2, "No such option"),
         (["evaluate"], 2, "Missing argument 'RUN_DIR'"),
+        (["embed"], 2, "Missing argument 'RUN_DIR...'"),
+        (["embed", "nowhere"], 3, "nowhere is no run directory"),
         (["list", "tusks"], 2, "'tusks' is not one of"),
         (["run"], 2, "which task?"),
         (["run", "task=water_mini", "model=helmsmall"], 2, "Did you mean 'helm_small'?"),
