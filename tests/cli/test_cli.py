@@ -18,9 +18,9 @@ from hambench.scoring import METRICS
 
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
-    "", "run", "sweep", "evaluate", "embed", "leaderboard", "data", "data list", "data info",
-    "data download", "data generate", "data verify", "bench", "bench data", "list", "doctor",
-    "completion",
+    "", "run", "sweep", "evaluate", "embed", "leaderboard", "curves", "data", "data list",
+    "data info", "data download", "data generate", "data verify", "env", "env list", "env make",
+    "env remove", "bench", "bench data", "list", "doctor", "completion",
 ]  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_help_is_as_recorded(hambench_, command: str):
     """To record it anew: HAMBENCH_RECORD_HELP=1 pytest tests/cli"""
     code, out, _ = hambench_(*command.split(), "--help")
     assert code == 0
-    assert "Examples:" in out or command in ("data list", "doctor")
+    assert "Examples:" in out or command in ("data list", "env list", "doctor")
     recorded = HELP / f"{command.replace(' ', '_') or 'hambench'}.txt"
     if "HAMBENCH_RECORD_HELP" in os.environ:
         recorded.write_text(out)
@@ -212,12 +212,10 @@ def test_run_evaluate_and_leaderboard(hambench_, toy: str, tmp_path: Path):
 def test_a_defect_is_told_shortly_and_in_full_with_debug(
     hambench_, monkeypatch: pytest.MonkeyPatch
 ):
-    from hambench import config
-
     def broken(overrides: object) -> None:
         raise ZeroDivisionError("of\nours")
 
-    monkeypatch.setattr(config, "compose", broken)
+    monkeypatch.setattr("hambench.compose.compose", broken)
     code, _, err = hambench_("run")
     assert (code, err.count("\n")) == (1, 1)
     assert "a defect of hambench (ZeroDivisionError: of ours)" in err
@@ -228,12 +226,10 @@ def test_a_defect_is_told_shortly_and_in_full_with_debug(
 
 @pytest.mark.parametrize("said", ["", "5 of 10 are kept; start the same command again to go on"])
 def test_ctrl_c_leaves_with_130(hambench_, monkeypatch: pytest.MonkeyPatch, said: str):
-    from hambench import config
-
     def stopped(overrides: object) -> None:
         raise KeyboardInterrupt(*([said] if said else []))
 
-    monkeypatch.setattr(config, "compose", stopped)
+    monkeypatch.setattr("hambench.compose.compose", stopped)
     code, _, err = hambench_("run")
     assert code == 130
     assert err == f"\ninterrupted: {said or 'the same command goes on'}\n"
