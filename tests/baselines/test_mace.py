@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from hambench.baselines.mace.model import Mace, _course, arguments
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.config import compose
+from hambench.compose import compose
 from hambench.environments import make
 from hambench.errors import ConfigError
 from hambench.experiment import run
