@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from hambench import experiment
 from hambench.analysis.atoms import Atoms
 from hambench.chem.molecule import Molecule
-from hambench.config import compose
+from hambench.compose import compose
 from hambench.data.rows import Rows
 from hambench.embedding import embed, invariants, on_site_energies, vectors_of
 from hambench.errors import ConfigError, DataError, RegistryError
