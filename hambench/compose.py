@@ -99,7 +99,11 @@ def _with_pretraining(
         found = read_config(config.pretrained / "config.yaml")
         before = found.model_copy(update={"run_dir": config.pretrained})
     else:
-        before = compose(_pretraining_words(config, parsed, nested))
+        words = _pretraining_words(config, parsed, nested)
+        try:
+            before = compose(words)
+        except ConfigError as error:
+            raise ConfigError(f"pretraining ({' '.join(words)}): {error}") from error
     if before.strategy is not None:
         raise ConfigError(
             f"pretraining is on Hamiltonians, '{before.task['name']}' is a task of energies; name "

@@ -6,6 +6,7 @@ model that offers them, so that each can be asked whether its pretraining pays.
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -13,13 +14,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from hambench.chem.molecule import Molecule
+from hambench.chem.molecule import SYMBOLS, Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.references import element_references
 from hambench.data.graph import Batch, GraphSpec
 from hambench.errors import CheckpointError, ConfigError
 from hambench.model import Loss, Model, Prediction, Progress, rmse_plus_mse, silent
 from hambench.settings import checked
+
+logger = logging.getLogger(__name__)
 
 HeadName = Literal["linear", "network"]
 
@@ -89,9 +92,21 @@ class EnergyModel(Model):
         return Loss(error.square().sum()[None], error.new_full((1,), len(error)), rmse_plus_mse)
 
     def prepare(self, molecules: Sequence[Molecule], progress: Progress = silent) -> None:
-        """Energies of the elements by least squares, over the training set."""
-        found = element_references(progress(molecules, "references"), len(self.references))
+        """Energies of the elements by least squares, over the training set.
+
+        Where its molecules do not determine them, a warning says so.
+        """
+        found, loose = element_references(progress(molecules, "references"), len(self.references))
         self.references.copy_(torch.from_numpy(found))
+        absent = sorted(set(self.basis.elements) - set(found.nonzero()[0].tolist()))
+        if absent or loose:
+            which = ", ".join(SYMBOLS[z] for z in absent)
+            logger.warning(
+                "the %d molecules to train on %s: energies of molecules of other composition will "
+                "be far off",
+                len(molecules),
+                f"have no {which}" if absent else "do not determine one energy per element",
+            )
 
     def freeze(self) -> None:
         """Let the head alone be trained; the body stays as it is, in evaluation mode for good."""
@@ -175,7 +190,10 @@ class EmbeddingEnergy(EnergyModel):
     @classmethod
     def checked(cls, body: Model, options: Mapping[str, Any]) -> EmbeddingEnergy:
         """The model with options of a user; ConfigError for one there is not."""
-        return cls(body, **checked(cls, options, f"the energy head of {type(body).__name__}"))
+        return cls(
+            body,
+            **checked(cls, options, f"the energy head of {type(body).__name__}", "model.energy"),
+        )
 
     @property
     def graph(self) -> GraphSpec:

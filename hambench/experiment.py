@@ -145,13 +145,20 @@ def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
     """Run the cell that an energy cell begins with, unless that is done.
 
     Raises:
-        ConfigError: the run that was named is not finished, or its folder holds another.
+        DataError: the run that was named is not finished.
+        ConfigError: the folder holds another run.
     """
     check_named(config)
     if rundir.is_finished(before.folder):
         rundir.check_same(before.folder, before)
     else:
-        logger.info("pretraining comes first: %s", before.folder)
+        budget = before.training
+        limits = {"max_steps": "steps", "max_minutes": "minutes"}
+        said = ", ".join(f"{budget[k]} {unit}" for k, unit in limits.items() if budget[k])
+        logger.info(
+            "pretraining comes first: %s on %s (change it with pretraining.KEY=VALUE): %s",
+            said, before.task["name"], before.folder,
+        )  # fmt: skip
         run(before, progress=progress)
 
 

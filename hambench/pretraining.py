@@ -16,7 +16,7 @@ from hambench.config import RunConfig
 from hambench.data.rows import Rows
 from hambench.data.splits import molecule_of
 from hambench.energy_model import EnergyModel
-from hambench.errors import ConfigError
+from hambench.errors import ConfigError, DataError
 from hambench.learn.loop import BEST
 from hambench.learn.weights import adopt_weights
 from hambench.results import Audit, Pretraining, read_result
@@ -26,9 +26,9 @@ SAME = 1e-5
 
 
 def check_named(config: RunConfig) -> None:
-    """ConfigError where ``pretrained`` names a run that is not finished."""
+    """DataError where ``pretrained`` names a run that is not finished."""
     if config.pretrained is not None and not rundir.is_finished(config.pretrained):
-        raise ConfigError(
+        raise DataError(
             f"the run in {config.pretrained} is not finished; finish it with its own command, or "
             "leave out pretrained= to have a pretraining run made"
         )

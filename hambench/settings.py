@@ -24,7 +24,12 @@ Fraction = Annotated[FiniteFloat, Field(ge=0, lt=1)]
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
-def checked(build: Callable[..., Any], values: Mapping[str, Any], owner: str) -> dict[str, Any]:
+def checked(
+    build: Callable[..., Any],
+    values: Mapping[str, Any],
+    owner: str,
+    section: str = "model.hyperparameters",
+) -> dict[str, Any]:
     """Settings for the keyword-only arguments of ``build``, of their types, defaults filled in.
 
     Types are taken at their word: 3.0 is no integer, "3" no number, 1 no truth value; NaN and
@@ -34,6 +39,7 @@ def checked(build: Callable[..., Any], values: Mapping[str, Any], owner: str) ->
         build: a class or function whose keyword-only arguments have type hints.
         values: JSON-able.
         owner: whose settings they are, for messages: ``"model 'helm'"``.
+        section: where a user sets them.
 
     Raises:
         ConfigError: an unknown, missing or unfit setting.
@@ -56,7 +62,7 @@ def checked(build: Callable[..., Any], values: Mapping[str, Any], owner: str) ->
             raise ConfigError(f"{owner} needs a value of its hyperparameter '{key}'") from None
         raise ConfigError(
             f"hyperparameter {key} of {owner} is {values[key]!r:.60}, it "
-            f"{first['msg'].removeprefix('Input ')}; set it as model.hyperparameters.{key}=VALUE"
+            f"{first['msg'].removeprefix('Input ')}; set it as {section}.{key}=VALUE"
         ) from None
     return {key: getattr(settings, key) for key in known}
 

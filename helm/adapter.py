@@ -138,7 +138,9 @@ class Helm(Model):
     ) -> EnergyModel:
         """`HelmEnergy` with the backbone of these settings."""
         body = {key: settings[key] for key in BODY}
-        return HelmEnergy(basis, **body, **checked(_energy_options, options, "helm's energy head"))
+        return HelmEnergy(
+            basis, **body, **checked(_energy_options, options, "helm's energy head", "model.energy")
+        )
 
 
 BODY: Final = (

@@ -240,6 +240,11 @@ def _curves_table(analysis: Analysis) -> Table:
         for m in analysis.points
     )
     subtitle = f"mean absolute error in {unit} on {_tested_on(analysis)}"
+    if not analysis.comparisons:
+        subtitle += (
+            "; no gains: they take a direct run beside a frozen or finetuned one of the same "
+            "preset and training set"
+        )
     return Table(f"{analysis.study.title}: learning curves", subtitle, columns, rows)
 
 

@@ -238,3 +238,24 @@ def test_references_keep_their_precision_in_float32() -> None:
     model = helm()
     cast(model, torch.float32)
     assert model.references.dtype == torch.float64
+
+
+def test_elements_that_are_not_determined_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """A reference of zero, or one of many solutions, makes energies of other molecules absurd."""
+    caplog.set_level("WARNING", logger="hambench")
+    water = [Molecule(np.array([8, 1, 1]), np.eye(3), energy=-76.0)]
+    floor = build_energy_model("element_reference", BASIS, {}, {})
+    floor.prepare(water)
+    assert "have no C, N: energies of molecules of other composition" in caplog.text
+    caplog.clear()
+    small = OrbitalBasis.load("def2-svp", [1, 8])
+    build_energy_model("element_reference", small, {}, {}).prepare(water)
+    assert "do not determine one energy per element" in caplog.text
+    caplog.clear()
+    peroxide = Molecule(np.array([8, 8, 1, 1]), np.arange(12.0).reshape(4, 3), energy=-151.0)
+    build_energy_model("element_reference", small, {}, {}).prepare([*water, peroxide])
+    assert not caplog.text
+    with pytest.raises(
+        ConfigError, match=r"head of helm's energy head.*set it as model\.energy\.head"
+    ):
+        build_energy_model("helm", BASIS, SMALL, {"head": "linaer"})

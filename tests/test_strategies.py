@@ -153,7 +153,7 @@ def test_a_finished_run_can_be_named(runs: dict[str, experiment.Outcome], tmp_pa
         run(cell(tmp_path, "frozen", f"pretrained={before}", "model.hyperparameters.channels=4"))
     unfinished = shutil.copytree(before, tmp_path / "half")
     (unfinished / "result.json").unlink()
-    with pytest.raises(ConfigError, match="half is not finished"):
+    with pytest.raises(DataError, match="half is not finished"):
         run(cell(tmp_path, "frozen", f"pretrained={unfinished}"))
 
 

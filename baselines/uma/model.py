@@ -69,7 +69,7 @@ class Uma(ExternalModel):
             replace(molecule, energy=None if molecule.energy is None else molecule.energy - energy)
             for molecule, energy in zip(train, energies.tolist(), strict=True)
         ]
-        references = element_references(left, max(self.basis.elements) + 1)
+        references, _ = element_references(left, max(self.basis.elements) + 1)
         with atomic_write(folder / _FITTED) as file:
             fitted = {
                 "weights": sha256_of(self.weights),

@@ -11,7 +11,9 @@ from hambench.chem.molecule import Molecule
 from hambench.errors import DataError
 
 
-def element_references(molecules: Iterable[Molecule], size: int) -> NDArray[np.float64]:
+def element_references(
+    molecules: Iterable[Molecule], size: int
+) -> tuple[NDArray[np.float64], bool]:
     """Per element the energy (Eh) whose sums over atoms are nearest to the total energies.
 
     Least squares without intercept on the numbers of atoms of each element, as the public code of
@@ -22,7 +24,8 @@ def element_references(molecules: Iterable[Molecule], size: int) -> NDArray[np.f
         size: one more than the largest atomic number.
 
     Returns:
-        (size,) by atomic number; 0 for elements that do not occur.
+        (size,) by atomic number, 0 for elements that do not occur; and whether there are several
+        solutions, so that sums in other ratios mean nothing.
 
     Raises:
         DataError: no molecules, or one without an energy.
@@ -38,5 +41,6 @@ def element_references(molecules: Iterable[Molecule], size: int) -> NDArray[np.f
         energies.append(molecule.energy)
     if not counts:
         raise DataError("there are no molecules to fit atomic references to")
-    found: NDArray[np.float64] = np.linalg.lstsq(np.array(counts, float), np.array(energies))[0]
-    return found
+    matrix = np.array(counts, dtype=np.float64)
+    found, _, rank, _ = np.linalg.lstsq(matrix, np.array(energies))
+    return found, bool(rank < np.count_nonzero(matrix.any(0)))

@@ -153,9 +153,7 @@ def test_a_named_pretraining_is_no_cell_and_must_be_finished(tmp_path: Path):
         ("frozen", None),
     ]
     only = Plan(plan.nodes[1:])
-    with pytest.raises(
-        ConfigError, match=f"strategy=frozen: the run in {tmp_path} is not finished"
-    ):
+    with pytest.raises(DataError, match=f"strategy=frozen: the run in {tmp_path} is not finished"):
         only.check()
 
 
