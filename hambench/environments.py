@@ -287,10 +287,15 @@ def _run(
 def _packages(found: Environment) -> dict[str, str]:
     """Versions of torch and of what the requirements name."""
     lines = found.requirements.read_text(encoding="utf-8").splitlines()
-    named = {word[0].lower() for line in lines if (word := re.match(r"[\w.-]+", line))} | {"torch"}
+    named = {_plain(word[0]) for line in lines if (word := re.match(r"[\w.-]+", line))} | {"torch"}
     (site,) = found.folder.glob("lib/python*/site-packages")
     every = {d.name: d.version for d in metadata.distributions(path=[str(site)])}
-    return {name: every[name] for name in sorted(every) if name.lower() in named}
+    return {name: every[name] for name in sorted(every) if _plain(name) in named}
+
+
+def _plain(name: str) -> str:
+    """A distribution's name as packaging compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _check_ours(folder: Path) -> None:
