@@ -6,7 +6,6 @@ model that offers them, so that each can be asked whether its pretraining pays.
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -22,8 +21,6 @@ from hambench.errors import CheckpointError, ConfigError
 from hambench.model import Loss, Model, Prediction, Progress, rmse_plus_mse, silent
 from hambench.settings import checked
 
-logger = logging.getLogger(__name__)
-
 HeadName = Literal["linear", "network"]
 
 
@@ -36,6 +33,7 @@ class EnergyModel(Model):
 
     Attributes:
         references: (Z,) Eh per atom, Z the largest atomic number of the basis plus one.
+        references_loose: whether other references would fit the training set as well.
         fresh: beginnings of the names of parameters and buffers that no pretrained model has.
         left_out: beginnings of those of a Hamiltonian model that energies have no use for.
         frozen: whether the head alone is trained.
@@ -45,6 +43,7 @@ class EnergyModel(Model):
     fresh: ClassVar[tuple[str, ...]] = ("head.", "references")
     left_out: ClassVar[tuple[str, ...]] = ()
     references: Tensor
+    references_loose: Tensor
     head: nn.Module
 
     def __init__(self, basis: OrbitalBasis) -> None:
@@ -52,6 +51,7 @@ class EnergyModel(Model):
         self.frozen = False
         size = max(basis.elements) + 1
         self.register_buffer("references", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("references_loose", torch.tensor(False))
 
     def context(self, batch: Batch) -> Any:
         """What body and head both need of a batch beside the embeddings, e.g. edge frames."""
@@ -92,21 +92,21 @@ class EnergyModel(Model):
         return Loss(error.square().sum()[None], error.new_full((1,), len(error)), rmse_plus_mse)
 
     def prepare(self, molecules: Sequence[Molecule], progress: Progress = silent) -> None:
-        """Energies of the elements by least squares, over the training set.
-
-        Where its molecules do not determine them, a warning says so.
-        """
+        """Energies of the elements by least squares, over the training set."""
         found, loose = element_references(progress(molecules, "references"), len(self.references))
         self.references.copy_(torch.from_numpy(found))
-        absent = sorted(set(self.basis.elements) - set(found.nonzero()[0].tolist()))
-        if absent or loose:
-            which = ", ".join(SYMBOLS[z] for z in absent)
-            logger.warning(
-                "the %d molecules to train on %s: energies of molecules of other composition will "
-                "be far off",
-                len(molecules),
-                f"have no {which}" if absent else "do not determine one energy per element",
-            )
+        self.references_loose.fill_(loose)
+
+    def remarks(self) -> list[str]:
+        """That the training set does not determine the energies of all elements, if so."""
+        known = self.references.cpu()
+        absent = [SYMBOLS[z] for z in self.basis.elements if known[z] == 0]
+        if not absent and not bool(self.references_loose):
+            return []
+        what = f"has no {', '.join(absent)}" if absent else "does not give one energy per element"
+        return [
+            f"the training set {what}: energies of molecules of other composition will be far off"
+        ]
 
     def freeze(self) -> None:
         """Let the head alone be trained; the body stays as it is, in evaluation mode for good."""

@@ -23,6 +23,7 @@ from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.loop import BEST
 from hambench.learn.reporters import Reporter, Row, TensorBoard, bar
+from hambench.learn.statistics import prepare
 from hambench.learn.validation import metric_name
 from hambench.learn.weights import save_weights
 from hambench.model import Model, silent
@@ -259,7 +260,7 @@ def _prepare(
 ) -> FitResult:
     """All the training there is for a model without parameters: statistics of the labels."""
     began = time.monotonic()
-    model.prepare(train, bar if progress else silent)
+    prepare(model, train, None, bar if progress else silent)
     save_weights(folder / rundir.CHECKPOINTS / BEST, model, 0, None)
     return FitResult(
         steps=0,

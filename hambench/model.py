@@ -157,6 +157,10 @@ class Model(nn.Module, ABC):
     def prepare(self, molecules: Sequence[Molecule], progress: Progress = silent) -> None:
         """One pass over the training set before training, for label statistics kept as buffers."""
 
+    def remarks(self) -> list[str]:
+        """What a user should know of the training set, in sentences; after `prepare`."""
+        return []
+
     def embeddings(self, batch: Batch) -> Tensor:
         """(N, C) or (N, S, C) features of the atoms, of the latter the first of S is l = 0.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def prepare(model: Model, train: Sequence[Molecule], data: str | None, progress: Progress) -> None:
-    """`Model.prepare`, or what it found for the same data and settings before.
+    """`Model.prepare`, or what it found for the same data and settings before; tells `remarks`.
 
     Args:
         model: in its final precision.
@@ -40,21 +40,27 @@ def prepare(model: Model, train: Sequence[Molecule], data: str | None, progress:
         progress: shown over the molecules.
     """
     kept = None if data is None else _file(model, data)
-    if kept is not None and (found := _read(kept)) is not None:
+    found = None if kept is None else _read(kept)
+    if found is None:
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        model.prepare(train, progress)
+        if kept is not None:
+            _keep(kept, {n: b for n, b in model.named_buffers() if not torch.equal(b, before[n])})
+    else:
         buffers = dict(model.named_buffers())
         for name, tensor in found.items():
             buffers[name].copy_(tensor)
+    for remark in model.remarks():
+        logger.warning(remark)
+
+
+def _keep(path: Path, buffers: Mapping[str, Tensor]) -> None:
+    """Write what `Model.prepare` found; a folder that cannot be written keeps no run from going."""
+    if not buffers:
         return
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    model.prepare(train, progress)
-    if kept is None:
-        return
-    changed = {n: b for n, b in model.named_buffers() if not torch.equal(b, before[n])}
-    if not changed:
-        return
-    content = safetensors.torch.save({n: b.cpu().contiguous() for n, b in changed.items()})
+    content = safetensors.torch.save({n: b.cpu().contiguous() for n, b in buffers.items()})
     try:
-        with atomic_write(kept, "wb") as file:
+        with atomic_write(path, "wb") as file:
             file.write(content)
     except HambenchError as error:
         logger.warning("statistics of the training set are not kept: %s", error)
