@@ -39,6 +39,7 @@ class EnergyModel(Model):
         frozen: whether the head alone is trained.
     """
 
+    checkpoint_version: ClassVar[int] = 2
     exact: ClassVar[tuple[str, ...]] = ("references",)
     fresh: ClassVar[tuple[str, ...]] = ("head.", "references")
     left_out: ClassVar[tuple[str, ...]] = ()
