@@ -1,5 +1,5 @@
 # make demo       train, score and rank a small model here, from nothing
-# make test       the test suite, less than 15 minutes on 2 cores
+# make test       the test suite, less than 20 minutes on 2 cores
 # make test-slow  the long proofs
 # make lint       ruff, mypy
 PYTHON ?= python3

@@ -197,7 +197,7 @@ def test_energies_change_no_run_on_hamiltonians() -> None:
     assert (before.pretraining.train_on, before.pretraining.strategy) == (None, None)
 
 
-@pytest.mark.parametrize("strategy", ["frozen", "finetuned"])
+@pytest.mark.parametrize("strategy", ["frozen", pytest.param("finetuned", marks=pytest.mark.slow)])
 def test_a_killed_energy_stage_goes_on_to_the_same_bits(
     strategy: str, runs: dict[str, experiment.Outcome], tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ def test_a_cell_that_cannot_start_has_failed(toy_cells, tmp_path: Path):
     assert "cannot make the folder file" in end.reason
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_a_cell_write_its_checkpoint_and_the_same_command_goes_on(toy_cells):
     words = ["sweep", *toy_cells, "max_steps=600", "seed=0,1"]
     first, second = Plan.make(words[1:]).nodes
