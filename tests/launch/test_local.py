@@ -151,7 +151,7 @@ def test_a_cell_that_cannot_start_has_failed(toy_cells, tmp_path: Path):
 
 @pytest.mark.slow
 def test_ctrl_c_lets_a_cell_write_its_checkpoint_and_the_same_command_goes_on(toy_cells):
-    words = ["sweep", *toy_cells, "max_steps=600", "seed=0,1"]
+    words = ["sweep", *toy_cells, "max_steps=600", "recipe.batch_size=5", "seed=0,1"]
     first, second = Plan.make(words[1:]).nodes
     command = [sys.executable, "-m", "hambench", *words, "--jobs", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -201,7 +201,8 @@ def test_a_cell_that_another_process_computes_is_waited_for(toy_cells, caplog):
 
 
 def test_cells_share_the_cores(monkeypatch: pytest.MonkeyPatch):
-    plan = Plan.make([*WATER, "model=mean_block", "seed=range(0,100)"])
+    config = compose([*WATER, "model=mean_block"])
+    plan = Plan(tuple(Node(config.model_copy(update={"seed": seed})) for seed in range(1000)))
     for jobs in (None, 1, 7):
         launcher = Local(plan, jobs)
         assert launcher.jobs == (jobs or cores())
