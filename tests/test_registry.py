@@ -147,7 +147,8 @@ def test_build_model_keeps_all_hyperparameters():
     task = hambench.load_task("water_mini")
     model = hambench.build_model("helm_small", task.basis, channels=4, layers=1)
     preset = registry.MODELS.preset("helm_small").content["hyperparameters"]
-    expected = {**preset, "gaussian_width": 1.0, "channels": 4, "layers": 1}
+    defaults = {"gaussian_width": 1.0, "node_weight": 1.0, "edge_weight": 1.0, "envelope": False}
+    expected = {**preset, **defaults, "channels": 4, "layers": 1}
     assert model.hyperparameters == expected  # the defaults that no preset sets, too
     assert model.basis == task.basis
 
