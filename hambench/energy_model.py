@@ -7,7 +7,7 @@ model that offers them, so that each can be asked whether its pretraining pays.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,7 +17,7 @@ from hambench.chem.molecule import SYMBOLS, Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.references import element_references
 from hambench.data.graph import Batch, GraphSpec
-from hambench.errors import CheckpointError, ConfigError
+from hambench.errors import CheckpointError
 from hambench.model import Loss, Model, Prediction, Progress, rmse_plus_mse, silent
 from hambench.settings import checked
 
@@ -226,15 +226,3 @@ def atom_sums(head: nn.Module, embeddings: Tensor, batch: Batch) -> Tensor:
     scalars = embeddings if embeddings.ndim == 2 else embeddings[:, 0]
     atoms = head(scalars)[:, 0]
     return atoms.new_zeros(len(batch.nao)).index_add(0, batch.batch, atoms)
-
-
-def check_same_body(
-    pretrained: Mapping[str, Any], energy: Mapping[str, Any], keys: Iterable[str], source: str
-) -> None:
-    """ConfigError where two sets of hyperparameters differ in one that shapes the body."""
-    for key in keys:
-        if pretrained.get(key) != energy.get(key):
-            raise ConfigError(
-                f"{source} was trained with {key}={pretrained.get(key)}, the energy model has "
-                f"{key}={energy.get(key)}; give both the same"
-            )

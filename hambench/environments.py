@@ -25,8 +25,8 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,7 +35,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hambench.errors import ConfigError, RunError
-from hambench.files import atomic_write, locked
+from hambench.files import alone, atomic_write
 from hambench.registry import ENVIRONMENTS
 
 MARKER = "hambench-environment.json"
@@ -307,18 +307,9 @@ def _check_ours(folder: Path) -> None:
         )
 
 
-@contextmanager
-def _alone(found: Environment) -> Iterator[None]:
+def _alone(found: Environment) -> AbstractContextManager[None]:
     """Nobody else makes or removes this environment meanwhile."""
-    path = found.folder.parent / f".{found.name}.lock"
-    try:
-        file = locked(path)
-    except BlockingIOError:
-        raise RunError(
-            f"another process is making or removing environment '{found.name}'; wait for it"
-        ) from None
-    with file:
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    return alone(
+        found.folder.parent / f".{found.name}.lock",
+        f"another process is making or removing environment '{found.name}'; wait for it",
+    )

@@ -56,6 +56,28 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
             yield file
 
 
+@contextmanager
+def alone(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file ``path`` as the only process; it is gone afterwards.
+
+    Args:
+        path: its folder is made.
+        busy: what to say where another process holds it.
+
+    Raises:
+        RunError: another process does, or the folder cannot be written or locked.
+    """
+    try:
+        file = locked(path)
+    except BlockingIOError:
+        raise RunError(busy) from None
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def locked(path: Path) -> IO[str]:
     """The lock file, open and locked by this process alone; its folder is made.
 

@@ -253,8 +253,7 @@ def build_external(name: str, basis: OrbitalBasis, **hyperparameters: Any) -> Ex
     """
     preset = MODELS.preset(name)
     adapter: type[ExternalModel] = _complete(preset)
-    given = {**preset.content.get("hyperparameters", {}), **hyperparameters}
-    settings = checked(adapter, given, f"model '{name}'")
+    settings = _settings(preset, adapter, hyperparameters)
     model = adapter(basis, **settings)
     model.hyperparameters = settings
     return model
@@ -282,8 +281,7 @@ def build_model(name: str, basis: OrbitalBasis, **hyperparameters: Any) -> Model
         )
     preset = MODELS.preset(name)
     adapter = _adapter(preset)
-    given = {**preset.content.get("hyperparameters", {}), **hyperparameters}
-    settings = checked(adapter, given, f"model '{name}'")
+    settings = _settings(preset, adapter, hyperparameters)
     with _fits(name, hyperparameters):
         model = adapter(basis, **settings)
     model.hyperparameters = settings
@@ -313,13 +311,18 @@ def build_energy_model(
         model = build_model(name, basis, **hyperparameters)
         assert isinstance(model, EnergyModel)
         return model
-    given = {**preset.content.get("hyperparameters", {}), **hyperparameters}
-    settings = checked(adapter, given, f"model '{name}'")
+    settings = _settings(preset, adapter, hyperparameters)
     chosen = {**preset.content.get("energy", {}), **options}
     with _fits(name, hyperparameters):
         staged = adapter.for_energies(basis, settings, chosen)
     staged.hyperparameters = {**settings, "energy": chosen}
     return staged
+
+
+def _settings(preset: Preset, adapter: type, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """All hyperparameters of a preset's model, some of them replaced, checked."""
+    given = {**preset.content.get("hyperparameters", {}), **hyperparameters}
+    return checked(adapter, given, f"model '{preset.name}'")
 
 
 @contextmanager

@@ -119,15 +119,20 @@ def adopt_weights(path: str | os.PathLike[str], model: EnergyModel) -> dict[str,
     """
     tensors, metadata = _read(Path(path))
     found, wanted = json.loads(metadata["identity"]), _plain(identity(model))
-    for key, part in (("basis", {}), ("hyperparameters", wanted["hyperparameters"])):
-        was, is_ = found[key], wanted[key]
-        shared = {k for k in is_ if k in was} if part else is_.keys() | was.keys()
-        for name in sorted(shared):
-            if was.get(name) != is_.get(name):
-                raise CheckpointError(
-                    f"{path} was trained with {key}.{name}={was.get(name)!r:.60}, the model of "
-                    f"energies has {is_.get(name)!r:.60}; give both the same"
-                )
+    shared = found["hyperparameters"].keys() & wanted["hyperparameters"].keys()
+    was, is_ = (
+        {
+            "basis": one["basis"],
+            "hyperparameters": {key: one["hyperparameters"][key] for key in shared},
+        }
+        for one in (found, wanted)
+    )
+    if was != is_:
+        key, theirs, ours = first_difference(was, is_)
+        raise CheckpointError(
+            f"{path} was trained with {key}={theirs}, the model of energies has {ours}; give both "
+            "the same"
+        )
     cast(model, getattr(torch, metadata["dtype"]))
     return model.adopt(tensors, str(path))
 

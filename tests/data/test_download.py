@@ -220,7 +220,7 @@ def test_what_another_process_has_just_finished_is_not_fetched_again(
         (tmp_path / NAME).write_bytes(CONTENT)  # the other one ends, and lets go of its lock
         return locked(path)
 
-    monkeypatch.setattr("hambench.data.download.fetch.locked", locked_late)
+    monkeypatch.setattr("hambench.files.locked", locked_late)
     assert not get(server.add("a", OTHER)).fetched
     assert (tmp_path / NAME).read_bytes() == CONTENT
     assert server.asked == []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +15,8 @@ from hambench.data.download.catalogue import MIRRORS, FileEntry
 from hambench.data.download.digests import MIB, Digest, digest
 from hambench.data.download.part import Part, amount
 from hambench.data.download.transfer import Patience, Unavailable, bar, transfer
-from hambench.errors import DataError, HambenchError, RunError, VerificationError
-from hambench.files import locked
+from hambench.errors import DataError, HambenchError, VerificationError
+from hambench.files import alone
 
 logger = logging.getLogger(__name__)
 
@@ -200,22 +199,13 @@ def _checked(entry: FileEntry, found: Digest) -> str:
     return f"{size}no checksum is published, sha256 {found.sha256} recorded"
 
 
-@contextmanager
-def _only_one(target: Path) -> Iterator[None]:
+def _only_one(target: Path) -> AbstractContextManager[None]:
     """Hold ``target`` as the only process that fetches it; its folder is made.
 
     Raises:
         RunError: another process does, or the folder cannot be written or locked.
     """
-    path = target.with_name(f".{target.name}.lock")
-    try:
-        file = locked(path)
-    except BlockingIOError:
-        raise RunError(
-            f"{target} is being downloaded by another process; wait for it, or stop it"
-        ) from None
-    with file:
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    return alone(
+        target.with_name(f".{target.name}.lock"),
+        f"{target} is being downloaded by another process; wait for it, or stop it",
+    )
