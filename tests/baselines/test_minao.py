@@ -38,7 +38,7 @@ def test_no_label_is_used(molecules: list[Molecule]) -> None:
     water = molecules[0]
     bare = replace(water, hamiltonian=None, overlap=None, energy=None)
     (one,), (other,) = predict(model, [water]), predict(model, [bare])
-    assert (one == other).all()
+    assert np.abs(one - other).max() < 1e-12  # sums of threads are rounded in any order
     error = score([one], [water])["h_mae"].value
     assert 1e-4 < error < 0.1 * np.abs(water.hamiltonian).mean()
 
