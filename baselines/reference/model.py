@@ -28,7 +28,7 @@ class ElementReference(EnergyModel):
     @property
     def graph(self) -> GraphSpec:
         """Total energies, and no edges to speak of: distances play no role."""
-        return GraphSpec(self.basis, cutoff=1e-3, energy=True)
+        return GraphSpec(self.basis, cutoff=1e-3, labels=("energy",))
 
     def embed(self, batch: Batch, context: Any) -> Tensor:
         """(N, 0): an atom is its element."""

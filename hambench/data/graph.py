@@ -24,15 +24,17 @@ from torch_geometric.data import Data
 from hambench.chem.blocks import BlockLayout, BlockMap, layout
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.chem.packing import label_map
+from hambench.chem.packing import LabelMap, label_map
 from hambench.chem.stored import StoredMatrix
 from hambench.errors import ConfigError, DataError
 
-LABELS = ("node_places", "node_values", "pair_places", "pair_values", "pair_signs")
-"""Fields of a graph that it has with a Hamiltonian only."""
+OVERLAPS = ("overlap_node_values", "overlap_pair_values")
+LABELS = ("node_places", "node_values", "pair_places", "pair_values", "pair_signs", *OVERLAPS)
+"""Fields of a graph that it has with a Hamiltonian (or an overlap) only."""
 _PLACES_END = 2**31  # of int32
 
 Space = Literal["coupled", "uncoupled"]
+Label = Literal["hamiltonian", "overlap", "energy"]
 # the bytes of a SQLite file are read-only, and only read
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
@@ -61,7 +63,10 @@ class GraphSpec:
         dtype: floating type of positions and labels.
         normalisation: applied to on-site labels in float64 before the cast, so that a float32
             model does not lose the digits beside a large mean.
-        energy: whether batches carry total energies, instead of labels of the Hamiltonian.
+        labels: what batches carry of what their molecules have: Hamiltonians, overlaps beside
+            them (in the same form, and never scaled), total energies.
+        reach: edges closer than this (Angstrom) are listed in ``near_index``, for models whose
+            messages go less far than their pairs; None: there is no such list.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
     """
 
@@ -70,7 +75,8 @@ class GraphSpec:
     space: Space = "coupled"
     dtype: torch.dtype = torch.float64
     normalisation: Normalisation | None = None
-    energy: bool = False
+    labels: tuple[Label, ...] = ("hamiltonian",)
+    reach: float | None = None
     largest_charge: int | None = None
     largest_multiplicity: int | None = None
 
@@ -80,8 +86,8 @@ class GraphSpec:
         return layout(self.basis)
 
     def for_energies(self) -> GraphSpec:
-        """The same graph with total energies as labels."""
-        return replace(self, energy=True, normalisation=None)
+        """The same graph with total energies as its only labels."""
+        return replace(self, labels=("energy",), normalisation=None)
 
 
 class Shape(NamedTuple):
@@ -99,9 +105,11 @@ class MoleculeGraph(Data):
         numbers (N,), positions (N, 3) Angstrom, charge (B,), multiplicity (B,), nao (B,);
         edge_index (2, E); pair_index (2, E/2): each pair's edge (i, j), i < j, and its reverse;
         node_values, node_places: on-site labels, and where they stand in the flat (N, K^2) vectors;
+        near_index (E',): edges within reach (where the spec has one);
         pair_values (P,), pair_places (2, P) int32, pair_signs (2, P) int8: each label of a pair
             and where it stands, with which sign, in the flat (E, K^2) vectors: once in the block
             (i, j), i < j, once in its transpose (see `pair_labels`);
+        overlap_node_values, overlap_pair_values: those of the overlap, at the same places;
             labels are absent without a Hamiltonian;
         energies (B,): total energies in Eh, float64 (where the spec asks for them);
         embeddings (N, ...): of a frozen body, where they were computed before;
@@ -113,7 +121,7 @@ class MoleculeGraph(Data):
         match key:
             case "edge_index":
                 return self.num_nodes
-            case "pair_index":
+            case "pair_index" | "near_index":
                 return self.edge_index.shape[1]
             case "node_places":
                 return self.num_nodes * int(self.block_size)
@@ -180,15 +188,12 @@ def build_graph(
         block_size=spec.layout.size,
         num_nodes=len(molecule),
     )
-    if spec.energy:
-        if molecule.energy is not None:
-            graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
-        return graph
-    if hamiltonian is None and molecule.hamiltonian is not None:
-        flat = molecule.hamiltonian.reshape(-1)
-        hamiltonian = StoredMatrix(flat, molecule.numbers, spec.basis, "canonical")
-    if hamiltonian is not None:
-        _label(graph, hamiltonian, spec)
+    if spec.reach is not None:
+        graph.near_index = torch.from_numpy(within(molecule.positions, edges, spec.reach))
+    if "energy" in spec.labels and molecule.energy is not None:
+        graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
+    if "hamiltonian" in spec.labels:
+        _label(graph, molecule, spec, hamiltonian)
     return graph
 
 
@@ -198,7 +203,11 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
     Raises:
         DataError: some have a label that others lack.
     """
-    for field, label in (("node_values", "a Hamiltonian"), ("energies", "an energy")):
+    for field, label in (
+        ("node_values", "a Hamiltonian"),
+        ("overlap_node_values", "an overlap"),
+        ("energies", "an energy"),
+    ):
         having = sum(field in graph for graph in graphs)
         if having not in (0, len(graphs)):
             raise DataError(
@@ -305,6 +314,14 @@ def neighbours(positions: NDArray[np.float64], cutoff: float | None) -> NDArray[
     return near
 
 
+def within(
+    positions: NDArray[np.float64], edges: NDArray[np.int64], reach: float
+) -> NDArray[np.int64]:
+    """Which of the edges (2, E) are shorter than ``reach`` Angstrom, (E',) ascending."""
+    vectors = positions[edges[0]] - positions[edges[1]]
+    return np.flatnonzero(np.einsum("ij,ij->i", vectors, vectors) < reach**2)
+
+
 @lru_cache(maxsize=256)
 def _complete(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return adjacent(~np.eye(n, dtype=bool))
@@ -320,38 +337,61 @@ def adjacent(near: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int
     return np.stack([source, target]), pairs
 
 
-def _label(graph: MoleculeGraph, hamiltonian: StoredMatrix, spec: GraphSpec) -> None:
-    """Give a graph its labels in the model's form.
+def _label(
+    graph: MoleculeGraph, molecule: Molecule, spec: GraphSpec, hamiltonian: StoredMatrix | None
+) -> None:
+    """Give a graph its labels in the model's form, as far as there are matrices.
 
     What is computed is computed in float64; entries that are only moved keep their precision.
     """
-    coupled = spec.space == "coupled"
-    where = label_map(
-        spec.layout,
-        hamiltonian.numbers,
-        graph.edge_index.numpy(),
-        order=hamiltonian.order,
-        packed=hamiltonian.packed,
-        coupled=coupled,
-    )
+    if molecule.hamiltonian is not None:
+        hamiltonian = canonical(molecule.hamiltonian, molecule, spec)
+    if hamiltonian is None:
+        return
+    where = _places(graph, hamiltonian, spec)
     graph.node_places, graph.pair_places = where.node_places, where.pair_places
     graph.pair_signs = where.signs
+    graph.node_values = _on_site(where.node_values(hamiltonian), spec, spec.normalisation, graph)
     graph.pair_values = where.pair_values(hamiltonian, spec.dtype)
-    on_site = where.node_values(hamiltonian)
-    if coupled or spec.normalisation is not None:
-        on_site = _on_site(on_site.double(), spec, graph)
-    graph.node_values = on_site.to(spec.dtype)
+    if "overlap" in spec.labels and molecule.overlap is not None:
+        # in canonical order both have the same map, so they share their places
+        overlap = canonical(molecule.overlap, molecule, spec)
+        where = _places(graph, overlap, spec)
+        assert where.pair_places is graph.pair_places, "read molecules as a whole for overlaps"
+        graph.overlap_node_values = _on_site(where.node_values(overlap), spec, None, graph)
+        graph.overlap_pair_values = where.pair_values(overlap, spec.dtype)
 
 
-def _on_site(values: Tensor, spec: GraphSpec, graph: MoleculeGraph) -> Tensor:
+def canonical(matrix: NDArray[np.float64], molecule: Molecule, spec: GraphSpec) -> StoredMatrix:
+    """A (nao, nao) matrix of a molecule as what labels are taken from."""
+    return StoredMatrix(matrix.reshape(-1), molecule.numbers, spec.basis, "canonical")
+
+
+def _places(graph: MoleculeGraph, matrix: StoredMatrix, spec: GraphSpec) -> LabelMap:
+    """Where the labels of a matrix stand."""
+    return label_map(
+        spec.layout,
+        matrix.numbers,
+        graph.edge_index.numpy(),
+        order=matrix.order,
+        packed=matrix.packed,
+        coupled=spec.space == "coupled",
+    )
+
+
+def _on_site(
+    values: Tensor, spec: GraphSpec, scaling: Normalisation | None, graph: MoleculeGraph
+) -> Tensor:
     """On-site labels in the model's form and scaling."""
+    if spec.space == "uncoupled" and scaling is None:
+        return values.to(spec.dtype)
     size = spec.layout.size
-    node = values.new_zeros(len(graph.numbers) * size)
-    node[graph.node_places] = values
+    node = values.new_zeros(len(graph.numbers) * size, dtype=torch.float64)
+    node[graph.node_places] = values.double()
     node = spec.layout.couple(node.view(-1, size))
-    if spec.normalisation is not None:
-        mean, std = (t[graph.numbers] for t in (spec.normalisation.mean, spec.normalisation.std))
+    if scaling is not None:
+        mean, std = (t[graph.numbers] for t in (scaling.mean, scaling.std))
         node = (node - mean) / std
         if spec.space == "uncoupled":
             node = spec.layout.uncouple(node)
-    return node.reshape(-1)[graph.node_places]
+    return node.reshape(-1)[graph.node_places].to(spec.dtype)

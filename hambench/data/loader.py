@@ -226,7 +226,7 @@ class Assembler:
         return graph
 
     def _labelled(self, row: int) -> MoleculeGraph:
-        if isinstance(self.molecules, Rows):
+        if isinstance(self.molecules, Rows) and "overlap" not in self.spec.labels:
             molecule, hamiltonian = self.molecules.stored(row)
             return build_graph(molecule, self.spec, hamiltonian)
         return build_graph(self.molecules[row], self.spec)

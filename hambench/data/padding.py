@@ -26,6 +26,7 @@ from hambench.data.graph import (
     adjacent,
     batch_graphs,
     build_graph,
+    within,
 )
 
 _SPACING = 1.5  # Angstrom between neighbours, unless the cutoff is too small for their edges
@@ -103,6 +104,9 @@ def _filler(atoms: int, edges: int, spec: GraphSpec, like: MoleculeGraph) -> Mol
     numbers = np.full(atoms, min(spec.basis.elements))
     graph = build_graph(Molecule(numbers, spacing * places), replace(spec, cutoff=spacing / 2))
     graph.edge_index, graph.pair_index = map(torch.from_numpy, adjacent(near))
+    if spec.reach is not None:
+        near_index = within(spacing * places, graph.edge_index.numpy(), spec.reach)
+        graph.near_index = torch.from_numpy(near_index)
     for field in LABELS:
         if field in like:
             graph[field] = like[field][..., :0]

@@ -168,7 +168,7 @@ class _Loop:
                 batch_size=size and _NO_GRADIENT * size,
                 max_edges=edges and _NO_GRADIENT * edges,
                 shuffle=False,
-                references=not spec.energy,
+                references="hamiltonian" in spec.labels,
                 device=self.device,
                 embeddings=frozen_embeddings(self.model, val, self.device, shown),
             )

@@ -32,7 +32,7 @@ class Validation:
 
 def metric_name(model: Model) -> str:
     """The metric `evaluate` computes for this model."""
-    return "e_mae" if model.graph.energy else "h_mae"
+    return "h_mae" if "hamiltonian" in model.graph.labels else "e_mae"
 
 
 @torch.no_grad()

@@ -100,7 +100,7 @@ def test_what_makes_no_batch_is_named(rng: np.random.Generator) -> None:
             collate(given, spec)
     with pytest.raises(DataError, match="only 1 of 2 molecules of a batch have a Hamiltonian"):
         collate([labelled, bare], spec)
-    energies = dataclasses.replace(spec, energy=True)
+    energies = dataclasses.replace(spec, labels=("energy",))
     with pytest.raises(DataError, match="only 1 of 2 molecules of a batch have an energy"):
         collate([dataclasses.replace(labelled, energy=-1.0), labelled], energies)
 
@@ -135,3 +135,26 @@ def test_bad_molecules_are_named(rng: np.random.Generator) -> None:
         build_graph(dataclasses.replace(good, numbers=np.array([16, 1])), spec)
     with pytest.raises(DataError, match="atomic numbers must be 1 to 86"):
         dataclasses.replace(good, numbers=np.array([0, 1]))
+
+
+def test_overlaps_stand_where_hamiltonians_do(rng: np.random.Generator) -> None:
+    one = molecule(rng, [8, 1, 6])
+    swapped = dataclasses.replace(one, hamiltonian=2 * one.hamiltonian, overlap=one.hamiltonian)
+    for space in ("coupled", "uncoupled"):
+        spec = GraphSpec(BASIS, labels=("hamiltonian", "overlap"), space=space)
+        batch = collate([swapped, swapped], spec)
+        assert torch.allclose(batch.node_values, 2 * batch.overlap_node_values, atol=1e-12)
+        assert torch.allclose(batch.pair_values, 2 * batch.overlap_pair_values, atol=1e-12)
+        assert "overlap_node_values" not in collate([swapped], GraphSpec(BASIS, space=space))
+    with pytest.raises(DataError, match="only 1 of 2 molecules of a batch have an overlap"):
+        collate([swapped, one], spec)
+
+
+def test_edges_within_reach(rng: np.random.Generator) -> None:
+    mols = [molecule(rng, [8, 1, 1, 6]), molecule(rng, [7]), molecule(rng, [7, 9, 6, 1])]
+    batch = collate(mols, GraphSpec(BASIS, reach=2.5))
+    i, j = batch.edge_index
+    near = (batch.positions[i] - batch.positions[j]).norm(dim=-1) < 2.5
+    assert batch.near_index.tolist() == near.nonzero()[:, 0].tolist()
+    assert 0 < near.sum() < len(near)
+    assert "near_index" not in collate(mols, GraphSpec(BASIS))

@@ -37,7 +37,7 @@ def molecules(sizes: list[int], seed: int = 0) -> list[Molecule]:
 def test_padding_comes_last_and_changes_nothing(
     sizes: list[int], cutoff: float | None, max_edges: int | None, energy: bool
 ) -> None:
-    spec = GraphSpec(BASIS, cutoff, energy=energy)
+    spec = GraphSpec(BASIS, cutoff, labels=("energy",) if energy else ("hamiltonian",), reach=2.0)
     labels = ("energies",) if energy else ("node_places", "node_values")
     mols = molecules(sizes)
     plain = collate(mols, spec)
