@@ -18,7 +18,8 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.references import element_references
 from hambench.data.graph import Batch, GraphSpec
 from hambench.errors import CheckpointError
-from hambench.model import Loss, Model, Prediction, Progress, rmse_plus_mse, silent
+from hambench.losses import rmse_plus_mse
+from hambench.model import Loss, Model, Prediction, Progress, silent
 from hambench.settings import checked
 
 HeadName = Literal["linear", "network"]

@@ -1,4 +1,4 @@
-"""The interface every model implements, what it predicts, and the losses models share.
+"""The interface every model implements, and what it predicts.
 
 A model is one folder with an adapter class (a subclass of `Model`) and one YAML per preset. It
 knows `chem`, `o3` and the batch, never a task and never the training loop.
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import Batch, GraphSpec, matrix_map, pair_labels
-from hambench.errors import ConfigError, DataError
+from hambench.data.graph import Batch, GraphSpec, matrix_map
+from hambench.errors import ConfigError
 
 if TYPE_CHECKING:
     from hambench.energy_model import EnergyModel
@@ -51,22 +51,18 @@ class Loss:
         return self.finish(self.terms, self.counts)
 
 
-def rmse_plus_mse(terms: Tensor, counts: Tensor) -> Tensor:
-    """``sqrt(m) + m`` of the mean square m = terms/counts (HELM; QHNet and PhiSNet alike)."""
-    mean = (terms / counts).sum()
-    return mean.sqrt() + mean
-
-
 @dataclass(frozen=True)
 class Prediction:
-    """What a network put out for a batch: Hamiltonians as block vectors, or energies.
+    """What a network put out for a batch: Hamiltonians as block vectors, energies, or both.
 
     Attributes:
         batch: what was predicted for.
         spec: the graph the model asked for.
         node: (N, K^2) on-site vectors, in the space and normalisation of ``spec``.
         edge: (E, K^2) pair vectors, in the space of ``spec``.
-        energies: (B,) total energies in Eh, from a model of energies.
+        energies: (B,) total energies in Eh, where the model predicts them.
+        overlap: node and edge vectors of the overlap, in the space of ``spec``, from a model that
+            learns it too; no normalisation.
     """
 
     batch: Batch
@@ -74,6 +70,7 @@ class Prediction:
     node: Tensor | None = None
     edge: Tensor | None = None
     energies: Tensor | None = None
+    overlap: tuple[Tensor, Tensor] | None = None
 
     def blocks(self) -> tuple[Tensor, Tensor]:
         """Uncoupled float64 vectors in Eh, (N, K^2) and (E, K^2), normalisation undone.
@@ -113,8 +110,8 @@ class Prediction:
         return [(h + h.T) / 2 for h in self.raw_matrices()]
 
     def outputs(self) -> list[Tensor]:
-        """Per molecule what was predicted: `matrices`, or total energies in Eh of shape ()."""
-        if self.energies is None:
+        """Per molecule its `matrices`; of a model of energies alone, these, in Eh of shape ()."""
+        if self.node is not None or self.energies is None:
             return self.matrices()
         return list(self.energies.double()[: self.batch.real.molecules])
 
@@ -222,43 +219,3 @@ class Model(nn.Module, ABC):
     def count_parameters(self) -> int:
         """Trainable parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
-
-def squared_errors(
-    prediction: Prediction,
-    batch: Batch,
-    *,
-    padded: bool = False,
-    weights: tuple[float, float] = (1.0, 1.0),
-) -> Loss:
-    """RMSE + MSE over on-site and pair rows together, one weighted mean over all entries.
-
-    With weights of one, as HELM has it, nodes and edges count by their numbers of entries.
-
-    Args:
-        prediction: in the space of the batch's labels.
-        batch: with labels.
-        padded: also count the empty places of the blocks, whose label is zero.
-        weights: of an entry of an on-site and of a pair row.
-
-    Raises:
-        DataError: the batch has no labels.
-    """
-    if "node_values" not in batch:
-        raise DataError("the batch holds no Hamiltonian labels; train on molecules that have them")
-    assert prediction.node is not None and prediction.edge is not None
-    total = prediction.node.new_zeros(())
-    count = 0.0
-    for weight, rows, places, values in (
-        (weights[0], prediction.node[: batch.real.atoms], batch.node_places, batch.node_values),
-        (weights[1], prediction.edge[: batch.real.edges], *pair_labels(batch)),
-    ):
-        flat = rows.reshape(-1)
-        if padded:
-            target = torch.zeros_like(flat).index_copy(0, places, values)
-            errors = flat - target
-        else:
-            errors = flat.index_select(0, places) - values
-        total = total + weight * errors.square().sum()
-        count += weight * errors.numel()
-    return Loss(total[None], total.new_full((1,), count), rmse_plus_mse)

@@ -18,7 +18,8 @@ from hambench.energy_model import EnergyModel, atom_sums, scalar_head
 from hambench.helm.backbone import CHARGES, MULTIPLICITIES, Backbone, Geometry, NodeScalars
 from hambench.helm.heads import EnergyHead, HamiltonianHead, Reductions
 from hambench.helm.scaling import Scaling, label_statistics
-from hambench.model import Loss, Model, Prediction, Progress, silent, squared_errors
+from hambench.losses import squared_errors
+from hambench.model import Loss, Model, Prediction, Progress, silent
 from hambench.settings import Count, NonNegative, Positive, checked
 
 

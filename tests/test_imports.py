@@ -24,7 +24,8 @@ ARROWS: dict[str, set[str]] = {
     "results": set(),
     "data": {"chem"},
     "model": {"data", "chem", "energy_model"},
-    "energy_model": {"model", "data", "chem"},
+    "losses": {"model", "data"},
+    "energy_model": {"model", "losses", "data", "chem"},
     "learn": {"model", "energy_model", "data", "chem"},
     "scoring": {"chem"},
     "registry": {"data", "model", "energy_model", "external", "chem"},
@@ -58,8 +59,8 @@ ARROWS: dict[str, set[str]] = {
     "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},
     "tasks": {"chem", "data"},
-    "helm": {"chem", "o3", "data", "model", "energy_model"},
-    "baselines": {"chem", "o3", "data", "model", "energy_model", "external"},
+    "helm": {"chem", "o3", "data", "model", "losses", "energy_model"},
+    "baselines": {"chem", "o3", "data", "model", "losses", "energy_model", "external"},
     "__main__": {"cli"},
 }  # fmt: skip
 ARROWS["cli"] = set(ARROWS) - {"tasks", "helm", "baselines", "__main__"}

@@ -11,7 +11,8 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import collate
 from hambench.errors import ConfigError, DataError
 from hambench.helm import Helm, HelmEnergy
-from hambench.model import Loss, Prediction, rmse_plus_mse
+from hambench.losses import rmse_plus_mse
+from hambench.model import Loss, Prediction
 
 BASIS = OrbitalBasis.load("def2-svp", [1, 8])
 

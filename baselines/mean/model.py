@@ -13,7 +13,8 @@ from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, GraphSpec, collate, pair_labels
 from hambench.errors import DataError
-from hambench.model import Loss, Model, Prediction, Progress, silent, squared_errors
+from hambench.losses import squared_errors
+from hambench.model import Loss, Model, Prediction, Progress, silent
 
 
 class MeanBlock(Model):

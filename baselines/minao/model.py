@@ -13,7 +13,8 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.theory import Theory, named
 from hambench.data.graph import Batch, GraphSpec, matrix_map
 from hambench.errors import ConfigError
-from hambench.model import Loss, Model, Prediction, squared_errors
+from hambench.losses import squared_errors
+from hambench.model import Loss, Model, Prediction
 
 
 class Minao(Model):

@@ -112,6 +112,7 @@ class BlockLayout:
         self.transposed, self.parity = self._transposition()
         self._orbitals = self._element_orbitals(widths)
         self._moved: dict[tuple[torch.device, torch.dtype], list[_Coupling]] = {}
+        self._flips: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def _list_irreps(self) -> tuple[Irrep, ...]:
         found = []
@@ -172,6 +173,14 @@ class BlockLayout:
     def uncouple(self, vectors: Tensor) -> Tensor:
         """Matrix-element form of coupled vectors (..., K^2); exact inverse of `couple`."""
         return self._convert(vectors, forward=False)
+
+    def flip(self, vectors: Tensor) -> Tensor:
+        """Coupled vectors (..., K^2) of the transposed blocks."""
+        key = (vectors.device, vectors.dtype)
+        if key not in self._flips:
+            self._flips[key] = self.transposed.to(key[0]), self.parity.to(*key)
+        place, parity = self._flips[key]
+        return vectors.index_select(-1, place) * parity
 
     def _convert(self, vectors: Tensor, forward: bool) -> Tensor:
         groups = self._couplings(vectors.device, vectors.dtype)

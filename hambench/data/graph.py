@@ -240,9 +240,14 @@ def _joined(parts: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
     return out
 
 
-def pair_labels(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Places in the flat (E, K^2) pair vectors, and the labels there, of both blocks of a pair."""
-    return batch.pair_places.reshape(-1).long(), (batch.pair_signs * batch.pair_values).reshape(-1)
+def pair_labels(batch: Batch, field: str = "pair_values") -> tuple[Tensor, Tensor]:
+    """Places in the flat (E, K^2) pair vectors, and the labels there, of both blocks of a pair.
+
+    Args:
+        batch: with labels.
+        field: those of the Hamiltonian, or ``overlap_pair_values``.
+    """
+    return batch.pair_places.reshape(-1).long(), (batch.pair_signs * batch[field]).reshape(-1)
 
 
 def matrix_map(batch: Batch, blocks: BlockLayout) -> BlockMap:

@@ -137,3 +137,10 @@ def test_published_irreps_content() -> None:
     nabla = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9, 16, 17, 35])
     assert content(nabla) == [50, 89, 79, 33, 9]
     assert content(OrbitalBasis.load("def2-tzvpd")) == [114, 229, 239, 161, 73, 24, 4]
+
+
+def test_flip_is_the_transposed_block() -> None:
+    blocks = layout(OrbitalBasis.load("def2-svp", [1, 6, 17]))
+    x = torch.randn(3, blocks.size, dtype=torch.float64)
+    square = blocks.uncouple(x)[:, blocks.square]
+    assert (blocks.uncouple(blocks.flip(x))[:, blocks.square] - square.mT).abs().max() < 1e-12

@@ -9,7 +9,8 @@ from toy_model import Toy, molecules
 from hambench.data.graph import collate
 from hambench.learn.gradients import LossTerms, accumulate
 from hambench.learn.weights import cast
-from hambench.model import Loss, Model, rmse_plus_mse
+from hambench.losses import rmse_plus_mse
+from hambench.model import Loss, Model
 
 
 def gradient(model: Model, sizes: list[int]) -> tuple[float, list[torch.Tensor]]:

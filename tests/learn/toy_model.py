@@ -18,7 +18,8 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, GraphSpec
 from hambench.errors import HambenchError
 from hambench.learn import FitResult, Recipe, fit
-from hambench.model import Loss, Model, Prediction, squared_errors
+from hambench.losses import squared_errors
+from hambench.model import Loss, Model, Prediction
 
 RECIPE: dict[str, Any] = {
     "optimizer": {"name": "adamw", "lr": 3e-3},

@@ -7,7 +7,8 @@ from torch import nn
 
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, GraphSpec
-from hambench.model import Loss, Model, Prediction, squared_errors
+from hambench.losses import squared_errors
+from hambench.model import Loss, Model, Prediction
 
 
 class Toy(Model):
