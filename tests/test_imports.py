@@ -24,6 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "results": set(),
     "data": {"chem"},
     "model": {"data", "chem", "energy_model"},
+    "unused": set(),
     "losses": {"model", "data"},
     "energy_model": {"model", "losses", "data", "chem"},
     "learn": {"model", "energy_model", "data", "chem"},
@@ -59,8 +60,8 @@ ARROWS: dict[str, set[str]] = {
     "bench": {"registry", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},
     "tasks": {"chem", "data"},
-    "helm": {"chem", "o3", "data", "model", "losses", "energy_model"},
-    "baselines": {"chem", "o3", "data", "model", "losses", "energy_model", "external"},
+    "helm": {"chem", "o3", "data", "model", "losses", "energy_model", "unused"},
+    "baselines": {"chem", "o3", "data", "model", "losses", "unused", "energy_model", "external"},
     "__main__": {"cli"},
 }  # fmt: skip
 ARROWS["cli"] = set(ARROWS) - {"tasks", "helm", "baselines", "__main__"}
