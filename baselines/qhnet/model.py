@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -74,6 +75,9 @@ class QHNet(Model):
             ``airs``, ``nabladft``; None: nothing.
     """
 
+    elements: Tensor
+    row: Tensor
+
     def __init__(
         self,
         basis: OrbitalBasis,
@@ -104,14 +108,13 @@ class QHNet(Model):
         if rows <= max(basis.elements):
             raise ConfigError(
                 f"embedding_rows is {rows}, element {max(basis.elements)} of the basis needs "
-                f"{max(basis.elements) + 1}; leave it out"
+                f"{max(basis.elements) + 1}; set it to null"
             )
         blocks = layout(basis)
         self.lmax = lmax or max(blocks.lmax, 1)
         self.cutoff, self.start_layer, self.loss_kind = cutoff, start_layer, loss
         self.embedding_size = channels
-        self.largest: float | None = None
-        self.largest_in = ""
+        self.largest, self.largest_in = 0.0, ""
 
         elements = torch.tensor(basis.elements)
         row = torch.zeros(max(basis.elements) + 1, dtype=torch.long)
@@ -137,9 +140,6 @@ class QHNet(Model):
         if unused_weights is not None:
             self.unused = UnusedWeights(unused_shapes(self, unused_weights))
 
-    elements: Tensor
-    row: Tensor
-
     @property
     def graph(self) -> GraphSpec:
         """All pairs, those within the cutoff listed, and matrix elements as labels."""
@@ -158,17 +158,20 @@ class QHNet(Model):
             with torch.no_grad():
                 batch = collate([molecule], spec).to(self.elements.device)
                 largest = float(self(batch).matrices()[0].abs().max())
-            if not largest <= self.largest:  # also if it is no number
+            if math.isnan(largest):
+                largest = math.inf
+            if largest > self.largest:
                 self.largest, self.largest_in = largest, molecule.id
 
     def remarks(self) -> list[str]:
         """That the initial weights have blown up, if so."""
-        if self.largest is None or self.largest <= CALM:
+        if self.largest <= CALM:
             return []
+        size = f"{self.largest:.3g} Eh" if math.isfinite(self.largest) else "not finite"
         return [
-            f"QHNet's initial weights have blown up: before training, max |H| predicted for "
-            f"molecule '{self.largest_in}' is {self.largest:.3g} Eh, where below 0.2 is usual; it "
-            "may not train: take another seed, and keep recipe.clip_norm and the warm-up"
+            f"QHNet has blown up before training: the largest |H| it predicts for molecule "
+            f"'{self.largest_in}' is {size}, where below 0.2 Eh is usual; it may not train: take "
+            "another seed, and keep recipe.clip_norm and the warm-up"
         ]
 
     def edges(self, batch: Batch) -> Edges:
@@ -202,8 +205,8 @@ class QHNet(Model):
         pairs = self.pair.reduce(added(self.pair_layers, features, edges))
         row, column = batch.edge_index
         if len(pairs) < len(row):
-            beyond = torch.stack([layer.beyond() for layer in self.pair_layers]).sum(0)
-            everywhere = self.pair.reduce(beyond).expand(len(row), -1, -1)
+            beyond = torch.cat([cast(PairLayer, layer).beyond() for layer in self.pair_layers])
+            everywhere = self.pair.reduce(beyond.sum(0, keepdim=True)).expand(len(row), -1, -1)
             pairs = everywhere.index_copy(0, batch.near_index, pairs)
         edge = self.pair(pairs, lambda network: species.of_pairs(network, row, column))
 

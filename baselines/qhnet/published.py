@@ -65,7 +65,9 @@ def load_published(model: QHNet, weights: Mapping[str, Tensor]) -> None:
         CheckpointError: a tensor that is missing, left over, or of another size; names the first.
     """
     own: dict[str, Tensor] = dict(model.named_parameters())
-    unused = {name: None for edition in EDITIONS for name in unused_shapes(model, edition)}
+    unused: dict[str, Tensor | None] = {}
+    for edition in EDITIONS:
+        unused |= dict.fromkeys(unused_shapes(model, edition))
     if hasattr(model, "unused"):
         own = {k: v for k, v in own.items() if not k.startswith("unused.")}
         unused |= model.unused.by_name()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
+from hambench.o3.products import triangle_paths
+
 if TYPE_CHECKING:
     from hambench.baselines.qhnet.model import QHNet
 
@@ -36,9 +38,10 @@ def unused_shapes(model: QHNet, edition: Edition) -> dict[str, tuple[int, ...]]:
     for name in ("linear_node", "linear_node_pre"):
         shapes[f"{first}.{name}.weight"] = (channels * channels,)
         shapes[f"{first}.{name}.bias"] = (channels,)
-    for k, layer in enumerate(model.pair_layers):
+    paths = len(triangle_paths(model.lmax))
+    for k in range(len(model.pair_layers)):
         pair = f"e3_gnn_node_pair_layer.{k}"
-        shapes[f"{pair}.tp_node_pair_2.weight"] = (len(layer.product.paths) * channels,)
+        shapes[f"{pair}.tp_node_pair_2.weight"] = (paths * channels,)
         shapes[f"{pair}.linear_node_pair_2.weight"] = ((model.lmax + 1) * channels * channels,)
         shapes[f"{pair}.linear_node_pair_2.bias"] = (channels,)
     return shapes

@@ -1,8 +1,8 @@
 """The public codes' numbers: intermediates, Hamiltonians, losses and gradients of stored cases.
 
-``tests/golden/qhnet_*.npz`` hold inputs and numbers of divelab/AIRS (variants F, W, Q: two molecules
-of H C N O) and AIRI-Institute/nablaDFT (N: also S Cl Br, one pair beyond the reach) in float64 at
-16 channels. Weights follow a rule; a table of the public code at full width is at the end.
+``tests/golden/qhnet_*.npz`` hold inputs and numbers of divelab/AIRS (variants F, W, Q: two
+molecules of H C N O) and AIRI-Institute/nablaDFT (N: also S Cl Br, one pair beyond the reach) in
+float64 at 16 channels. Weights follow a rule; the table at the end is of full width.
 """
 
 from __future__ import annotations
