@@ -47,13 +47,18 @@ class Cell:
         task.check_given()
         metrics = config.score.metrics or task.metrics
         Scorer(metrics, theory=_theory(task, metrics))
-        for split in (config.score.split, task.protocol.validation_split):
+        trained = training_split(task, config.train_on)
+        used = (config.score.split, task.protocol.validation_split, trained)
+        for split in used:
             task.split(split)
-        task.split(training_split(task, config.train_on))
         torch.manual_seed(config.seed)
         name, settings = config.model["name"], config.model.get("hyperparameters", {})
         if not registry.is_external(name):
-            return cls(config, task, model_of(config, task), recipe)
+            model = model_of(config, task)
+            if (guess := model.graph.guess) is not None:
+                for split in used:
+                    guess.check(task.split(split))
+            return cls(config, task, model, recipe)
         if config.strategy != "direct":
             raise ConfigError(
                 f"model '{name}' is trained on energies and nothing else; choose a task of them "

@@ -26,6 +26,7 @@ from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.packing import LabelMap, label_map
 from hambench.chem.stored import StoredMatrix
+from hambench.data.guess import Guess
 from hambench.errors import ConfigError, DataError
 
 OVERLAPS = ("overlap_node_values", "overlap_pair_values")
@@ -65,6 +66,8 @@ class GraphSpec:
             model does not lose the digits beside a large mean.
         labels: what batches carry of what their molecules have: Hamiltonians, overlaps beside
             them (in the same form, and never scaled), total energies.
+        guess: what the model's output is added to; Hamiltonian labels are what is left beyond it,
+            and batches carry it, labelled or not.
         reach: edges closer than this (Angstrom) are listed in ``near_index``, for models whose
             messages go less far than their pairs; None: there is no such list.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
@@ -76,6 +79,7 @@ class GraphSpec:
     dtype: torch.dtype = torch.float64
     normalisation: Normalisation | None = None
     labels: tuple[Label, ...] = ("hamiltonian",)
+    guess: Guess | None = None
     reach: float | None = None
     largest_charge: int | None = None
     largest_multiplicity: int | None = None
@@ -85,9 +89,13 @@ class GraphSpec:
         """Places of the block vectors of this basis."""
         return layout(self.basis)
 
+    def bare(self) -> GraphSpec:
+        """The same graph without anything that has to do with matrices or energies."""
+        return replace(self, labels=(), normalisation=None, guess=None)
+
     def for_energies(self) -> GraphSpec:
         """The same graph with total energies as its only labels."""
-        return replace(self, labels=("energy",), normalisation=None)
+        return replace(self.bare(), labels=("energy",))
 
 
 class Shape(NamedTuple):
@@ -111,6 +119,8 @@ class MoleculeGraph(Data):
             (i, j), i < j, once in its transpose (see `pair_labels`);
         overlap_node_values, overlap_pair_values: those of the overlap, at the same places;
             labels are absent without a Hamiltonian;
+        guess: upper triangles of the initial guesses in Eh, canonical order, float64, one behind
+            the other (where the spec has a guess);
         energies (B,): total energies in Eh, float64 (where the spec asks for them);
         embeddings (N, ...): of a frozen body, where they were computed before;
         batch (N,): molecule of each atom (after collation).
@@ -157,7 +167,7 @@ def build_graph(
 
     Raises:
         ConfigError: an element ``spec.basis`` does not cover, or a charge or multiplicity beyond
-            what the model takes.
+            what the model takes; or as `Guess.packed`.
         DataError: labels unfit for training (`Molecule.checked`), or in another basis.
     """
     if molecule.basis is not None and molecule.basis != spec.basis.name:
@@ -192,6 +202,8 @@ def build_graph(
         graph.near_index = torch.from_numpy(within(molecule.positions, edges, spec.reach))
     if "energy" in spec.labels and molecule.energy is not None:
         graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
+    if spec.guess is not None:
+        graph.guess = torch.from_numpy(spec.guess.packed(molecule))
     if "hamiltonian" in spec.labels:
         _label(graph, molecule, spec, hamiltonian)
     return graph
@@ -353,6 +365,8 @@ def _label(
         hamiltonian = canonical(molecule.hamiltonian, molecule, spec)
     if hamiltonian is None:
         return
+    if "guess" in graph:
+        hamiltonian = hamiltonian.less(graph.guess.numpy())
     where = _places(graph, hamiltonian, spec)
     graph.node_places, graph.pair_places = where.node_places, where.pair_places
     graph.pair_signs = where.signs

@@ -122,6 +122,9 @@ def fit(
         check_same_run(saved, model, recipe, seed, folder)
     cast(model, torch.float64 if recipe.precision == "float64" else torch.float32)
     seed_generators(seed)
+    if (guess := model.graph.guess) is not None:
+        for molecules in (train, val):
+            guess.complete(molecules, bar if progress else None)
     if saved is None:
         prepare(model, train, fingerprint, bar if progress else silent)
     training = Training(model, recipe, seed, fabric)
@@ -158,7 +161,7 @@ class _Loop:
         self.loader = Loader(
             train, spec, batch_size=size, max_edges=edges, seed=training.seed, device=self.device,
             workers=workers, pad=self.recipe.pad,
-            embeddings=frozen_embeddings(self.model, train, self.device, shown),
+            embeddings=frozen_embeddings(self.model, train, self.device, shown), guesses=False,
         )  # fmt: skip
         self.validator: Loader | None = None
         if len(val):
