@@ -16,6 +16,7 @@ from hambench.errors import ConfigError, RegistryError, nearest
 from hambench.external import ExternalModel
 from hambench.learn import Recipe
 from hambench.learn.device import open_fabric
+from hambench.learn.training import check_recipe
 from hambench.model import Model
 from hambench.scoring import Scorer, find_metric
 
@@ -42,6 +43,7 @@ class Cell:
             raise ConfigError(
                 f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
             )
+        check_recipe(recipe, energies=config.strategy is not None)
         open_fabric(config.device)
         task = open_task(config)
         task.check_given()

@@ -74,6 +74,22 @@ class BlockMap:
         return node.view(-1, size), edge.view(-1, size)
 
 
+@dataclass(frozen=True)
+class OrbitalTables:
+    """What finds a place of a pair's vector among the orbitals of its atoms (int64 tensors).
+
+    Attributes:
+        row, column: (K^2,) slot orbitals of the entry at every place (uncoupled).
+        number: (Z, K) number of each slot orbital among the orbitals of an element that has it.
+        count: (Z,) orbitals of an element.
+    """
+
+    row: Tensor
+    column: Tensor
+    number: Tensor
+    count: Tensor
+
+
 def tensor_bytes(record: object) -> int:
     """Bytes of the tensors among the attributes of a record."""
     return sum(int(v.nbytes) for v in vars(record).values() if isinstance(v, Tensor))
@@ -113,6 +129,7 @@ class BlockLayout:
         self._orbitals = self._element_orbitals(widths)
         self._moved: dict[tuple[torch.device, torch.dtype], list[_Coupling]] = {}
         self._flips: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._tables: dict[torch.device, OrbitalTables] = {}
 
     def _list_irreps(self) -> tuple[Irrep, ...]:
         found = []
@@ -181,6 +198,21 @@ class BlockLayout:
             self._flips[key] = self.transposed.to(key[0]), self.parity.to(*key)
         place, parity = self._flips[key]
         return vectors.index_select(-1, place) * parity
+
+    def tables(self, device: torch.device) -> OrbitalTables:
+        """Which orbitals the places of a vector belong to, as (cached) tensors on a device."""
+        if device not in self._tables:
+            row, column = torch.empty(2, self.size, dtype=torch.long)
+            within = torch.arange(self.width).expand(self.width, -1)
+            row[self.square], column[self.square] = within.T, within
+            number = torch.zeros(len(self._orbitals), self.width, dtype=torch.long)
+            count = torch.zeros(len(self._orbitals), dtype=torch.long)
+            for z, shells in self.basis.shells.items():
+                count[z] = shells.nao
+                number[z, self._orbitals[z, : shells.nao]] = torch.arange(shells.nao)
+            moved = (table.to(device) for table in (row, column, number, count))
+            self._tables[device] = OrbitalTables(*moved)
+        return self._tables[device]
 
     def _convert(self, vectors: Tensor, forward: bool) -> Tensor:
         groups = self._couplings(vectors.device, vectors.dtype)

@@ -233,7 +233,8 @@ class Assembler:
         return graph
 
     def _labelled(self, row: int) -> MoleculeGraph:
-        if isinstance(self.molecules, Rows) and "overlap" not in self.spec.labels:
+        overlaps = {"overlap", "orbitals"} & set(self.spec.labels)
+        if isinstance(self.molecules, Rows) and not overlaps:
             molecule, hamiltonian = self.molecules.stored(row)
             return build_graph(molecule, self.spec, hamiltonian)
         return build_graph(self.molecules[row], self.spec)
