@@ -131,7 +131,7 @@ class Alignment(_Section):
     here are ours.
     """
 
-    weight: Positive = Field(description="of the alignment loss (Eh^2) beside the model's own")
+    weight: Positive = Field(description="factor of this loss (Eh^2) beside the model's own")
     occupied: NonNegative = Field(
         1.0, description="of the errors of occupied orbitals and the lowest empty one"
     )
