@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hambench import registry
+from hambench import models, registry
 from hambench.chem.theory import Theory
 from hambench.config import RunConfig
 from hambench.data.task import Task
@@ -55,7 +55,7 @@ class Cell:
             task.split(split)
         torch.manual_seed(config.seed)
         name, settings = config.model["name"], config.model.get("hyperparameters", {})
-        if not registry.is_external(name):
+        if not models.is_external(name):
             model = model_of(config, task)
             if (guess := model.graph.guess) is not None:
                 for split in used:
@@ -66,7 +66,7 @@ class Cell:
                 f"model '{name}' is trained on energies and nothing else; choose a task of them "
                 "(hambench list tasks), and leave out strategy="
             )
-        return cls(config, task, registry.build_external(name, task.basis, **settings), recipe)
+        return cls(config, task, models.build_external(name, task.basis, **settings), recipe)
 
     @property
     def training_split(self) -> str:
@@ -106,14 +106,14 @@ def model_of(config: RunConfig, task: Task) -> Model:
     """
     name, settings = config.model["name"], config.model.get("hyperparameters", {})
     if config.strategy is None:
-        model = registry.build_model(name, task.basis, **settings)
+        model = models.build_model(name, task.basis, **settings)
         if isinstance(model, EnergyModel):
             raise ConfigError(
                 f"model '{name}' predicts energies, task '{task.name}' asks for Hamiltonians; "
                 "choose a task of energies (hambench list tasks)"
             )
         return model
-    staged = registry.build_energy_model(name, task.basis, settings, config.model.get("energy", {}))
+    staged = models.build_energy_model(name, task.basis, settings, config.model.get("energy", {}))
     if config.strategy != "direct" and "energy" not in config.model:
         raise ConfigError(
             f"model '{name}' has nothing that could be trained on Hamiltonians; leave out "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 import scipy.linalg
 import torch
 
+from hambench import experiment
 from hambench.chem import dft, engine
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.compose import compose
 from hambench.data.graph import Batch, GraphSpec, Normalisation, build_graph, collate, pair_labels
 from hambench.data.loader import Loader
 from hambench.data.orbital_labels import DEGENERATE, orbital_labels
@@ -273,6 +276,21 @@ def test_near_levels_are_a_set(molecules: list[Molecule]):
     assert orbital_labels(iodide, np.diag(np.arange(float(n))), heavy).low_sets == 14
 
 
+def test_an_initial_guess_makes_no_difference(molecules: list[Molecule], rng: np.random.Generator):
+    """Orbitals are those of the whole label, errors those of what is left of it."""
+    part = [rng.normal(size=len(np.triu_indices(len(m.hamiltonian))[0])) for m in molecules]
+
+    class Known:
+        def packed(self, m: Molecule) -> np.ndarray:
+            return part[int(m.id)]
+
+    others, values = disturbed(molecules, rng, 1e-2), []
+    for guess in (None, Known()):
+        batch = collate(molecules, spec := spec_of(guess=guess))
+        values.append(float(alignment(predicted(others, batch, spec), batch, **OPTIONS).value()))
+    assert values[1] == pytest.approx(values[0], rel=1e-11)
+
+
 def test_open_shells_and_missing_overlaps_are_named(
     molecules: list[Molecule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -306,3 +324,23 @@ def test_batches_of_a_file_carry_orbitals(molecules: list[Molecule], tmp_path: P
     assert torch.equal(loaded.batch.orbital_sets, whole.orbital_sets)
     assert torch.equal(loaded.batch.low_sets, whole.low_sets)
     assert "orbitals" not in collate(molecules, replace(spec_of(), labels=("hamiltonian",)))
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_cell_with_it(tmp_path: Path):
+    """A plug-in that knows nothing of it, on a task; going on where it stopped."""
+    words = ["task=water_mini", "model=toy", "device=cpu", "recipe.alignment.weight=2"]
+    words += ["max_steps=6", "recipe.validate_every=3", "recipe.batch_size=8"]
+    one = experiment.run(compose([*words, f"root={tmp_path}"]), progress=False)
+    plain = experiment.run(compose([*words[:3], *words[4:], f"root={tmp_path}"]), progress=False)
+    assert one.folder != plain.folder
+    assert one.result.recipe["alignment"]["weight"] == 2
+    assert "alignment" not in plain.result.recipe
+    last = []
+    for outcome in (one, plain):
+        log = (outcome.folder / "log.jsonl").read_text().splitlines()
+        last.append([row["val_loss"] for row in map(json.loads, log) if "val_loss" in row][0])
+    assert last[0] > last[1]
+    with pytest.raises(ConfigError, match="energies are to be learned"):
+        energies = ["task=organic_mini_energy", "model=helm_small", "recipe.alignment.weight=2"]
+        experiment.run(compose([*energies, f"root={tmp_path}"]), progress=False)

@@ -18,7 +18,8 @@ from hambench.compose import compose
 from hambench.config import RunConfig
 from hambench.data.graph import collate
 from hambench.errors import ConfigError
-from hambench.registry import build_model, load_task
+from hambench.models import build_model
+from hambench.registry import load_task
 from hambench.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("toy")

@@ -24,7 +24,8 @@ from hambench.data.rows import Rows
 from hambench.data.synthetic import SyntheticFormat
 from hambench.errors import RunError
 from hambench.model import Model, silent
-from hambench.registry import build_model, formats
+from hambench.models import build_model
+from hambench.registry import formats
 
 _LEAST: Final = 3  # batches, or steps, that are timed at the least
 _MAX_EDGES: Final = 20_000  # two molecules of 100 atoms

@@ -9,39 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import product
-from typing import NamedTuple
 
 import torch
-from e3nn import o3
 from torch import Tensor, nn
 
+from hambench.o3 import contraction, mixing
+from hambench.o3.columns import check_components
+from hambench.o3.paths import Path, triangle_paths
 from hambench.o3.so2 import EdgeFrames
 
-
-class Path(NamedTuple):
-    """Degrees of the left factor, the right factor and the result."""
-
-    l1: int
-    l2: int
-    l3: int
-
-
-def triangle_paths(lmax: int, *, left: int | None = None, natural: bool = False) -> list[Path]:
-    """Paths that triangles allow, l1 outer, l2 middle, l3 inner.
-
-    Args:
-        lmax: largest degree of all three.
-        left: largest l1; None: as the others.
-        natural: only even l1 + l2 + l3, which keep the parity of spherical harmonics.
-    """
-    firsts = range((lmax if left is None else left) + 1)
-    return [
-        Path(l1, l2, l3)
-        for l1, l2 in product(firsts, range(lmax + 1))
-        for l3 in range(abs(l1 - l2), min(l1 + l2, lmax) + 1)
-        if not (natural and (l1 + l2 + l3) % 2)
-    ]
+__all__ = ["HarmonicProduct", "Path", "PathProduct", "harmonics", "triangle_paths"]
 
 
 class PathProduct(nn.Module):
@@ -59,7 +36,7 @@ class PathProduct(nn.Module):
         self.lmax = max(p.l3 for p in self.paths)
 
     def forward(self, a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
-        """Multiply.
+        """Multiply. Can be differentiated once.
 
         Args:
             a: (R, S1, C) left factor, degree l at l^2.
@@ -69,19 +46,9 @@ class PathProduct(nn.Module):
         Returns:
             (R, (lmax+1)^2, C), lmax the largest l3; degrees no path leads to are zero.
         """
-        symbols = _symbols(self.paths, self.coefficients, a.dtype, a.device)
-        parts: list[Tensor | None] = [None] * (self.lmax + 1)
-        for k, (path, symbol) in enumerate(zip(self.paths, symbols, strict=True)):
-            left, right = degree(a, path.l1), degree(b, path.l2)
-            outer = (left[:, :, None] * right[:, None]).flatten(1, 2)
-            term = weights[:, k, None] * torch.matmul(symbol, outer)
-            before = parts[path.l3]
-            parts[path.l3] = term if before is None else before + term
-        empty = [
-            part if part is not None else a.new_zeros(len(a), 2 * l + 1, a.shape[-1])
-            for l, part in enumerate(parts)
-        ]
-        return torch.cat(empty, dim=1)
+        b = b.expand(-1, -1, a.shape[-1])
+        weights = weights.expand(len(a), -1, -1)
+        return contraction.contract(a, b, weights, self.paths, self.coefficients)
 
 
 class HarmonicProduct(nn.Module):
@@ -94,11 +61,23 @@ class HarmonicProduct(nn.Module):
 
     def __init__(self, paths: Sequence[Path], coefficients: Sequence[float] | None = None) -> None:
         super().__init__()
-        self.product = PathProduct(paths, coefficients)
+        self.paths = tuple(paths)
+        self.coefficients = tuple(coefficients or [1.0] * len(self.paths))
+        self.lmax = max(p.l3 for p in self.paths)
+        self._scalars = list(self.paths) == triangle_paths(self.lmax, left=0)
 
     def forward(self, a: Tensor, frames: EdgeFrames, weights: Tensor) -> Tensor:
         """Left factors (E, S1, C), weights (E, P, C) -> (E, (lmax+1)^2, C)."""
-        return self.product(a, harmonics(frames, a.dtype), weights)
+        if self._scalars:  # the coefficients of harmonics alone
+            scale = _column(self.coefficients, a.dtype, a.device)
+            return frames.axial_to_space(a[:, :1] * weights * scale)
+        size = (max(path.l1 for path in self.paths) + 1) ** 2
+        check_components(a, size, "left")
+        if a.shape[1] > size:
+            a = a[:, :size]
+        weights = weights.expand(len(a), -1, -1)
+        mixed = mixing.mix(frames.to_frame(a), weights, self.paths, self.coefficients)
+        return frames.to_space(mixed)
 
 
 def harmonics(frames: EdgeFrames, dtype: torch.dtype) -> Tensor:
@@ -107,22 +86,6 @@ def harmonics(frames: EdgeFrames, dtype: torch.dtype) -> Tensor:
     return frames.axial_to_space(squares.sqrt()[None, :, None])
 
 
-def degree(x: Tensor, l: int) -> Tensor:
-    """The part of degree l of features (R, S, C)."""
-    return x[:, l * l : (l + 1) ** 2]
-
-
 @lru_cache
-def _symbols(
-    paths: tuple[Path, ...],
-    coefficients: tuple[float, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> list[Tensor]:
-    """Of each path c_p W as (2l3+1, (2l1+1)(2l2+1)); made in float64."""
-    return [
-        (c * o3.wigner_3j(*path, dtype=torch.float64))
-        .reshape(-1, 2 * path.l3 + 1)
-        .T.to(device, dtype)
-        for path, c in zip(paths, coefficients, strict=True)
-    ]
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)[:, None]

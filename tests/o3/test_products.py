@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import oracle_products as oracle
 import pytest
 import torch
 from e3nn import o3
@@ -11,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from hambench.harmonics import harmonic_rotation
+from hambench.o3 import columns, contraction, mixing
 from hambench.o3.expansion import OrbitalExpansion
 from hambench.o3.products import HarmonicProduct, Path, PathProduct, harmonics, triangle_paths
 from hambench.o3.so2 import EdgeFrames
@@ -21,30 +23,17 @@ def features(rows: int, lmax: int, channels: int) -> Tensor:
     return torch.randn(rows, (lmax + 1) ** 2, channels, dtype=torch.float64, requires_grad=True)
 
 
-def by_equation(paths, coefficients, a: Tensor, b: Tensor, weights: Tensor, lmax: int) -> Tensor:
-    out = torch.zeros(len(a), (lmax + 1) ** 2, a.shape[-1], dtype=a.dtype)
-    for k, (l1, l2, l3) in enumerate(paths):
-        left, right = a[:, l1 * l1 : (l1 + 1) ** 2], b[:, l2 * l2 : (l2 + 1) ** 2]
-        symbol = o3.wigner_3j(l1, l2, l3, dtype=a.dtype)
-        right = right.expand(*right.shape[:2], a.shape[-1])
-        term = torch.einsum("ijk,ria,rja->rka", symbol, left, right)
-        index = slice(l3 * l3, (l3 + 1) ** 2)
-        part = torch.zeros_like(out)
-        part[:, index] = coefficients[k] * weights[:, k, None] * term
-        out = out + part
-    return out
-
-
 def agree(found: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
     assert found.shape == expected.shape
-    assert (found - expected).abs().max() < 1e-12
+    assert found.dtype == expected.dtype
+    assert (found - expected).abs().max() < 1e-12 * expected.abs().max().clamp(1)
     seed = torch.randn_like(found)
     for one, other in zip(
         torch.autograd.grad((found * seed).sum(), inputs),
         torch.autograd.grad((expected * seed).sum(), inputs),
         strict=True,
     ):
-        assert (one - other).abs().max() < 1e-11
+        assert (one - other).abs().max() < 1e-11 * other.abs().max().clamp(1)
 
 
 def test_counts_of_paths() -> None:
@@ -55,41 +44,147 @@ def test_counts_of_paths() -> None:
     assert triangle_paths(1)[:4] == [Path(0, 0, 0), Path(0, 1, 1), Path(1, 0, 1), Path(1, 1, 0)]
 
 
+@pytest.fixture(params=["narrow", "wide", "small blocks"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Products as a CPU does them, as other devices do, and in blocks of a row or two."""
+    if request.param == "wide":
+        for room in (contraction, mixing):
+            monkeypatch.setattr(room, "wide", lambda device: True)
+    if request.param == "small blocks":
+        monkeypatch.setattr(columns, "CACHE", 81 * 3 * 8 * 2)
+    return request.param
+
+
+def draw(paths: list[Path], rows: int, channels: int, shared: bool = False) -> list[Tensor]:
+    left, right = max(p.l1 for p in paths), max(p.l2 for p in paths)
+    size = (1 if shared else rows, len(paths), channels)
+    weights = torch.randn(size, dtype=torch.float64, requires_grad=True)
+    return [features(rows, left, channels), features(rows, right, channels), weights]
+
+
 @pytest.mark.parametrize("natural", [False, True])
-@pytest.mark.parametrize("rows", [1, 7])
-def test_product_by_its_equation(natural: bool, rows: int) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_product_by_its_equation(natural: bool, shared: bool, way: str) -> None:
     paths = triangle_paths(4, natural=natural)
     coefficients = [0.3 + 0.1 * k for k in range(len(paths))]
-    a, b = features(7, 4, 3), features(7, 4, 3)
-    weights = torch.randn(rows, len(paths), 3, dtype=torch.float64, requires_grad=True)
+    a, b, weights = inputs = draw(paths, 7, 3, shared)
     found = PathProduct(paths, coefficients)(a, b, weights)
-    agree(found, by_equation(paths, coefficients, a, b, weights, 4), [a, b, weights])
+    agree(found, oracle.by_broadcasting(paths, coefficients, a, b, weights), inputs)
 
 
-def test_product_of_few_paths() -> None:
-    """Degrees without a path are zero, and inputs may be of lower degree."""
-    paths = [Path(0, 2, 2), Path(1, 1, 0), Path(2, 0, 2)]
-    a, b = features(5, 2, 4), features(5, 2, 4)
-    weights = torch.randn(5, 3, 4, dtype=torch.float64, requires_grad=True)
+SUBSETS = {
+    "few": [Path(0, 2, 2), Path(1, 1, 0), Path(2, 0, 2)],
+    "left below right": [p for p in triangle_paths(4) if p.l1 < p.l2],
+    "20 of 65": triangle_paths(4)[3::3][:20],
+    "any order": triangle_paths(3)[::-2],
+    "twice": [Path(1, 2, 1), Path(1, 2, 2), Path(1, 2, 1), Path(2, 1, 3)],
+    "degree 6": [p for p in triangle_paths(6) if max(p) > 4][::5],
+    "one": [Path(1, 1, 2)],
+}
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_product_of_some_paths(name: str, way: str) -> None:
+    """Any paths in any order; degrees without one are zero."""
+    paths = SUBSETS[name]
+    a, b, weights = inputs = draw(paths, 5, 4)
     found = PathProduct(paths)(a, b, weights)
-    agree(found, by_equation(paths, [1.0] * 3, a, b, weights, 2), [a, b, weights])
-    assert (found[:, 1:4] == 0).all()
+    agree(found, oracle.by_broadcasting(paths, [1.0] * len(paths), a, b, weights), inputs)
+    for l in range(max(p.l3 for p in paths) + 1):
+        if all(p.l3 != l for p in paths):
+            assert (found[:, l * l : (l + 1) ** 2] == 0).all()
 
 
-@pytest.mark.parametrize(("natural", "left"), [(True, None), (False, None), (True, 0)])
-def test_product_with_harmonics(natural: bool, left: int | None) -> None:
-    paths = triangle_paths(4, natural=natural, left=left)
+def test_product_of_all_paths_of_degree_6() -> None:
+    paths = triangle_paths(6)
+    a, b, weights = inputs = draw(paths, 3, 2)
+    found = PathProduct(paths)(a, b, weights)
+    agree(found, oracle.by_products(paths, [1.0] * len(paths), a, b, weights), inputs)
+
+
+def test_product_of_itself_of_more_degrees_and_of_one_channel() -> None:
+    """Further degrees of a factor take no part; a right factor may serve all channels."""
+    paths = triangle_paths(2)
+    a, b = features(4, 3, 3), features(4, 2, 1)
+    weights = torch.randn(1, len(paths), 3, dtype=torch.float64, requires_grad=True)
+    one = [1.0] * len(paths)
+    agree(PathProduct(paths)(a, a, weights), oracle.by_products(paths, one, a, a, weights), [a])
+    found = PathProduct(paths)(a, b, weights)
+    agree(found, oracle.by_products(paths, one, a, b, weights), [a, b, weights])
+
+
+def test_product_of_features_that_are_views() -> None:
+    paths = triangle_paths(2)
+    a, b, weights = draw(paths, 4, 3)
+    views = [a[:, :, ::2], b.transpose(0, 1).contiguous().transpose(0, 1)[..., 1:]]
+    found = PathProduct(paths)(*views, weights[..., :2])
+    expected = oracle.by_products(paths, [1.0] * len(paths), *views, weights[..., :2])
+    agree(found, expected, [a, b, weights])
+
+
+def test_products_in_float32_and_without_rows(way: str) -> None:
+    paths = triangle_paths(4)
+    one = [1.0] * len(paths)
+    frames = EdgeFrames(torch.randn(5, 3), 4)
+    a, b, weights = (x.detach().float() for x in draw(paths, 5, 4))
+    found = PathProduct(paths)(a, b, weights)
+    assert found.dtype == torch.float32
+    expected = oracle.by_products(paths, one, a.double(), b.double(), weights.double())
+    assert (found - expected).abs().max() < 1e-5
+    found = HarmonicProduct(paths)(a, frames, weights)
+    expected = oracle.by_products(
+        paths, one, a.double(), harmonics(frames, torch.float64), weights.double()
+    )
+    assert (found - expected).abs().max() < 1e-4
+    empty = [x[:0].requires_grad_() for x in (a, b, weights)]
+    PathProduct(paths)(*empty).sum().backward()
+    assert empty[0].grad.shape == (0, 25, 4)
+    found = HarmonicProduct(paths)(empty[0], EdgeFrames(torch.randn(0, 3), 4), empty[2])
+    assert found.shape == (0, 25, 4)
+    found.sum().backward()
+
+
+def test_product_with_too_few_degrees() -> None:
+    with pytest.raises(ValueError, match="left factor has 1 components; these paths need 9"):
+        PathProduct([Path(2, 0, 2)])(features(2, 0, 3), features(2, 0, 3), torch.ones(1, 1, 3))
+    frames = EdgeFrames(torch.randn(2, 3, dtype=torch.float64), 2)
+    with pytest.raises(ValueError, match="left factor has 1 components; these paths need 9"):
+        HarmonicProduct([Path(2, 0, 2)])(features(2, 0, 3), frames, torch.ones(1, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("lmax", "paths"),
+    [
+        (4, triangle_paths(4, natural=True)),
+        (4, triangle_paths(4)),
+        (4, triangle_paths(4, left=0)),
+        (4, triangle_paths(4, left=2)),
+        (2, [p for p in triangle_paths(4) if max(p.l1, p.l3) <= 2][::-2]),
+        (4, [Path(0, 0, 0), Path(0, 2, 2)]),
+        (3, [Path(1, 2, 1), Path(1, 2, 2), Path(1, 2, 1), Path(2, 1, 3)]),
+        (6, triangle_paths(6, natural=True)[::3]),
+    ],
+)
+def test_product_with_harmonics(lmax: int, paths: list[Path], way: str) -> None:
+    """Values and all gradients, those along the polar axis and of the edges' directions too."""
     vectors = torch.randn(6, 3, dtype=torch.float64)
     vectors[0], vectors[1] = torch.tensor([0, 0, 1.5]), torch.tensor([0, 0, -0.3])
-    frames = EdgeFrames(vectors[:, POLAR], 4)
-    a = features(6, 4 if left is None else left, 3)
-    weights = torch.randn(6, len(paths), 3, dtype=torch.float64, requires_grad=True)
-    degrees = list(range(5))
+    vectors.requires_grad_()
+    frames = EdgeFrames(vectors[:, POLAR], lmax)
+    a, _, weights = draw(paths, 6, 3)
+    degrees = list(range(max(p.l2 for p in paths) + 1))
     y = o3.spherical_harmonics(degrees, vectors[:, POLAR], True, "component")[..., None]
-    assert (harmonics(frames, torch.float64) - y).abs().max() < 1e-12
     coefficients = [0.3 + 0.02 * k for k in range(len(paths))]
     found = HarmonicProduct(paths, coefficients)(a, frames, weights)
-    agree(found, by_equation(paths, coefficients, a, y, weights, 4), [a, weights])
+    expected = oracle.by_broadcasting(paths, coefficients, a, y, weights)
+    agree(found, expected, [a, weights, vectors])
+
+
+def test_harmonics() -> None:
+    vectors = torch.randn(6, 3, dtype=torch.float64)
+    y = o3.spherical_harmonics([0, 1, 2, 3, 4], vectors[:, POLAR], True, "component")[..., None]
+    frames = EdgeFrames(vectors[:, POLAR], 4)
+    assert (harmonics(frames, torch.float64) - y).abs().max() < 1e-12
 
 
 def test_products_turn_with_their_factors() -> None:
