@@ -339,8 +339,8 @@ def test_a_cell_with_it(tmp_path: Path):
     last = []
     for outcome in (one, plain):
         log = (outcome.folder / "log.jsonl").read_text().splitlines()
-        last.append([row["val_loss"] for row in map(json.loads, log) if "val_loss" in row][0])
+        last.append(next(row["val_loss"] for row in map(json.loads, log) if "val_loss" in row))
     assert last[0] > last[1]
+    energies = compose(["task=organic_mini_energy", "model=helm_small", words[3]])
     with pytest.raises(ConfigError, match="energies are to be learned"):
-        energies = ["task=organic_mini_energy", "model=helm_small", "recipe.alignment.weight=2"]
-        experiment.run(compose([*energies, f"root={tmp_path}"]), progress=False)
+        experiment.run(energies, progress=False)
