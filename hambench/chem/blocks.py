@@ -16,9 +16,10 @@ Letters: K orbitals of the slot table, N atoms, E ordered pairs (edges: row atom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -216,11 +217,8 @@ class BlockLayout:
 
     def _convert(self, vectors: Tensor, forward: bool) -> Tensor:
         groups = self._couplings(vectors.device, vectors.dtype)
-        out = torch.empty_like(vectors)
-        for group in groups:  # one per (la, lb), at most lmax^2, whatever the number of slots
-            matrix = group.couple if forward else group.uncouple
-            part = vectors[..., group.places].unflatten(-1, (-1, len(matrix)))
-            out[..., group.places] = (part @ matrix).flatten(-2)
+        parts = [(g.places, g.couple if forward else g.uncouple) for g in groups]
+        out: Tensor = _Conversion.apply(vectors, parts)
         return out
 
     def _couplings(self, device: torch.device, dtype: torch.dtype) -> list[_Coupling]:
@@ -308,6 +306,31 @@ class BlockLayout:
     def degrees(self) -> tuple[int, ...]:
         """Every l of the slots, ascending."""
         return tuple(sorted(set(self.slots)))
+
+
+class _Conversion(torch.autograd.Function):
+    """Matrices acting on parts of vectors, each on its own places.
+
+    Its derivative is a conversion too, by the transposed matrices; left to itself, autograd would
+    write every part into a copy of the whole.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Parts: places, and what each of their runs is right-multiplied by."""
+        ctx.parts = parts
+        out = torch.empty_like(vectors)
+        for places, matrix in parts:  # one per (la, lb), however many slots there are
+            part = vectors.index_select(-1, places).unflatten(-1, (-1, len(matrix)))
+            out.index_copy_(-1, places, (part @ matrix).flatten(-2))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The conversion back, not by the inverse but by the transpose."""
+        parts = [(places, matrix.T) for places, matrix in ctx.parts]
+        gradient: Tensor = _Conversion.apply(gradients[0], parts)
+        return gradient, None
 
 
 @dataclass(frozen=True)
