@@ -49,24 +49,29 @@ class Cell:
         task.check_given()
         metrics = config.score.metrics or task.metrics
         Scorer(metrics, theory=_theory(task, metrics))
-        trained = training_split(task, config.train_on)
-        used = (config.score.split, task.protocol.validation_split, trained)
-        for split in used:
+        for split in _used(config, task):
             task.split(split)
         torch.manual_seed(config.seed)
         name, settings = config.model["name"], config.model.get("hyperparameters", {})
         if not models.is_external(name):
-            model = model_of(config, task)
-            if (guess := model.graph.guess) is not None:
-                for split in used:
-                    guess.check(task.split(split))
-            return cls(config, task, model, recipe)
+            return cls(config, task, model_of(config, task), recipe)
         if config.strategy != "direct":
             raise ConfigError(
                 f"model '{name}' is trained on energies and nothing else; choose a task of them "
                 "(hambench list tasks), and leave out strategy="
             )
         return cls(config, task, models.build_external(name, task.basis, **settings), recipe)
+
+    def check_guesses(self) -> None:
+        """See whether the model's initial guesses are there or can be computed, if it has any.
+
+        Raises:
+            ConfigError: as `hambench.data.guess.Guess.check`.
+        """
+        if isinstance(self.model, ExternalModel) or (guess := self.model.graph.guess) is None:
+            return
+        for split in _used(self.config, self.task):
+            guess.check(self.task.split(split))
 
     @property
     def training_split(self) -> str:
@@ -140,6 +145,12 @@ def open_task(config: RunConfig) -> Task:
 def _theory(task: Task, metrics: Sequence[str]) -> Theory | None:
     """Level of theory of a task, where one of the metrics needs it."""
     return task.level if any(find_metric(name).needs_theory for name in metrics) else None
+
+
+def _used(config: RunConfig, task: Task) -> tuple[str, str, str]:
+    """The splits to score, to validate and to train on."""
+    trained = training_split(task, config.train_on)
+    return config.score.split, task.protocol.validation_split, trained
 
 
 def training_split(task: Task, asked: str | None) -> str:
