@@ -16,6 +16,7 @@ from hambench.errors import ConfigError, RegistryError, nearest
 from hambench.external import ExternalModel
 from hambench.learn import Recipe
 from hambench.learn.device import open_fabric
+from hambench.learn.training import check_recipe
 from hambench.model import Model
 from hambench.scoring import Scorer, find_metric
 
@@ -42,14 +43,14 @@ class Cell:
             raise ConfigError(
                 f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
             )
+        check_recipe(recipe, energies=config.strategy is not None)
         open_fabric(config.device)
         task = open_task(config)
         task.check_given()
         metrics = config.score.metrics or task.metrics
         Scorer(metrics, theory=_theory(task, metrics))
-        for split in (config.score.split, task.protocol.validation_split):
+        for split in _used(config, task):
             task.split(split)
-        task.split(training_split(task, config.train_on))
         torch.manual_seed(config.seed)
         name, settings = config.model["name"], config.model.get("hyperparameters", {})
         if not models.is_external(name):
@@ -60,6 +61,17 @@ class Cell:
                 "(hambench list tasks), and leave out strategy="
             )
         return cls(config, task, models.build_external(name, task.basis, **settings), recipe)
+
+    def check_guesses(self) -> None:
+        """See whether the model's initial guesses are there or can be computed, if it has any.
+
+        Raises:
+            ConfigError: as `hambench.data.guess.Guess.check`.
+        """
+        if isinstance(self.model, ExternalModel) or (guess := self.model.graph.guess) is None:
+            return
+        for split in _used(self.config, self.task):
+            guess.check(self.task.split(split))
 
     @property
     def training_split(self) -> str:
@@ -133,6 +145,12 @@ def open_task(config: RunConfig) -> Task:
 def _theory(task: Task, metrics: Sequence[str]) -> Theory | None:
     """Level of theory of a task, where one of the metrics needs it."""
     return task.level if any(find_metric(name).needs_theory for name in metrics) else None
+
+
+def _used(config: RunConfig, task: Task) -> tuple[str, str, str]:
+    """The splits to score, to validate and to train on."""
+    trained = training_split(task, config.train_on)
+    return config.score.split, task.protocol.validation_split, trained
 
 
 def training_split(task: Task, asked: str | None) -> str:

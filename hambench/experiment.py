@@ -93,6 +93,7 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
         fingerprint = cell.task.fingerprint  # reads every row: corrupt data fail here
         if isinstance(cell.model, ExternalModel):
             cell.model.check(cell.recipe, len(cell.task.split(cell.training_split)))
+        cell.check_guesses()
         check_named(config)
         audit = audited(cell)  # before what it would refuse is trained
         if config.pretraining is not None:

@@ -22,6 +22,7 @@ from hambench.data.workers import cores, pool
 from hambench.errors import DataError
 from hambench.external import ExternalModel
 from hambench.learn.device import open_fabric
+from hambench.learn.reporters import bar
 from hambench.learn.validation import matmul_precision
 from hambench.results import Metric
 from hambench.scoring import Score, Scorer
@@ -53,6 +54,8 @@ def predict(cell: Cell, split: str, progress: bool = True) -> Iterator[tuple[Mol
         return
     device = open_fabric(cell.config.device).device
     model = model.to(device).eval()
+    if (guess := model.graph.guess) is not None:
+        guess.complete(molecules, bar if progress else None)
     loader = Loader(
         molecules,
         model.graph,

@@ -27,7 +27,7 @@ ARROWS: dict[str, set[str]] = {
     "unused": set(),
     "losses": {"model", "data"},
     "energy_model": {"model", "losses", "data", "chem"},
-    "learn": {"model", "energy_model", "data", "chem"},
+    "learn": {"model", "losses", "energy_model", "data", "chem"},
     "scoring": {"chem"},
     "registry": {"data"},
     "models": {"registry", "model", "energy_model", "external", "chem"},

@@ -26,6 +26,8 @@ from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.packing import LabelMap, label_map
 from hambench.chem.stored import StoredMatrix
+from hambench.data.guess import Guess
+from hambench.data.orbital_labels import orbital_labels
 from hambench.errors import ConfigError, DataError
 
 OVERLAPS = ("overlap_node_values", "overlap_pair_values")
@@ -34,7 +36,9 @@ LABELS = ("node_places", "node_values", "pair_places", "pair_values", "pair_sign
 _PLACES_END = 2**31  # of int32
 
 Space = Literal["coupled", "uncoupled"]
-Label = Literal["hamiltonian", "overlap", "energy"]
+Label = Literal["hamiltonian", "overlap", "energy", "orbitals"]
+ORBITALS = ("orbitals", "orbital_sets", "low_sets")
+"""Fields of a graph with orbitals of its label."""
 # the bytes of a SQLite file are read-only, and only read
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
@@ -64,7 +68,10 @@ class GraphSpec:
         normalisation: applied to on-site labels in float64 before the cast, so that a float32
             model does not lose the digits beside a large mean.
         labels: what batches carry of what their molecules have: Hamiltonians, overlaps beside
-            them (in the same form, and never scaled), total energies.
+            them (in the same form, and never scaled), total energies, and orbitals of the
+            Hamiltonians, which the alignment loss compares in.
+        guess: what the model's output is added to; Hamiltonian labels are what is left beyond it,
+            and batches carry it, labelled or not.
         reach: edges closer than this (Angstrom) are listed in ``near_index``, for models whose
             messages go less far than their pairs; None: there is no such list.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
@@ -76,6 +83,7 @@ class GraphSpec:
     dtype: torch.dtype = torch.float64
     normalisation: Normalisation | None = None
     labels: tuple[Label, ...] = ("hamiltonian",)
+    guess: Guess | None = None
     reach: float | None = None
     largest_charge: int | None = None
     largest_multiplicity: int | None = None
@@ -85,9 +93,13 @@ class GraphSpec:
         """Places of the block vectors of this basis."""
         return layout(self.basis)
 
+    def bare(self) -> GraphSpec:
+        """The same graph without anything that has to do with matrices or energies."""
+        return replace(self, labels=(), normalisation=None, guess=None)
+
     def for_energies(self) -> GraphSpec:
         """The same graph with total energies as its only labels."""
-        return replace(self, labels=("energy",), normalisation=None)
+        return replace(self.bare(), labels=("energy",))
 
 
 class Shape(NamedTuple):
@@ -111,6 +123,11 @@ class MoleculeGraph(Data):
             (i, j), i < j, once in its transpose (see `pair_labels`);
         overlap_node_values, overlap_pair_values: those of the overlap, at the same places;
             labels are absent without a Hamiltonian;
+        guess: upper triangles of the initial guesses in Eh, canonical order, float64, one behind
+            the other (where the spec has a guess);
+        orbitals (B, n, n), orbital_sets (B, n), low_sets (B,): `OrbitalLabels` of the Hamiltonians,
+            padded with zeros, and -1, to n orbitals, those of the largest molecule (where the spec
+            asks for them; real molecules alone);
         energies (B,): total energies in Eh, float64 (where the spec asks for them);
         embeddings (N, ...): of a frozen body, where they were computed before;
         batch (N,): molecule of each atom (after collation).
@@ -157,7 +174,7 @@ def build_graph(
 
     Raises:
         ConfigError: an element ``spec.basis`` does not cover, or a charge or multiplicity beyond
-            what the model takes.
+            what the model takes; or as `Guess.packed`.
         DataError: labels unfit for training (`Molecule.checked`), or in another basis.
     """
     if molecule.basis is not None and molecule.basis != spec.basis.name:
@@ -192,6 +209,8 @@ def build_graph(
         graph.near_index = torch.from_numpy(within(molecule.positions, edges, spec.reach))
     if "energy" in spec.labels and molecule.energy is not None:
         graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
+    if spec.guess is not None:
+        graph.guess = torch.from_numpy(spec.guess.packed(molecule))
     if "hamiltonian" in spec.labels:
         _label(graph, molecule, spec, hamiltonian)
     return graph
@@ -220,12 +239,26 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
             f"a batch of {edges:,} edges has more than 2^31 places for labels; choose a smaller "
             "batch_size or max_edges"
         )
-    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=list(LABELS))
+    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=[*LABELS, *ORBITALS])
     for field in LABELS:  # the bulk of a batch: joined without a second copy
         if field in graphs[0]:
             steps = [graph.__inc__(field, graph[field]) for graph in graphs]
             batch[field] = _joined([graph[field] for graph in graphs], steps)
+    labelled = [graph for graph in graphs if "orbitals" in graph]
+    if labelled:
+        batch.orbitals = _stacked([graph.orbitals for graph in labelled], 0)
+        batch.orbital_sets = _stacked([graph.orbital_sets for graph in labelled], -1)
+        batch.low_sets = torch.cat([graph.low_sets for graph in labelled])
     return batch
+
+
+def _stacked(parts: Sequence[Tensor], padding: int) -> Tensor:
+    """Parts (1, n) or (1, n, n) of any n, stacked to the largest n."""
+    first, most = parts[0], max(part.shape[-1] for part in parts)
+    out = first.new_full((len(parts), *[most] * (first.ndim - 1)), padding)
+    for whole, part in zip(out, parts, strict=True):
+        whole[tuple(slice(n) for n in part.shape[1:])] = part[0]
+    return out
 
 
 def _joined(parts: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
@@ -248,6 +281,38 @@ def pair_labels(batch: Batch, field: str = "pair_values") -> tuple[Tensor, Tenso
         field: those of the Hamiltonian, or ``overlap_pair_values``.
     """
     return batch.pair_places.reshape(-1).long(), (batch.pair_signs * batch[field]).reshape(-1)
+
+
+def entry_places(batch: Batch, blocks: BlockLayout, width: int) -> tuple[Tensor, Tensor]:
+    """Where labels stand in matrices (B, width, width) of the molecules, padded and made flat.
+
+    Computed on the device of the batch, with no need to wait for it.
+
+    Args:
+        batch: with labels.
+        blocks: of its block vectors.
+        width: orbitals of the largest molecule, or more.
+
+    Returns:
+        For ``batch.node_places``, and for the places of `pair_labels`; of the matrix element that
+        stands at each in uncoupled vectors.
+    """
+    tables, z = blocks.tables(batch.nao.device), batch.numbers
+    before = torch.cumsum(tables.count[z], 0) - tables.count[z]
+    first = before - (torch.cumsum(batch.nao, 0) - batch.nao)[batch.batch]
+
+    def places(within: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        row = first[i] + tables.number[z[i], tables.row[within]]
+        column = first[j] + tables.number[z[j], tables.column[within]]
+        return (batch.batch[i] * width + row) * width + column
+
+    atom = batch.node_places // blocks.size
+    pairs = batch.pair_places.reshape(-1).long()
+    i, j = batch.edge_index[:, pairs // blocks.size]
+    return (
+        places(batch.node_places % blocks.size, atom, atom),
+        places(pairs % blocks.size, i, j),
+    )
 
 
 def matrix_map(batch: Batch, blocks: BlockLayout) -> BlockMap:
@@ -353,6 +418,13 @@ def _label(
         hamiltonian = canonical(molecule.hamiltonian, molecule, spec)
     if hamiltonian is None:
         return
+    if "orbitals" in spec.labels:
+        found = orbital_labels(molecule, hamiltonian.canonical(), spec.basis)
+        graph.orbitals = torch.from_numpy(found.coefficients).to(spec.dtype)[None]
+        graph.orbital_sets = torch.from_numpy(found.sets)[None]
+        graph.low_sets = torch.tensor([found.low_sets], dtype=torch.int32)
+    if "guess" in graph:
+        hamiltonian = hamiltonian.less(graph.guess.numpy())
     where = _places(graph, hamiltonian, spec)
     graph.node_places, graph.pair_places = where.node_places, where.pair_places
     graph.pair_signs = where.signs

@@ -85,6 +85,8 @@ class Loader:
             than the model (`hambench bench data` says so).
         pad: bring batches to few shapes, see `hambench.data.padding`.
         embeddings: (atoms, ...) of each molecule, which batches carry as ``embeddings``.
+        guesses: whether batches carry initial guesses, which `Prediction.matrices` needs and a
+            loss does not.
 
     Raises:
         ConfigError: no molecules, or not exactly one size.
@@ -105,6 +107,7 @@ class Loader:
         workers: int = 0,
         pad: bool = False,
         embeddings: Sequence[Tensor] | None = None,
+        guesses: bool = True,
     ) -> None:
         if (batch_size is None) == (max_edges is None):
             raise ConfigError("exactly one of batch_size and max_edges must be set")
@@ -124,6 +127,7 @@ class Loader:
             room=0 if workers else cache_bytes,
             join=partial(padded, spec=spec, max_edges=max_edges) if pad else batch_graphs,
             embeddings=embeddings,
+            guesses=guesses,
         )
         self._edges: list[int] | None = None
 
@@ -189,10 +193,11 @@ class Assembler:
         room: int,
         join: Callable[[Sequence[MoleculeGraph]], Batch],
         embeddings: Sequence[Tensor] | None = None,
+        guesses: bool = True,
     ) -> None:
         self.molecules, self.spec = molecules, spec
         self.references, self.pinned, self.join = references, pinned, join
-        self.embeddings = embeddings
+        self.embeddings, self.guesses = embeddings, guesses
         self._room, self._largest = room, room // _FEWEST
         self._graphs: dict[int, MoleculeGraph] = {}
         self._counted: set[int] = set()
@@ -216,6 +221,8 @@ class Assembler:
         graph = self._referenced(row) if self.references else self._labelled(row)
         if self.embeddings is not None:
             graph.embeddings = self.embeddings[row]
+        if not self.guesses and "guess" in graph:
+            del graph.guess
         tensors = [value for value in graph.to_dict().values() if isinstance(value, Tensor)]
         new = {value.data_ptr(): value.nbytes for value in tensors}
         size = sum(bytes_ for start, bytes_ in new.items() if start not in self._counted)
@@ -226,7 +233,8 @@ class Assembler:
         return graph
 
     def _labelled(self, row: int) -> MoleculeGraph:
-        if isinstance(self.molecules, Rows) and "overlap" not in self.spec.labels:
+        overlaps = {"overlap", "orbitals"} & set(self.spec.labels)
+        if isinstance(self.molecules, Rows) and not overlaps:
             molecule, hamiltonian = self.molecules.stored(row)
             return build_graph(molecule, self.spec, hamiltonian)
         return build_graph(self.molecules[row], self.spec)

@@ -102,12 +102,13 @@ def _filler(atoms: int, edges: int, spec: GraphSpec, like: MoleculeGraph) -> Mol
     if spec.cutoff is not None and edges:
         spacing = min(spacing, 0.9 * spec.cutoff / longest)
     numbers = np.full(atoms, min(spec.basis.elements))
-    graph = build_graph(Molecule(numbers, spacing * places), replace(spec, cutoff=spacing / 2))
+    alone = replace(spec, cutoff=spacing / 2, guess=None)
+    graph = build_graph(Molecule(numbers, spacing * places), alone)
     graph.edge_index, graph.pair_index = map(torch.from_numpy, adjacent(near))
     if spec.reach is not None:
         near_index = within(spacing * places, graph.edge_index.numpy(), spec.reach)
         graph.near_index = torch.from_numpy(near_index)
-    for field in LABELS:
+    for field in (*LABELS, "guess"):
         if field in like:
             graph[field] = like[field][..., :0]
     if "energies" in like:
