@@ -7,8 +7,10 @@ are worked on at a time that everything fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from functools import lru_cache
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,21 @@ CACHE: Final = 1_200_000
 MEMORY: Final = 2**28
 """The same on other devices, where memory alone limits it."""
 
+_STEP: Final = 4
+_MOST: Final = 8
+
+K = TypeVar("K", bound=Hashable)
+W = TypeVar("W")
+
+
+class Block(NamedTuple):
+    """How many rows are worked on at a time, and what they are: channels, type, device."""
+
+    rows: int
+    channels: int
+    dtype: torch.dtype
+    device: torch.device
+
 
 class Columns:
     """(S, rows * C): the components of features (rows, S, C) of a block of rows.
@@ -28,9 +45,10 @@ class Columns:
         lines: each.
     """
 
-    def __init__(self, like: Tensor, size: int, rows: int) -> None:
-        """Memory for ``size`` components of ``rows`` rows, C channels and type as of ``like``."""
-        self._folded = like.new_empty(size, rows, like.shape[-1])
+    def __init__(self, block: Block, size: int) -> None:
+        """Memory for ``size`` components; what is in it before a first `load` is undefined."""
+        rows, channels, dtype, device = block
+        self._folded = torch.empty(size, rows, channels, dtype=dtype, device=device)
         self.flat = self._folded.flatten(1)
         self.lines = self.flat.unbind(0)
 
@@ -51,18 +69,35 @@ class Columns:
         x[:, size:].zero_()
 
 
-def block_rows(x: Tensor, size: int) -> int:
-    """Rows (R, ...) of a block, when the largest intermediate has ``size`` components."""
+def block_of(x: Tensor, size: int) -> Block:
+    """A block of the rows of (R, ..., C), when the largest intermediate has ``size`` components."""
     limit = CACHE if x.device.type == "cpu" else MEMORY
     most = max(limit // (size * x.shape[-1] * x.element_size()), 1)
-    blocks = max(-(-len(x) // most), 1)
-    return max(-(-len(x) // blocks), 1)
+    rows = _shares(len(x), _shares(len(x), most))
+    if rows > 2 * _STEP:
+        rows = _STEP * _shares(rows, _STEP)  # few sizes, so that one block serves many batches
+    return Block(rows, x.shape[-1], x.dtype, x.device)
 
 
-def blocks(x: Tensor, rows: int) -> Iterator[slice]:
-    """All rows of (R, ...), ``rows`` at a time."""
-    for start in range(0, len(x), rows):
-        yield slice(start, start + rows)
+def _shares(count: int, size: int) -> int:
+    return max(-(-count // size), 1)
+
+
+def blocks(x: Tensor, block: Block) -> Iterator[slice]:
+    """All rows of (R, ...), some at a time; one block without any where there are none."""
+    for start in range(0, max(len(x), 1), block.rows):
+        yield slice(start, start + block.rows)
+
+
+class Kept(threading.local, Generic[K, W]):
+    """What was made for a block of rows, kept for the next: a few, and for each thread its own."""
+
+    def __init__(self, make: Callable[[K, Block], W]) -> None:
+        self._make, self._kept = make, lru_cache(maxsize=_MOST)(make)
+
+    def get(self, plan: K, block: Block) -> W:
+        """On a CPU alone, where blocks are small and making them costs as much as using them."""
+        return (self._kept if block.device.type == "cpu" else self._make)(plan, block)
 
 
 def wide(device: torch.device) -> bool:

@@ -11,6 +11,7 @@ the only tensors that are kept.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from hambench.o3.columns import Columns, block_rows, blocks, check_components, wide
+from hambench.o3.columns import Block, Columns, Kept, block_of, blocks, check_components, wide
 from hambench.o3.paths import Path, components, symbols
 
 
@@ -69,7 +70,8 @@ class Group(NamedTuple):
         return self.left.stop - self.left.start, self.right.stop - self.right.start
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Plan:
     """How to multiply along given paths.
 
     Attributes:
@@ -194,12 +196,11 @@ class _Contraction(torch.autograd.Function):
         ctx.save_for_backward(a, b, weights)
         ctx.plan = plan
         out = a.new_empty(len(a), plan.sizes[2], a.shape[-1])
-        work = _Work(a, plan)
-        steps = [work.step(group) for group in plan.groups]
-        for rows in blocks(a, work.rows):
+        work = _forward.get(plan, block_of(a, plan.area))
+        for rows in blocks(a, work.block):
             work.load(a[rows], b[rows], weights[rows])
             work.result.flat.zero_()
-            for step in steps:
+            for step in work.steps:
                 step.forward()
             work.result.store(out[rows])
         return out
@@ -209,54 +210,58 @@ class _Contraction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in inputs]
-        work = _Work(inputs[0], ctx.plan, backward=True)
-        steps = [work.step(group) for group in ctx.plan.groups]
-        for rows in blocks(grad, work.rows):
+        work = _backward.get(ctx.plan, block_of(inputs[0], ctx.plan.area))
+        for rows in blocks(grad, work.block):
             work.load(*(x[rows] for x in inputs))
             work.result.load(grad[rows])
             work.grad_left.flat.zero_()
             work.grad_right.flat.zero_()
-            for step in steps:
+            for step in work.steps:
                 step.backward()
             work.store(*(x[rows] for x in grads))
         return *grads, None
 
 
-class _Work:
-    """Memory of a block of rows: inputs, result or its gradient, gradients of the inputs."""
+class _Forward:
+    """A block of rows: factors, weights, result, and what is done with them."""
 
-    def __init__(self, like: Tensor, plan: Plan, backward: bool = False) -> None:
-        self.plan = plan
-        self.rows = block_rows(like, plan.area)
-        sizes = (*plan.sizes[:2], len(plan.scale))
-        self.left, self.right, self.weights = (Columns(like, s, self.rows) for s in sizes)
-        self.result = Columns(like, plan.sizes[2], self.rows)
-        if backward:
-            self.grad_left, self.grad_right, self.grad_weights = (
-                Columns(like, s, self.rows) for s in sizes
-            )
-        self.outer = Columns(like, plan.area, self.rows).flat
-        self.terms = Columns(like, plan.rows, self.rows).flat
-        self.backward = backward
+    def __init__(self, plan: Plan, block: Block) -> None:
+        self.block, self.scale = block, plan.scale
+        left, right, result = plan.sizes
+        self.left, self.right = Columns(block, left), Columns(block, right)
+        self.weights, self.result = Columns(block, len(plan.scale)), Columns(block, result)
+        self.outer, self.terms = Columns(block, plan.area).flat, Columns(block, plan.rows).flat
+        kind = _Wide if plan.wide else _Narrow
+        self.steps: list[_Step] = [kind(group, self) for group in plan.groups]
 
     def load(self, a: Tensor, b: Tensor, weights: Tensor) -> None:
         self.left.load(a)
         self.right.load(b)
-        self.weights.load(weights, self.plan.scale)
+        self.weights.load(weights, self.scale)
+
+
+class _Backward(_Forward):
+    """With the gradients of factors and weights; ``result`` is that of the result."""
+
+    def __init__(self, plan: Plan, block: Block) -> None:
+        left, right, _ = plan.sizes
+        self.grad_left, self.grad_right = Columns(block, left), Columns(block, right)
+        self.grad_weights = Columns(block, len(plan.scale))
+        super().__init__(plan, block)
 
     def store(self, a: Tensor, b: Tensor, weights: Tensor) -> None:
         self.grad_left.store(a)
         self.grad_right.store(b)
-        self.grad_weights.store(weights, self.plan.scale)
+        self.grad_weights.store(weights, self.scale)
 
-    def step(self, group: Group) -> _Step:
-        return (_Wide if self.plan.wide else _Narrow)(group, self)
+
+_forward, _backward = Kept(_Forward), Kept(_Backward)
 
 
 class _Step(ABC):
-    """The part of a group in a block of rows; views are made once and serve all blocks."""
+    """What a group does with a block of rows."""
 
-    def __init__(self, group: Group, work: _Work) -> None:
+    def __init__(self, group: Group, work: _Forward) -> None:
         self.group = group
         self.left, self.right = work.left.flat[group.left], work.right.flat[group.right]
         flat = work.outer[: group.shape[0] * group.shape[1]]
@@ -268,7 +273,7 @@ class _Step(ABC):
         ]
         self.weights = work.weights.flat
         self.result = work.result.flat
-        if work.backward:
+        if isinstance(work, _Backward):
             self.grad_left = work.grad_left.flat[group.left]
             self.grad_right = work.grad_right.flat[group.right]
             self.grad_weights = work.grad_weights.flat[group.paths]
@@ -296,7 +301,7 @@ class _Step(ABC):
 class _Narrow(_Step):
     """Sums by adding products to rows in the cache, without intermediates."""
 
-    def __init__(self, group: Group, work: _Work) -> None:
+    def __init__(self, group: Group, work: _Forward) -> None:
         super().__init__(group, work)
         factors = work.weights.lines[group.paths]
         self.paths = [

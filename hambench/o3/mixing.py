@@ -2,11 +2,17 @@
 
 There the harmonics have m2 = 0 alone, so a path takes component m1 to m3 = m1 where l1 + l2 + l3
 is even and to m3 = -m1 where it is odd. All l2 between an l1 and an l3 together are one number for
-each component, channel and edge, a linear map of the paths' weights.
+each |m|, channel and edge, a linear map of the paths' weights. Features are turned into the frame,
+mixed and turned back a few edges at a time; backward does it anew from the inputs.
+
+In the frame they lie in a grid, whose rows are degrees 0..L and whose columns are orders -L..L.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -16,23 +22,45 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from hambench.o3.columns import Columns, block_rows, blocks, wide
+from hambench.o3.columns import Block, Columns, Kept, block_of, blocks, check_components, wide
 from hambench.o3.paths import Path, symbols
-from hambench.o3.so2 import m_major
+from hambench.o3.wigner import packed_offsets, wigner_blocks
+
+
+class Term(NamedTuple):
+    """Numbers of one m >= 0 from l3 = m on: whether m3 = -m1, and which rows they are."""
+
+    m: int
+    odd: bool
+    rows: slice
 
 
 class Group(NamedTuple):
-    """Consecutive paths; every line is a component of the input times one number.
+    """Consecutive paths of one l1.
 
     Attributes:
-        paths: which ones.
-        numbers, numbers_back: (lines, paths) and transposed: the numbers, of the weights.
-        source: (lines,) components of the input.
-        collect, collect_back: (S3, lines) and transposed: the output, of the lines.
-        scatter: (S1, lines) ones and zeros that add lines by their source.
+        l1, paths: which ones.
+        numbers, numbers_back: (rows, paths) and transposed: from weights to numbers.
+        terms: what these are.
     """
 
+    l1: int
     paths: slice
+    numbers: Tensor
+    numbers_back: Tensor
+    terms: tuple[Term, ...]
+
+
+class Lines(NamedTuple):
+    """All paths; every line is a component of the input times a number.
+
+    Attributes:
+        numbers, numbers_back: (lines, P) and transposed: from weights to numbers.
+        source: (lines,) places in the grid of the input.
+        collect, collect_back: (places, lines) and transposed: the output from the lines.
+        scatter: (places, lines): sums by source.
+    """
+
     numbers: Tensor
     numbers_back: Tensor
     source: Tensor
@@ -41,21 +69,54 @@ class Group(NamedTuple):
     scatter: Tensor
 
 
-class Plan(NamedTuple):
-    """How to mix components: groups of paths, their number, components in and out."""
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How to mix: largest degrees in and out, number of paths, what they do."""
 
-    groups: tuple[Group, ...]
+    left: int
+    result: int
     paths: int
-    inputs: int
-    outputs: int
+    parts: tuple[Group, ...] | Lines
+
+    @property
+    def size(self) -> int:
+        """Components that a block works on, about."""
+        lines = 2 * len(self.parts.numbers) if isinstance(self.parts, Lines) else 0
+        return self.paths + _places(self.result) + lines
+
+    @property
+    def odd(self) -> bool:
+        """Whether groups have paths of odd l1 + l2 + l3."""
+        if isinstance(self.parts, Lines):
+            return False
+        return any(term.odd for group in self.parts for term in group.terms)
 
 
 def mix(
-    x: Tensor, weights: Tensor, paths: tuple[Path, ...], coefficients: tuple[float, ...]
+    x: Tensor,
+    packed: Tensor,
+    weights: Tensor,
+    paths: tuple[Path, ...],
+    coefficients: tuple[float, ...],
 ) -> Tensor:
-    """(E, S1, C) x, (E, P, C) weights -> (E, S3, C), m-major; can be differentiated once."""
+    """Multiply with the harmonics of edges. Can be differentiated once.
+
+    Args:
+        x: (E, S1, C) features.
+        packed: (E, P) packed Wigner matrices of the edges, at least up to the degrees of the
+            features and of the result.
+        weights: (E, P, C).
+        paths, coefficients: see `HarmonicProduct`.
+
+    Returns:
+        (E, S3, C).
+
+    Raises:
+        ValueError: the features have fewer degrees than the paths.
+    """
     plan = make_plan(paths, coefficients, x.dtype, x.device, wide(x.device))
-    return _Mixing.apply(x, weights, plan)
+    check_components(x, (plan.left + 1) ** 2, "left")
+    return _Mixing.apply(x, packed, weights, plan)
 
 
 @lru_cache
@@ -69,92 +130,315 @@ def make_plan(
     """Group paths.
 
     Args:
-        paths, coefficients: see `PathProduct`; the right factors are harmonics.
+        paths, coefficients: see `HarmonicProduct`.
         dtype, device: of the constants, which are made in float64.
-        wide: all paths in one group, instead of one per l1.
+        wide: whether in `Lines`, else in groups.
     """
-    left, right = max(path.l1 for path in paths), max(path.l3 for path in paths)
-    into, out_of = ({index: place for place, index in enumerate(m_major(l))} for l in (left, right))
-    members = groupby(range(len(paths)), key=lambda k: None if wide else paths[k].l1)
-    groups = []
-    for _, some in members:
-        which = list(some)
-        numbers: dict[tuple[int, int], Tensor] = {}
-        for column, k in enumerate(which):
-            l1, l2, l3 = paths[k]
-            symbol = symbols(paths[k])[:, l2] * (2 * l2 + 1) ** 0.5 * coefficients[k]
-            sign = (-1) ** (l1 + l2 + l3)
-            for m in range(-min(l1, l3), min(l1, l3) + 1):
-                if sign < 0 and m == 0:
-                    continue
-                line = into[l1 * l1 + l1 + m], out_of[l3 * l3 + l3 + sign * m]
-                row = numbers.setdefault(line, torch.zeros(len(which), dtype=torch.float64))
-                row[column] = symbol[l1 + m, l3 + sign * m]
-        source, target = torch.tensor(list(numbers)).T
-        matrix = torch.stack(list(numbers.values()))
-        collect = functional.one_hot(target, len(out_of)).T
-        scatter = functional.one_hot(source, len(into)).T
+    left, _, result = (max(degrees) for degrees in zip(*paths, strict=True))
 
-        def constant(x: Tensor) -> Tensor:
-            return x.to(dtype).to(device).contiguous()
+    def numbers(which: slice, lines: list[Line]) -> tuple[Tensor, Tensor]:
+        """Of paths, and lines as rows."""
+        place = {line: k for k, line in enumerate(lines)}
+        matrix = torch.zeros(len(lines), which.stop - which.start, dtype=torch.float64)
+        for column, (path, scale) in enumerate(zip(paths[which], coefficients[which], strict=True)):
+            for line, number in _lines(path).items():
+                if line in place:
+                    matrix[place[line], column] += scale * number
+        return constant(matrix), constant(matrix.T)
 
-        groups.append(
-            Group(
-                paths=slice(which[0], which[-1] + 1),
-                numbers=constant(matrix),
-                numbers_back=constant(matrix.T),
-                source=source.to(device),
-                collect=constant(collect),
-                collect_back=constant(collect.T),
-                scatter=constant(scatter),
-            )
+    def constant(x: Tensor) -> Tensor:
+        return x.to(dtype).to(device).contiguous()
+
+    if wide:
+        lines = sorted({line for path in paths for line in _lines(path)})
+        source = torch.tensor([_place(line.l1, line.m1, left) for line in lines])
+        target = torch.tensor([_place(line.l3, line.m3, result) for line in lines])
+        collect = functional.one_hot(target, _places(result))
+        scatter = functional.one_hot(source, _places(left))
+        parts: Lines | tuple[Group, ...] = Lines(
+            *numbers(slice(0, len(paths)), lines),
+            source=source.to(device),
+            collect=constant(collect.T),
+            collect_back=constant(collect),
+            scatter=constant(scatter.T),
         )
-    return Plan(tuple(groups), len(paths), len(into), len(out_of))
+        return Plan(left, result, len(paths), parts)
+    groups = []
+    for l1, some in groupby(range(len(paths)), key=lambda k: paths[k].l1):
+        which = list(some)
+        kinds = sorted({(m, odd) for k in which for _, m, _, _, odd in _lines(paths[k]) if m >= 0})
+        lines, terms = [], []
+        for m, odd in kinds:
+            start = len(lines)
+            lines += [Line(l1, m, l3, -m if odd else m, odd) for l3 in range(m, result + 1)]
+            terms.append(Term(m, odd, slice(start, len(lines))))
+        where = slice(which[0], which[-1] + 1)
+        groups.append(Group(l1, where, *numbers(where, lines), tuple(terms)))
+    return Plan(left, result, len(paths), tuple(groups))
+
+
+class Line(NamedTuple):
+    """Components that paths couple: of the input, of the output; whether l1 + l2 + l3 is odd."""
+
+    l1: int
+    m1: int
+    l3: int
+    m3: int
+    odd: bool
+
+
+def _lines(path: Path) -> dict[Line, float]:
+    """What a path couples, and by which numbers; that of -m1 is the same, or minus it if odd."""
+    l1, l2, l3 = path
+    odd = bool((l1 + l2 + l3) % 2)
+    symbol = symbols(path)[:, l2] * (2 * l2 + 1) ** 0.5
+    lowest = min(l1, l3)
+    orders = {m: -m if odd else m for m in range(-lowest, lowest + 1) if m or not odd}
+    return {Line(l1, m, l3, n, odd): float(symbol[l1 + m, l3 + n]) for m, n in orders.items()}
+
+
+def _places(lmax: int) -> int:
+    """Of the grid up to a degree."""
+    return (lmax + 1) * (2 * lmax + 1)
+
+
+def _place(l: int, m: int, lmax: int) -> int:
+    """Of a component in the grid."""
+    return l * (2 * lmax + 1) + lmax + m
 
 
 class _Mixing(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, plan: Plan) -> Tensor:
-        ctx.save_for_backward(x, weights)
+    def forward(ctx: Any, x: Tensor, packed: Tensor, weights: Tensor, plan: Plan) -> Tensor:
+        ctx.save_for_backward(x, packed, weights)
         ctx.plan = plan
-        out = x.new_empty(len(x), plan.outputs, x.shape[-1])
-        count = block_rows(x, 2 * max(len(group.numbers) for group in plan.groups))
-        source, factors, result = (
-            Columns(x, size, count) for size in (plan.inputs, plan.paths, plan.outputs)
+        out = x.new_empty(len(x), (plan.result + 1) ** 2, x.shape[-1])
+        work = _forward.get(plan, block_of(x, plan.size))
+        turns = zip(
+            blocks(x, work.block),
+            _split(packed, x, work.left),
+            _split(packed, out, work.result),
+            strict=True,
         )
-        for rows in blocks(x, count):
-            source.load(x[rows])
-            factors.load(weights[rows])
-            result.flat.zero_()
-            for group in plan.groups:
-                lines = group.numbers @ factors.flat[group.paths]
-                lines.mul_(source.flat.index_select(0, group.source))
-                result.flat.addmm_(group.collect, lines)
-            result.store(out[rows])
+        for rows, before, after in turns:
+            work.left.turn_in(*before)
+            work.weights.load(weights[rows])
+            work.forward()
+            work.result.turn_out(*after)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weights = ctx.saved_tensors
-        plan: Plan = ctx.plan
+        x, packed, weights = ctx.saved_tensors
+        turning = ctx.needs_input_grad[1]
         grad_x, grad_weights = torch.empty_like(x), torch.empty_like(weights)
-        count = block_rows(x, 2 * max(len(group.numbers) for group in plan.groups))
-        source, factors, result, slope, slopes = (
-            Columns(x, size, count)
-            for size in (plan.inputs, plan.paths, plan.outputs, plan.inputs, plan.paths)
+        grad_packed = torch.zeros_like(packed) if turning else packed
+        work = _backward.get(ctx.plan, block_of(x, ctx.plan.size))
+        turns = zip(
+            blocks(x, work.block),
+            _split(packed, x, work.left),
+            _split(packed, grad, work.result),
+            _split(packed, grad_x, work.left),
+            _split(grad_packed, x, work.left),
+            _split(grad_packed, grad, work.result),
+            strict=True,
         )
-        for rows in blocks(x, count):
-            source.load(x[rows])
-            factors.load(weights[rows])
-            result.load(grad[rows])
-            slope.flat.zero_()
-            for group in plan.groups:
-                back = group.collect_back @ result.flat
-                numbers = group.numbers @ factors.flat[group.paths]
-                slope.flat.addmm_(group.scatter, numbers.mul_(back))
-                back.mul_(source.flat.index_select(0, group.source))
-                torch.mm(group.numbers_back, back, out=slopes.flat[group.paths])
-            slope.store(grad_x[rows])
-            slopes.store(grad_weights[rows])
-        return grad_x, grad_weights, None
+        for rows, before, above, below, turn_before, turn_above in turns:
+            work.left.turn_in(*before)
+            work.grad_result.turn_in(*above)
+            work.weights.load(weights[rows])
+            work.backward()
+            work.grad_left.turn_out(*below)
+            work.grad_weights.store(grad_weights[rows])
+            if turning:
+                work.forward()
+                work.grad_left.add_outer(*turn_before)
+                work.result.add_outer(*turn_above)
+        grad_x[:, (ctx.plan.left + 1) ** 2 :] = 0
+        return grad_x, grad_packed if turning else None, grad_weights, None
+
+
+class _Grid(Columns):
+    """Features of the frame, (degrees, orders, rows * C).
+
+    Odd paths take them twisted, with m and -m swapped and one of them negative, as even ones take
+    them.
+    """
+
+    def __init__(self, block: Block, lmax: int, twist: int = 0) -> None:
+        """Grid for degrees up to ``lmax``.
+
+        Args:
+            block: of edges.
+            lmax: largest degree.
+            twist: sign of the orders that become negative in a twisted copy; 0: none is needed.
+        """
+        super().__init__(block, _places(lmax))
+        self.flat.zero_()
+        self.block, self.lmax = block, lmax
+        self.grid = self.flat.unflatten(0, (lmax + 1, 2 * lmax + 1))
+        self._degrees: dict[int, list[Tensor]] = {}
+        self._twisted = torch.zeros_like(self.grid) if twist else None
+        self._negative = slice(lmax + 1, None) if twist > 0 else slice(lmax)
+
+    def orders(self, m: int, twisted: bool = False) -> Tensor:
+        """(degrees, 1 or 2, rows * C) components -m and m."""
+        grid = self._twisted if twisted else self.grid
+        assert grid is not None
+        return grid[:, self.lmax - m : self.lmax + m + 1 : 2 * m or 1]
+
+    def _twist(self) -> None:
+        if self._twisted is not None:
+            self._twisted.copy_(self.grid.flip(1))
+            self._twisted[:, self._negative].neg_()
+
+    def _parts(self, rows: int) -> list[Tensor]:
+        """(rows, 2l+1, C) of each degree, views."""
+        if rows not in self._degrees:
+            folded = self._folded[:, :rows].unflatten(0, self.grid.shape[:2])
+            self._degrees[rows] = [
+                part[self.lmax - l : self.lmax + l + 1].transpose(0, 1)
+                for l, part in enumerate(folded.unbind(0))
+            ]
+        return self._degrees[rows]
+
+    def turn_in(self, matrices: Sequence[Tensor], x: Sequence[Tensor]) -> None:
+        """Take features of space: per degree matrices (n, 2l+1, 2l+1), features (n, 2l+1, C)."""
+        for l, part in enumerate(self._parts(len(x[0]))):
+            part.copy_(torch.bmm(matrices[l], x[l]) if l else x[0])
+        self._twist()
+
+    def turn_out(self, matrices: Sequence[Tensor], x: Sequence[Tensor]) -> None:
+        """Write features of space."""
+        for l, part in enumerate(self._parts(len(x[0]))):
+            x[l].copy_(torch.bmm(matrices[l].transpose(1, 2), part) if l else part)
+
+    def add_outer(self, matrices: Sequence[Tensor], x: Sequence[Tensor]) -> None:
+        """Add to the gradients of the matrices: features of the frame times those of space."""
+        for l, part in enumerate(self._parts(len(x[0]))):
+            matrices[l].add_(torch.bmm(part, x[l].transpose(1, 2)))
+
+
+def _split(
+    packed: Tensor, x: Tensor, grid: _Grid
+) -> Iterator[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+    """Per block of rows the matrices and features of each degree of the grid, as views."""
+    sizes = [2 * l + 1 for l in range(grid.lmax + 1)]
+    used = packed[:, : packed_offsets(grid.lmax)[-1]]
+    matrices = zip(*(m.split(grid.block.rows) for m in wigner_blocks(used, grid.lmax)), strict=True)
+    parts = x[:, : sum(sizes)].split(sizes, dim=1)
+    return zip(
+        matrices, zip(*(part.split(grid.block.rows) for part in parts), strict=True), strict=True
+    )
+
+
+class _Forward:
+    """A block of edges: features and weights, result, and what is done with them."""
+
+    def __init__(self, plan: Plan, block: Block) -> None:
+        self.block = block
+        self.left = _Grid(block, plan.left, twist=plan.odd)
+        self.result = _Grid(block, plan.result)
+        self.weights = Columns(block, plan.paths)
+        self.steps: list[_Step]
+        if isinstance(plan.parts, Lines):
+            self.steps = [_Wide(plan.parts, self)]
+        else:
+            self.steps = [_Narrow(group, self) for group in plan.parts]
+
+    def forward(self) -> None:
+        self.result.flat.zero_()
+        for step in self.steps:
+            step.forward()
+
+
+class _Backward(_Forward):
+    """With gradients."""
+
+    def __init__(self, plan: Plan, block: Block) -> None:
+        self.grad_left = _Grid(block, plan.left)
+        self.grad_result = _Grid(block, plan.result, twist=-plan.odd)
+        self.grad_weights = Columns(block, plan.paths)
+        super().__init__(plan, block)
+
+    def backward(self) -> None:
+        self.grad_left.flat.zero_()
+        for step in self.steps:
+            step.backward()
+
+
+_forward, _backward = Kept(_Forward), Kept(_Backward)
+
+
+class _Step(ABC):
+    """What some paths do to a block of edges."""
+
+    @abstractmethod
+    def forward(self) -> None:
+        """Add to the result."""
+
+    @abstractmethod
+    def backward(self) -> None:
+        """From the gradient of the result to those of weights (set) and input (added to)."""
+
+
+class _Wide(_Step):
+    """In as few calls as can be."""
+
+    def __init__(self, lines: Lines, work: _Forward) -> None:
+        self.lines, self.work = lines, work
+
+    def forward(self) -> None:
+        lines, work = self.lines, self.work
+        terms = lines.numbers @ work.weights.flat
+        terms.mul_(work.left.flat.index_select(0, lines.source))
+        torch.mm(lines.collect, terms, out=work.result.flat)
+
+    def backward(self) -> None:
+        lines, work = self.lines, self.work
+        assert isinstance(work, _Backward)
+        slopes = lines.collect_back @ work.grad_result.flat
+        numbers = lines.numbers @ work.weights.flat
+        torch.mm(lines.scatter, numbers.mul_(slopes), out=work.grad_left.flat)
+        slopes.mul_(work.left.flat.index_select(0, lines.source))
+        torch.mm(lines.numbers_back, slopes, out=work.grad_weights.flat)
+
+
+class _Narrow(_Step):
+    """By adding products to rows in the cache; views are made once and serve all blocks."""
+
+    def __init__(self, group: Group, work: _Forward) -> None:
+        self.group = group
+        self.weights = work.weights.flat[group.paths]
+        self.numbers = self.weights.new_empty(len(group.numbers), self.weights.shape[1])
+        self.terms = []
+        for term in group.terms:
+            source, result = work.left.orders(term.m, term.odd), work.result.orders(term.m)
+            self.terms.append((result[term.m :], self.numbers[term.rows, None], source[group.l1]))
+        if not isinstance(work, _Backward):
+            return
+        self.grad_weights = work.grad_weights.flat[group.paths]
+        self.grad_numbers = torch.empty_like(self.numbers)
+        self.slopes = []
+        for term in group.terms:
+            above = work.grad_result.orders(term.m, term.odd)[term.m :]
+            source, slope = (x.orders(term.m)[group.l1] for x in (work.left, work.grad_left))
+            pairs = zip(above.unbind(1), source.unbind(0), strict=True)
+            sums = zip(above.unbind(0), self.numbers[term.rows].unbind(0), strict=True)
+            self.slopes.append((self.grad_numbers[term.rows], list(pairs), slope, list(sums)))
+
+    def forward(self) -> None:
+        torch.mm(self.group.numbers, self.weights, out=self.numbers)
+        for result, number, source in self.terms:
+            result.addcmul_(number, source)
+
+    def backward(self) -> None:
+        torch.mm(self.group.numbers, self.weights, out=self.numbers)
+        for grad_number, pairs, slope, sums in self.slopes:
+            torch.mul(*pairs[0], out=grad_number)
+            for above, source in pairs[1:]:
+                grad_number.addcmul_(above, source)
+            for above, number in sums:
+                slope.addcmul_(above, number)
+        torch.mm(self.group.numbers_back, self.grad_numbers, out=self.grad_weights)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from hambench.o3 import contraction, mixing
-from hambench.o3.columns import check_components
 from hambench.o3.paths import Path, triangle_paths
 from hambench.o3.so2 import EdgeFrames
 
@@ -71,13 +70,8 @@ class HarmonicProduct(nn.Module):
         if self._scalars:  # the coefficients of harmonics alone
             scale = _column(self.coefficients, a.dtype, a.device)
             return frames.axial_to_space(a[:, :1] * weights * scale)
-        size = (max(path.l1 for path in self.paths) + 1) ** 2
-        check_components(a, size, "left")
-        if a.shape[1] > size:
-            a = a[:, :size]
         weights = weights.expand(len(a), -1, -1)
-        mixed = mixing.mix(frames.to_frame(a), weights, self.paths, self.coefficients)
-        return frames.to_space(mixed)
+        return mixing.mix(a, frames.packed, weights, self.paths, self.coefficients)
 
 
 def harmonics(frames: EdgeFrames, dtype: torch.dtype) -> Tensor:

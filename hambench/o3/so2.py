@@ -8,8 +8,6 @@ rows. Rotating and reordering is one pass per degree, in both directions.
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -46,25 +44,18 @@ class EdgeFrames:
         """Frames of (E, 3) edge vectors in the network's axes (y, z, x of space)."""
         self.lmax = lmax
         self.packed = edge_wigner(vectors, lmax)
+        place = torch.empty((lmax + 1) ** 2, dtype=torch.long)
+        place[m_major(lmax)] = torch.arange(len(place))
+        places = place.to(vectors.device, non_blocking=True)
+        self._rows = list(places.split([2 * l + 1 for l in range(lmax + 1)]))
 
     def to_frame(self, x: Tensor) -> Tensor:
-        """l-major (E, S, C) features of space -> m-major features of the edge frames.
-
-        Their largest degree may be lower than that of the frames.
-        """
-        return _ToFrame.apply(x, *self._matrices(x))
+        """l-major (E, S, C) features of space -> m-major features of the edge frames."""
+        return _ToFrame.apply(x, self.packed, self._rows)
 
     def to_space(self, x: Tensor) -> Tensor:
         """m-major (E, S, C) features of the edge frames -> l-major features of space."""
-        return _ToSpace.apply(x, *self._matrices(x))
-
-    def _matrices(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Packed matrices of the degrees of ``x``, and the m-major rows of each."""
-        lmax = math.isqrt(x.shape[1]) - 1
-        packed = self.packed
-        if lmax < self.lmax:
-            packed = packed[:, : packed_offsets(lmax)[-1]]
-        return packed, _frame_rows(lmax, x.device)
+        return _ToSpace.apply(x, self.packed, self._rows)
 
     def axial_to_space(self, coefficients: Tensor) -> Tensor:
         """m = 0 coefficients (E, L+1, C) of the frames -> l-major (E, S, C) features of space."""
@@ -77,14 +68,6 @@ class EdgeFrames:
         return torch.cat(
             [m[:, :, None] * c[:, None] for m, c in zip(middle, parts, strict=True)], 1
         )
-
-
-@lru_cache
-def _frame_rows(lmax: int, device: torch.device) -> list[Tensor]:
-    """Of each degree the m-major rows of its components."""
-    place = torch.empty((lmax + 1) ** 2, dtype=torch.long)
-    place[m_major(lmax)] = torch.arange(len(place))
-    return list(place.to(device).split([2 * l + 1 for l in range(lmax + 1)]))
 
 
 class _ToFrame(torch.autograd.Function):
