@@ -102,7 +102,8 @@ def _filler(atoms: int, edges: int, spec: GraphSpec, like: MoleculeGraph) -> Mol
     if spec.cutoff is not None and edges:
         spacing = min(spacing, 0.9 * spec.cutoff / longest)
     numbers = np.full(atoms, min(spec.basis.elements))
-    graph = build_graph(Molecule(numbers, spacing * places), replace(spec, cutoff=spacing / 2))
+    bare = replace(spec, cutoff=spacing / 2, lone=())
+    graph = build_graph(Molecule(numbers, spacing * places), bare)
     graph.edge_index, graph.pair_index = map(torch.from_numpy, adjacent(near))
     if spec.reach is not None:
         near_index = within(spacing * places, graph.edge_index.numpy(), spec.reach)
