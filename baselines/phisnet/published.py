@@ -53,6 +53,10 @@ _TABLES: Final = re.compile(
     r"(^|\.)(electron_config|cutoff|logc|n|v)$|(^|\.)clebsch_gordan[._]|(^|[._])idx[._]|_idx$"
 )
 """Constants that the public code stores with its weights."""
+_OF_MATRICES: Final = re.compile(
+    r"(residual|activation|output)_(full|core|over)_|mix_s\.|angular_fn\."
+)
+"""Parts that energies have no use for."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +119,12 @@ def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             f"this PhiSNet has order {model.size.lmax}; the signs of the public code's couplings "
             f"are known up to {_SIGNS_KNOWN}, so build one of that order"
         )
+    energies = isinstance(model, PhiSNetEnergy)
     given = {
-        k: v for k, v in weights.items() if v.is_floating_point() and not _TABLES.search(k)
+        name: tensor
+        for name, tensor in weights.items()
+        if tensor.is_floating_point() and not _TABLES.search(name)
+        if not (energies and _OF_MATRICES.match(name))
     }
     known = {entry.name: entry for entry in entries(model)}
     spare = _spare(model)
