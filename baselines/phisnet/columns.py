@@ -7,7 +7,7 @@ number of elements, and a basis of all elements is refused (`check_size`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,9 +105,16 @@ def check_size(basis: OrbitalBasis, kinds: Kinds, lmax: int, features: int, larg
 class Columns:
     """Columns of some kinds, by degree, and where their irreps stand in block vectors.
 
+    Args:
+        basis, kinds: what they are of.
+        lmax: largest degree that features have.
+        left_out: (shell, shell, L) -> whether this irrep has no effect on the matrix, and no column.
+
     Attributes:
         kinds: in order.
         counts: columns of each degree up to ``top``, the largest there is.
+        numbers: (columns,) of each, among those of its degree in the public code, which has columns
+            for what has no effect, too; ``width``: the most it has for a degree.
         degrees: (columns,) of each.
         shells: (columns, 2) l of the row's and the column's shell.
         irreps: per degree the number of irreps of a block vector, n_l.
@@ -115,25 +122,35 @@ class Columns:
         outputs: places of all terms in the K^2 vector: degree by degree, m outer, irreps inner.
     """
 
-    def __init__(self, basis: OrbitalBasis, kinds: Sequence[Kind], lmax: int) -> None:
+    def __init__(
+        self,
+        basis: OrbitalBasis,
+        kinds: Sequence[Kind],
+        lmax: int,
+        left_out: Callable[[int, int, int], bool] = lambda a, b, l: False,
+    ) -> None:
         blocks = layout(basis)
         self.kinds, self.size = tuple(kinds), blocks.size
         found = column_counts(basis, kinds)[: lmax + 1]
+        self.width = max(found)
         self.top = max(l for l, n in enumerate(found) if n)
-        self.counts = found[: self.top + 1]
         starts, rank = self._starts(blocks)
         self.irreps = [len(s) for s in starts]
         first = [sum(self.irreps[:l]) for l in range(self.top + 1)]
-        width = sum(self.irreps)
-        columns: list[list[tuple[int, int, int]]] = [[] for _ in self.counts]
+        columns: list[list[tuple[int, int, int, int]]] = [[] for _ in starts]
+        numbers = [0 for _ in starts]
         for k, (one, other) in enumerate(self.kinds):
             for a, la in zip(blocks.shell_slots[one], basis.shells[one].l, strict=True):
                 for b, lb in zip(blocks.shell_slots[other], basis.shells[other].l, strict=True):
                     for l in range(abs(la - lb), min(la + lb, self.top) + 1):
-                        place = k * width + first[l] + rank[a, b, l]
-                        columns[l].append((place, la, lb))
-        table = np.array([entry for some in columns for entry in some])
-        self.places, self.shells = table[:, 0].copy(), table[:, 1:]
+                        place = k * sum(self.irreps) + first[l] + rank[a, b, l]
+                        if not left_out(a, b, l):
+                            columns[l].append((place, la, lb, numbers[l]))
+                        numbers[l] += 1
+        self.counts = [len(some) for some in columns]
+        table = np.array([entry for some in columns for entry in some], dtype=np.int64)
+        table = table.reshape(-1, 4)
+        self.places, self.shells, self.numbers = table[:, 0].copy(), table[:, 1:3], table[:, 3]
         self.degrees = np.repeat(np.arange(self.top + 1), self.counts)
         self.outputs = np.concatenate(
             [
@@ -153,6 +170,16 @@ class Columns:
                 rank[irrep.a, irrep.b, irrep.l] = len(starts[irrep.l])
                 starts[irrep.l].append(irrep.start)
         return starts, rank
+
+
+def cancels(a: int, b: int, l: int) -> bool:
+    """Whether an irrep of an on-site block cancels in M + M^T: odd ones of a shell with itself."""
+    return a == b and l % 2 == 1
+
+
+def on_diagonal(a: int, b: int, l: int) -> bool:
+    """Whether a scalar irrep of an on-site block fills the diagonal of a matrix alone."""
+    return a == b
 
 
 @dataclass(frozen=True)

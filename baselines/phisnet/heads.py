@@ -88,10 +88,11 @@ class Head(nn.Module):
         weights, bias = self._of_tiles(tiles)
         terms = []
         for l, weight in enumerate(weights):
-            part = x[:, l * l : (l + 1) ** 2].reshape(len(weight), -1, x.shape[-1])
+            part = x[:, l * l : (l + 1) ** 2]
+            part = part.reshape(len(weight), tiles.size * (2 * l + 1), x.shape[-1])
             term = torch.bmm(part, weight.transpose(1, 2))
             term = term if l else term + bias
-            terms.append(term.reshape(len(x), -1))
+            terms.append(term.reshape(len(x), (2 * l + 1) * weight.shape[1]))
         values = torch.cat(terms, dim=1).index_select(0, tiles.places)
         return values.new_zeros(len(values), self.columns.size).index_copy(1, self.outputs, values)
 
@@ -111,7 +112,10 @@ class Head(nn.Module):
 class Overlap(nn.Module):
     """Overlaps from the two elements and their distance alone; on-site ones are constants.
 
-    Args: as `Head`.
+    Args:
+        size: of the network.
+        atoms: columns of on-site blocks, of scalar irreps.
+        pairs: those of pairs.
     """
 
     places: Tensor
@@ -125,9 +129,8 @@ class Overlap(nn.Module):
         self.product = HarmonicProduct(triangle_paths(size.lmax, left=0))
         self.head = Head(size, pairs)
         self.bias = nn.Parameter(torch.zeros(atoms.counts[0]))
-        scalars = atoms.outputs[: atoms.irreps[0]]
         self.register_buffer("places", torch.from_numpy(atoms.places), persistent=False)
-        self.register_buffer("outputs", torch.from_numpy(scalars), persistent=False)
+        self.register_buffer("outputs", torch.from_numpy(atoms.outputs), persistent=False)
 
     def features(self, elements: Tensor, edges: Edges) -> Tensor:
         """(E, S, F) products of e_i with (e_j, s_1 Y_1, s_2 Y_2, ...).

@@ -17,11 +17,10 @@ from hambench.o3.products import Path, PathProduct, triangle_paths
 
 
 def orthogonal(count: int, rows: int, columns: int) -> nn.Parameter:
-    """(count, rows, columns) matrices, each with orthonormal rows or columns."""
-    weight = torch.empty(count, rows, columns)
-    for matrix in weight:
-        nn.init.orthogonal_(matrix)
-    return nn.Parameter(weight)
+    """(count, rows, columns) random matrices, each with orthonormal rows or columns."""
+    q, r = torch.linalg.qr(torch.randn(count, max(rows, columns), min(rows, columns)))
+    q = q * r.diagonal(dim1=1, dim2=2).sign()[:, None]  # else not evenly distributed
+    return nn.Parameter((q if rows >= columns else q.transpose(1, 2)).contiguous())
 
 
 def mixing_paths(lmax: int, top: int | None = None) -> list[Path]:
@@ -80,14 +79,17 @@ class SelfMix(nn.Module):
         terms = [1 + sum(p.l3 == l for p in self.paths) for l in range(self.top + 1)]
         bounds = [(3 / n) ** 0.5 for n in terms]
         self.keep = _uniform(bounds, features)
-        self.mix = _uniform([bounds[p.l3] for p in self.paths], features)
-        self.product = PathProduct(self.paths) if self.paths else None
+        self.mix: nn.Parameter | None = None
+        self.product: PathProduct | None = None
+        if self.paths:
+            self.mix = _uniform([bounds[p.l3] for p in self.paths], features)
+            self.product = PathProduct(self.paths)
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, (lmax+1)^2, F) -> (R, (top+1)^2, F)."""
         keep = torch.cat(per_row(self.keep))
         kept = x[:, : len(keep)]
-        if self.product is None:
+        if self.product is None or self.mix is None:
             return kept * keep
         return torch.addcmul(self.product(x, x, self.mix[None]), kept, keep)
 
@@ -105,8 +107,10 @@ class SphericalLinear(nn.Module):
         super().__init__()
         self.mixing = SelfMix(lmax, features)
         self.linear = SO3Linear(lmax, features, features)
-        fresh = orthogonal(lmax + 1, features, features)
-        self.linear.weight = nn.Parameter(torch.zeros_like(fresh)) if zero else fresh
+        if zero:
+            nn.init.zeros_(self.linear.weight)
+        else:
+            self.linear.weight = orthogonal(lmax + 1, features, features)
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, S, F) -> (R, S, F)."""

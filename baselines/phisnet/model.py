@@ -9,7 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from hambench.baselines.phisnet.columns import Columns, block_kinds, check_size
+from hambench.baselines.phisnet.columns import (
+    Columns,
+    block_kinds,
+    cancels,
+    check_size,
+    on_diagonal,
+)
 from hambench.baselines.phisnet.energy import BODY, PhiSNetEnergy, PooledEnergy, energy_options
 from hambench.baselines.phisnet.heads import Head, KindTable, Overlap
 from hambench.baselines.phisnet.network import AtomFeatures, Edges, PairFeatures, Size, Trunk
@@ -102,14 +108,17 @@ class PhiSNet(Model):
         self.size, self.kinds = size, kinds
         self.embedding_size = features
         self.weights = hamiltonian_weight, overlap_weight + loss_guard
-        atoms = Columns(basis, kinds.atoms, size.lmax)
+        atoms = Columns(basis, kinds.atoms, size.lmax, cancels)
         pairs = Columns(basis, kinds.pairs, size.lmax)
         self.trunk = Trunk(size, rounded_configurations)
         self.atoms = AtomFeatures(size)
         self.pairs = PairFeatures(size)
         self.table = KindTable(kinds)
         self.node_head, self.edge_head = Head(size, atoms), Head(size, pairs)
-        self.overlap = Overlap(size, atoms, pairs) if overlap else None
+        self.overlap: Overlap | None = None
+        if overlap:
+            scalars = Columns(basis, kinds.atoms, 0, on_diagonal)
+            self.overlap = Overlap(size, scalars, pairs)
         self.register_buffer("_diagonal", layout(basis).square.diagonal(), persistent=False)
         self.energy_layer = energy_layer
         self.unused = unused_weights_of(self) if unused_weights else None

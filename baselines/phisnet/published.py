@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,7 +68,7 @@ class Entry:
         parameter: of ours that holds it; None: nothing depends on it.
         index: of that parameter.
         sign: ours is theirs times this (per row, if a tensor).
-        rows: of theirs that ours holds, the first ones; None: all.
+        rows: of theirs that ours holds; None: all.
         frozen: not trained there.
     """
 
@@ -77,7 +77,7 @@ class Entry:
     parameter: nn.Parameter | None = None
     index: int | slice | EllipsisType = ...
     sign: float | Tensor = 1.0
-    rows: int | None = None
+    rows: Tensor | None = None
     frozen: bool = False
 
     @property
@@ -85,20 +85,24 @@ class Entry:
         """Shape of what nothing depends on; None: all of it is used."""
         if self.parameter is None:
             return self.shape
-        if self.rows is None or self.rows == self.shape[0]:
+        if self.rows is None or len(self.rows) == self.shape[0]:
             return None
-        return (self.shape[0] - self.rows, *self.shape[1:])
+        return (self.shape[0] - len(self.rows), *self.shape[1:])
 
     def ours(self, tensor: Tensor) -> Tensor:
         """Our form of their tensor, as far as it is used; of the shape of ``parameter[index]``."""
         assert self.parameter is not None
         sign = self.sign[:, None].to(tensor) if isinstance(self.sign, Tensor) else self.sign
-        used = tensor if self.rows is None else tensor[: self.rows]
+        used = tensor if self.rows is None else tensor[self.rows]
         return (used * sign).reshape(self.parameter[self.index].shape)
 
     def rest(self, tensor: Tensor) -> Tensor:
         """What nothing depends on, of the shape of ``unused``."""
-        return tensor if self.parameter is None else tensor[self.rows :]
+        if self.parameter is None or self.rows is None:
+            return tensor
+        spare = torch.ones(self.shape[0], dtype=torch.bool)
+        spare[self.rows] = False
+        return tensor[spare]
 
 
 def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -237,11 +241,13 @@ def _heads(model: PhiSNet) -> Iterator[Entry]:
         )
     yield Entry("angular_fn.linear.0.bias", (size.features,))
     yield from _self_mix("output_over_ii.mixing", size, None)
-    width = max(atoms.counts)
     for l in range(size.lmax + 1):
-        yield Entry(f"output_over_ii.linear.{l}.weight", (width, size.features), frozen=True)
-    bias = None if overlap is None else overlap.bias
-    yield Entry("output_over_ii.linear.0.bias", (width,), bias, rows=atoms.counts[0])
+        yield Entry(f"output_over_ii.linear.{l}.weight", (atoms.width, size.features), frozen=True)
+    bias = Entry("output_over_ii.linear.0.bias", (atoms.width,))
+    if overlap is not None:
+        numbers = torch.from_numpy(overlap.atoms.numbers)
+        bias = replace(bias, parameter=overlap.bias, rows=numbers)
+    yield bias
 
 
 def _modular_block(name: str, size: Size, block: ModularBlock) -> Iterator[Entry]:
@@ -338,22 +344,20 @@ def _angular(name: str, size: Size, live: Angular) -> Iterator[Entry]:
 
 
 def _output(name: str, size: Size, columns: Columns, live: Head | None) -> Iterator[Entry]:
-    """The last map of a head: as many columns for each degree, of which the first are used."""
+    """The last map of a head: as many columns for each degree, of which some are used."""
     yield from _self_mix(f"{name}.mixing", size, live and live.mixing)
-    width, start = max(columns.counts), 0
+    shape, start = (columns.width, size.features), 0
     for l in range(size.lmax + 1):
-        shape = (width, size.features)
+        full = f"{name}.linear.{l}.weight"
         if live is None or l > columns.top:
-            yield Entry(f"{name}.linear.{l}.weight", shape)
+            yield Entry(full, shape)
             continue
         part = slice(start, start + columns.counts[l])
         signs = torch.tensor([coupling_sign(*s, l) for s in columns.shells[part].tolist()])
-        yield Entry(
-            f"{name}.linear.{l}.weight", shape, live.weight, part, signs, columns.counts[l]
-        )
+        yield Entry(full, shape, live.weight, part, signs, torch.from_numpy(columns.numbers[part]))
         start = part.stop
-    bias = None if live is None else live.bias
-    yield Entry(f"{name}.linear.0.bias", (width,), bias, rows=columns.counts[0])
+    rows = torch.from_numpy(columns.numbers[: columns.counts[0]])
+    yield Entry(f"{name}.linear.0.bias", (columns.width,), live and live.bias, rows=rows)
 
 
 def _energy_layer(features: int, live: EnergyLayer | None) -> Iterator[Entry]:

@@ -46,15 +46,18 @@ def published_weights(model: PhiSNet) -> dict[str, Tensor]:
     """The weights of a model that carries the unused ones, as the public code names them."""
     spare, found = model.unused.by_name(), {}
     for entry in entries(model):
-        parts = []
-        if entry.parameter is not None:
-            sign = entry.sign[:, None] if isinstance(entry.sign, Tensor) else entry.sign
-            ours = entry.parameter.detach()[entry.index]
-            shape = entry.shape if entry.rows is None else (entry.rows, *entry.shape[1:])
-            parts.append(ours.reshape(shape) * sign)
+        if entry.parameter is None:
+            found[entry.name] = spare[entry.name].detach().clone()
+            continue
+        ours, rows = entry.parameter.detach()[entry.index], entry.rows
+        sign = entry.sign[:, None] if isinstance(entry.sign, Tensor) else entry.sign
+        whole = ours.new_zeros(entry.shape)
         if entry.unused is not None:
-            parts.append(spare[entry.name].detach())
-        found[entry.name] = torch.cat(parts) if len(parts) > 1 else parts[0].clone()
+            left = torch.ones(entry.shape[0], dtype=torch.bool).index_fill(0, rows, False)
+            whole[left] = spare[entry.name].detach()
+        used = ... if rows is None else rows
+        whole[used] = ours.reshape(whole[used].shape) * sign
+        found[entry.name] = whole
     return found
 
 

@@ -40,7 +40,7 @@ def test_values_and_gradients(order: int, rng: np.random.Generator) -> None:
     ).double()
     with torch.no_grad():
         for parameter in model.parameters():  # those that nothing depends on, too
-            parameter.add_(0.5 * torch.randn_like(parameter))
+            parameter.add_(0.2 * torch.randn_like(parameter))
         for name, spare in model.unused.by_name().items():
             if not spare.requires_grad:
                 spare.zero_()
@@ -75,4 +75,4 @@ def test_values_and_gradients(order: int, rng: np.random.Generator) -> None:
         size = max(float(wanted.abs().max()) if wanted.numel() else 0.0, 1.0)
         assert wanted.numel() == 0 or (ours - wanted).abs().max() < 1e-10 * size, entry.name
         if theirs is not None and entry.unused is not None:
-            assert entry.rest(theirs).abs().sum() == 0, entry.name
+            assert entry.rest(theirs).abs().max() < 1e-12 * size, entry.name
