@@ -95,10 +95,10 @@ def check_size(basis: OrbitalBasis, kinds: Kinds, lmax: int, features: int, larg
     count = features * sum(column_counts(basis, kinds.pairs)[: lmax + 1])
     if count > largest:
         raise ConfigError(
-            f"PhiSNet has weights of its own for every ordered pair of elements: {len(kinds.atoms)} "
-            f"elements in {basis.name} need a head of {count:,} parameters, more than "
-            f"largest_head={largest:,}; choose a task of fewer elements, a model that shares them "
-            "(helm, qhnet), or raise model.hyperparameters.largest_head"
+            f"PhiSNet has weights of its own for every ordered pair of elements: "
+            f"{len(kinds.atoms)} elements in {basis.name} need a head of {count:,} parameters, "
+            f"more than largest_head={largest:,}; choose a task of fewer elements, a model that "
+            "shares weights between them, or raise model.hyperparameters.largest_head"
         )
 
 
@@ -108,7 +108,7 @@ class Columns:
     Args:
         basis, kinds: what they are of.
         lmax: largest degree that features have.
-        left_out: (shell, shell, L) -> whether this irrep has no effect on the matrix, and no column.
+        left_out: (shell, shell, L) -> whether this irrep has no effect on a matrix, and no column.
 
     Attributes:
         kinds: in order.

@@ -13,8 +13,9 @@ from hambench.baselines.phisnet.layers import orthogonal
 
 LAST: Final = 86
 """Largest atomic number there is a configuration of."""
-SHELLS: Final = "1s 2s 2p 3s 3p 3d 4s 4p 4d 4f 5s 5p 5d 6s 6p".split()
-_FILLING: Final = "1s 2s 2p 3s 3p 4s 3d 4p 5s 4d 5p 6s 4f 5d 6p".split()
+_ORDERED: Final = "1s 2s 2p 3s 3p 3d 4s 4p 4d 4f 5s 5p 5d 6s 6p"
+SHELLS: Final = tuple(_ORDERED.split())
+_FILLING: Final = "1s 2s 2p 3s 3p 4s 3d 4p 5s 4d 5p 6s 4f 5d 6p"
 _CAPACITY: Final = {"s": 2, "p": 6, "d": 10, "f": 14}
 _EXCEPTIONS: Final = {
     24: "3d5 4s1",
@@ -37,7 +38,7 @@ _EXCEPTIONS: Final = {
 def occupations(z: int) -> dict[str, int]:
     """Electrons in each of the `SHELLS` of a neutral atom in its ground state."""
     left, found = z, dict.fromkeys(SHELLS, 0)
-    for shell in _FILLING:
+    for shell in _FILLING.split():
         found[shell] = min(left, _CAPACITY[shell[1]])
         left -= found[shell]
     for entry in _EXCEPTIONS.get(z, "").split():

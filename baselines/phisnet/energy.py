@@ -62,7 +62,8 @@ class PhiSNetEnergy(EnergyModel):
     ) -> None:
         super().__init__(basis)
         self.size = Size.of(
-            basis, order, features, basis_functions, modules, residual_blocks, head_blocks,
+            basis, order=order, features=features, basis_functions=basis_functions,
+            modules=modules, residual_blocks=residual_blocks, head_blocks=head_blocks,
             cutoff=cutoff,
         )  # fmt: skip
         self.embedding_size = features

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from hambench.baselines.phisnet.columns import Columns, Kinds, Tiles
-from hambench.baselines.phisnet.layers import SelfMix, Swish, directed, orthogonal, residual_stack
+from hambench.baselines.phisnet.layers import (
+    SelfMix,
+    Swish,
+    directed,
+    halves,
+    orthogonal,
+    residual_stack,
+)
 from hambench.baselines.phisnet.network import Edges, Size
 from hambench.o3.products import HarmonicProduct, triangle_paths
 
@@ -86,11 +93,11 @@ class Head(nn.Module):
         x = self.mixing(self.activation(self.residual(features)))
         x = x.new_zeros(len(tiles.kinds) * tiles.size, *x.shape[1:]).index_copy(0, tiles.places, x)
         weights, bias = self._of_tiles(tiles)
+        parts = x.split([2 * l + 1 for l in range(len(weights))], dim=1)
         terms = []
-        for l, weight in enumerate(weights):
-            part = x[:, l * l : (l + 1) ** 2]
-            part = part.reshape(len(weight), tiles.size * (2 * l + 1), x.shape[-1])
-            term = torch.bmm(part, weight.transpose(1, 2))
+        for l, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+            rows = part.reshape(len(weight), tiles.size * (2 * l + 1), x.shape[-1])
+            term = torch.bmm(rows, weight.transpose(1, 2))
             term = term if l else term + bias
             terms.append(term.reshape(len(x), (2 * l + 1) * weight.shape[1]))
         values = torch.cat(terms, dim=1).index_select(0, tiles.places)
@@ -142,7 +149,8 @@ class Overlap(nn.Module):
         factors = torch.cat([torch.ones_like(self.scale[:1]), self.scale])
         weights = directed(self.mixing * factors[..., None], edges.radial)
         first, others = elements.index_select(0, edges.i), elements.index_select(0, edges.j)
-        weights = torch.cat([weights[:, :1] * others[:, None], weights[:, 1:]], dim=1)
+        scalar, rest = halves(weights, 1)
+        weights = torch.cat([scalar * others[:, None], rest], dim=1)
         product: Tensor = self.product(first[:, None], edges.frames, weights)
         return product
 

@@ -29,6 +29,12 @@ def mixing_paths(lmax: int, top: int | None = None) -> list[Path]:
     return [p for p in triangle_paths(lmax) if p.l1 < p.l2 and p.l3 <= last]
 
 
+def halves(x: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """The first components of features (R, S, F), and the others; one backward pass joins them."""
+    one, other = x.split([first, x.shape[1] - first], dim=1)
+    return one, other
+
+
 def scaled(x: Tensor, factors: Tensor) -> Tensor:
     """Features (R, S, F), each degree times its own factors (R, L+1, F)."""
     parts = x.split([2 * l + 1 for l in range(factors.shape[1])], dim=1)
@@ -39,14 +45,14 @@ def plus(x: Tensor, y: Tensor) -> Tensor:
     """The sum of two features, of which one may lack the higher degrees of the other."""
     if x.shape[1] < y.shape[1]:
         x, y = y, x
-    shared = y.shape[1]
-    if x.shape[1] == shared:
+    if x.shape[1] == y.shape[1]:
         return x + y
-    return torch.cat([x[:, :shared] + y, x[:, shared:]], dim=1)
+    shared, rest = halves(x, y.shape[1])
+    return torch.cat([shared + y, rest], dim=1)
 
 
 class Swish(nn.Module):
-    """``alpha x sigmoid(beta x)`` with trained alpha, beta; of spherical features on l = 0 alone."""
+    """``alpha x sigmoid(beta x)``, alpha and beta trained; spherical features change at l = 0."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -59,8 +65,10 @@ class Swish(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, S, F) -> (R, S, F)."""
-        active = self.scalars(x[:, :1])
-        return active if x.shape[1] == 1 else torch.cat([active, x[:, 1:]], dim=1)
+        if x.shape[1] == 1:
+            return self.scalars(x)
+        first, rest = halves(x, 1)
+        return torch.cat([self.scalars(first), rest], dim=1)
 
 
 class SelfMix(nn.Module):
@@ -88,7 +96,7 @@ class SelfMix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(R, (lmax+1)^2, F) -> (R, (top+1)^2, F)."""
         keep = torch.cat(per_row(self.keep))
-        kept = x[:, : len(keep)]
+        kept = x if x.shape[1] == len(keep) else x[:, : len(keep)]
         if self.product is None or self.mix is None:
             return kept * keep
         return torch.addcmul(self.product(x, x, self.mix[None]), kept, keep)

@@ -72,6 +72,8 @@ class PhiSNet(Model):
             beyond radon, or ``energy_layer`` without ``unused_weights``.
     """
 
+    _diagonal: Tensor
+
     def __init__(
         self,
         basis: OrbitalBasis,
@@ -95,7 +97,8 @@ class PhiSNet(Model):
     ) -> None:
         super().__init__(basis)
         size = Size.of(
-            basis, order, features, basis_functions, modules, residual_blocks, head_blocks,
+            basis, order=order, features=features, basis_functions=basis_functions,
+            modules=modules, residual_blocks=residual_blocks, head_blocks=head_blocks,
             cutoff=cutoff,
         )  # fmt: skip
         kinds = block_kinds(basis, molecule)
@@ -157,10 +160,9 @@ class PhiSNet(Model):
         overlap = None
         if self.overlap is not None:
             elements = self.trunk.embedding(batch.numbers)
-            on_site, pairs = self._matrix_elements(
-                *self.overlap(elements, edges, rows), edges=edges
-            )
-            overlap = on_site.index_fill(1, self._diagonal, 1.0), pairs
+            node_over, edge_over = self.overlap(elements, edges, rows)
+            node_over, edge_over = self._matrix_elements(node_over, edge_over, edges)
+            overlap = node_over.index_fill(1, self._diagonal, 1.0), edge_over
         return Prediction(batch, self.graph, node=node, edge=edge, overlap=overlap)
 
     def _matrix_elements(self, node: Tensor, edge: Tensor, edges: Edges) -> tuple[Tensor, Tensor]:

@@ -55,14 +55,21 @@ class Size:
     cutoff: float
 
     @classmethod
-    def of(cls, basis: OrbitalBasis, order: int | None, *numbers: int, cutoff: float) -> Size:
+    def of(
+        cls,
+        basis: OrbitalBasis,
+        *,
+        order: int | None,
+        features: int,
+        basis_functions: int,
+        modules: int,
+        residual_blocks: int,
+        head_blocks: int,
+        cutoff: float,
+    ) -> Size:
         """Of a network for the blocks of a basis.
 
-        Args:
-            basis: orbital basis.
-            order: lmax; None: twice the largest l of the basis.
-            numbers: features .. head_blocks.
-            cutoff: Angstrom.
+        Args: as `phisnet.model.PhiSNet`.
 
         Raises:
             ConfigError: an order below the largest l, or an element beyond radon.
@@ -77,7 +84,8 @@ class Size:
                 f"PhiSNet has electron configurations up to {symbol(LAST)}, the basis covers "
                 f"{symbol(basis.elements[-1])}; choose a task of lighter elements"
             )
-        return cls(2 * basis.lmax if order is None else order, *numbers, cutoff=cutoff)
+        lmax = 2 * basis.lmax if order is None else order
+        return cls(lmax, features, basis_functions, modules, residual_blocks, head_blocks, cutoff)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class Edges:
 
 
 class Angular(nn.Module):
-    """Factors ``s_l`` of spherical harmonics, per channel: a linear map 1 -> F with a bias on l = 0.
+    """Factors ``s_l`` of spherical harmonics per channel: a linear map 1 -> F, biased on l = 0.
 
     As Y_0 = 1, the bias adds to the factor of l = 0.
     """
@@ -122,8 +130,8 @@ class Angular(nn.Module):
 class Interaction(nn.Module):
     """Messages between atoms, ``x + Linear(act(Residual(y_i + sum_j v_ij)))``.
 
-    ``v_ij = sum over paths W_p b(r) (y_j (x) s Y)_p + sum_L R_L b(r) s'_L Y_L y_j0``: both terms are
-    products with spherical harmonics, so they are one, with weights folded together.
+    ``v_ij = sum over paths W_p b(r) (y_j (x) s Y)_p + sum_L R_L b(r) s'_L Y_L y_j0``: both terms
+    are products with spherical harmonics, so they are one, with weights folded together.
 
     Args:
         size: of the network.

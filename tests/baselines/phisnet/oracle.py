@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from hambench.baselines.phisnet.embedding import configurations
 from hambench.baselines.phisnet.model import PhiSNet
-from hambench.baselines.phisnet.published import entries
+from hambench.baselines.phisnet.names import entries
 from hambench.data.graph import Batch
 from hambench.units import BOHR
 
@@ -111,15 +111,15 @@ class PathByPath(nn.Module):
         f = zeros
         for k in range(self.size.modules):
             x, y = self.module(f"module.{k}", x, radial, harmonics, i, j)
-            f = [a + b for a, b in zip(f, y)]
+            f = [a + b for a, b in zip(f, y, strict=True)]
         central, neighbour = self.residual("residual_pc", f), self.residual("residual_pn", f)
         around = self.factors("radial_ii", radial, [n[j] for n in neighbour])
-        atoms = [c.index_add(0, i, a) for c, a in zip(central, around)]
+        atoms = [c.index_add(0, i, a) for c, a in zip(central, around, strict=True)]
         atoms = self.residual("residual_ii", atoms)
         pairs = self.pair_mix("mix_ij", [c[i] for c in central], [c[j] for c in central], radial)
         around = self.factors("radial_ij", radial, [n[j] for n in neighbour])
         target, source = triples(batch.edge_index)
-        pairs = [p.index_add(0, target, a[source]) for p, a in zip(pairs, around)]
+        pairs = [p.index_add(0, target, a[source]) for p, a in zip(pairs, around, strict=True)]
         pairs = self.residual("residual_ij", pairs)
         hamiltonians = self.matrices(
             batch, self.head("full_ii", atoms), self.head("full_ij", pairs)
@@ -162,10 +162,10 @@ class PathByPath(nn.Module):
         second = self.angular(f"{at}.angular_fn2", harmonics)
         messages = self.pair_mix(f"{at}.mixing", other, first, radial)
         direct = self.factors(f"{at}.radial_fn", radial, [s * other[0] for s in second])
-        v = [a.index_add(0, i, m + d) for a, m, d in zip(own, messages, direct)]
+        v = [a.index_add(0, i, m + d) for a, m, d in zip(own, messages, direct, strict=True)]
         v = self.residual(f"{at}.residual_post_v", v)
         v = self.linear(f"{at}.linear_v", self.swish(f"{at}.activation_v", v))
-        x = [a + b for a, b in zip(x, v)]
+        x = [a + b for a, b in zip(x, v, strict=True)]
         x = self.residual(f"{name}.residual_post_x", x)
         return x, self.residual(f"{name}.residual_out", x)
 
@@ -195,7 +195,7 @@ class PathByPath(nn.Module):
             at = f"{name}.stack.{k}"
             y = self.linear(f"{at}.linear1", self.swish(f"{at}.activation_pre", x))
             y = self.linear(f"{at}.linear2", self.swish(f"{at}.activation_post", y))
-            x = [a + b for a, b in zip(x, y)]
+            x = [a + b for a, b in zip(x, y, strict=True)]
             k += 1
         return x
 
@@ -211,7 +211,7 @@ class PathByPath(nn.Module):
 
     def factors(self, name: str, radial: Tensor, x: Feature) -> Feature:
         weights = [radial @ self.weights[f"{name}.{l}.weight"].T for l in range(len(x))]
-        return [weight[:, None] * part for weight, part in zip(weights, x)]
+        return [weight[:, None] * part for weight, part in zip(weights, x, strict=True)]
 
     def angular(self, name: str, harmonics: Feature) -> Feature:
         out = [y @ self.weights[f"{name}.linear.{l}.weight"].T for l, y in enumerate(harmonics)]
@@ -242,9 +242,7 @@ class PathByPath(nn.Module):
             out.append(raw + raw.T)
         return out
 
-    def block(
-        self, table: dict[tuple[int, ...], int], zi: int, zj: int, irreps: Feature
-    ) -> Tensor:
+    def block(self, table: dict[tuple[int, ...], int], zi: int, zj: int, irreps: Feature) -> Tensor:
         rows = []
         for ni, li in enumerate(self.basis.shells[zi].l):
             row = []

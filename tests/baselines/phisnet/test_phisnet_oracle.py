@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import hambench
-from hambench.baselines.phisnet.published import entries
+from hambench.baselines.phisnet.names import entries
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import collate
@@ -41,7 +41,7 @@ def test_values_and_gradients(order: int, rng: np.random.Generator) -> None:
     with torch.no_grad():
         for parameter in model.parameters():  # those that nothing depends on, too
             parameter.add_(0.2 * torch.randn_like(parameter))
-        for name, spare in model.unused.by_name().items():
+        for spare in model.unused.by_name().values():
             if not spare.requires_grad:
                 spare.zero_()
     slow = oracle.PathByPath(model)
