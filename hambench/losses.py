@@ -7,7 +7,7 @@ matrix elements.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 from weakref import WeakKeyDictionary
 
@@ -78,6 +78,22 @@ def mse_plus_mae(errors: list[Tensor], weight: float = 1.0) -> Loss:
     absolute = torch.stack([e.abs().sum() for e in errors]).sum()
     count = square.new_full((2,), sum(e.numel() for e in errors))
     return Loss(weight * torch.stack([square, absolute]), count, sum_of_means)
+
+
+def total(losses: Sequence[Loss]) -> Loss:
+    """The sum of losses, each of which finishes its own sums."""
+    sizes = [len(loss.terms) for loss in losses]
+    ends = [loss.finish for loss in losses]
+
+    def finish(terms: Tensor, counts: Tensor) -> Tensor:
+        parts = zip(ends, terms.split(sizes), counts.split(sizes), strict=True)
+        return torch.stack([end(*sums) for end, *sums in parts]).sum()
+
+    return Loss(
+        torch.cat([loss.terms for loss in losses]),
+        torch.cat([loss.counts for loss in losses]),
+        finish,
+    )
 
 
 def molecule_mse_plus_mae(prediction: Prediction, batch: Batch) -> Loss:

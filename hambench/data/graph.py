@@ -22,7 +22,7 @@ from torch_geometric.data import Batch as GraphBatch
 from torch_geometric.data import Data
 
 from hambench.chem.blocks import BlockLayout, BlockMap, layout
-from hambench.chem.molecule import Molecule
+from hambench.chem.molecule import Molecule, symbol
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.packing import LabelMap, label_map
 from hambench.chem.stored import StoredMatrix
@@ -75,6 +75,7 @@ class GraphSpec:
         reach: edges closer than this (Angstrom) are listed in ``near_index``, for models whose
             messages go less far than their pairs; None: there is no such list.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
+        lone: elements of which a molecule may have one atom at most, see `check_lone`.
     """
 
     basis: OrbitalBasis
@@ -87,6 +88,7 @@ class GraphSpec:
     reach: float | None = None
     largest_charge: int | None = None
     largest_multiplicity: int | None = None
+    lone: tuple[int, ...] = ()
 
     @property
     def layout(self) -> BlockLayout:
@@ -174,7 +176,7 @@ def build_graph(
 
     Raises:
         ConfigError: an element ``spec.basis`` does not cover, or a charge or multiplicity beyond
-            what the model takes; or as `Guess.packed`.
+            what the model takes, or a pair of elements it lacks; or as `Guess.packed`.
         DataError: labels unfit for training (`Molecule.checked`), or in another basis.
     """
     if molecule.basis is not None and molecule.basis != spec.basis.name:
@@ -193,6 +195,7 @@ def build_graph(
                 f"molecule '{molecule.id}' has a {name} of {getattr(molecule, name)}, the model "
                 f"takes at most {largest} in size; leave it out, or use a model that ignores it"
             )
+    check_lone(molecule, spec.lone)
     edges, pairs = neighbour_pairs(molecule.positions, spec.cutoff)
     graph = MoleculeGraph(
         numbers=torch.from_numpy(molecule.numbers),
@@ -214,6 +217,26 @@ def build_graph(
     if "hamiltonian" in spec.labels:
         _label(graph, molecule, spec, hamiltonian)
     return graph
+
+
+def check_lone(molecule: Molecule, lone: Sequence[int]) -> None:
+    """Refuse a molecule with a pair of atoms a model has no block for.
+
+    Args:
+        molecule: any.
+        lone: elements that the model knows no pair of two atoms of.
+
+    Raises:
+        ConfigError: the molecule has two atoms of one of them.
+    """
+    for z in lone:
+        count = int((molecule.numbers == z).sum())
+        if count > 1:
+            raise ConfigError(
+                f"molecule '{molecule.id}' has {count} atoms of {symbol(z)}, the model was built "
+                f"without the pair {symbol(z)}-{symbol(z)}; build it for such molecules (its "
+                "hyperparameters say for which pairs), or leave this one out"
+            )
 
 
 def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:

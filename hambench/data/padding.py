@@ -102,7 +102,7 @@ def _filler(atoms: int, edges: int, spec: GraphSpec, like: MoleculeGraph) -> Mol
     if spec.cutoff is not None and edges:
         spacing = min(spacing, 0.9 * spec.cutoff / longest)
     numbers = np.full(atoms, min(spec.basis.elements))
-    alone = replace(spec, cutoff=spacing / 2, guess=None)
+    alone = replace(spec, cutoff=spacing / 2, guess=None, lone=())
     graph = build_graph(Molecule(numbers, spacing * places), alone)
     graph.edge_index, graph.pair_index = map(torch.from_numpy, adjacent(near))
     if spec.reach is not None:
