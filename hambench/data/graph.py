@@ -68,6 +68,8 @@ class GraphSpec:
         reach: edges closer than this (Angstrom) are listed in ``near_index``, for models whose
             messages go less far than their pairs; None: there is no such list.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
+        rotate: train on every molecule turned at random, labels and all, anew in every epoch, for
+            models that are not equivariant; nothing else sees turned molecules.
     """
 
     basis: OrbitalBasis
@@ -79,6 +81,7 @@ class GraphSpec:
     reach: float | None = None
     largest_charge: int | None = None
     largest_multiplicity: int | None = None
+    rotate: bool = False
 
     @property
     def layout(self) -> BlockLayout:
