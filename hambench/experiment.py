@@ -134,10 +134,10 @@ def evaluate(
     cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
     rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
     kept = folder / rundir.PREDICTIONS
-    if kept.is_file() and options.split == as_run.score.split:
-        if not cell.needs_turned or Predictions(kept).has_turned:
-            return score_kept(cell, kept, progress)
-    if cell.energies and (folder / ENERGIES).is_file() and options.split == as_run.score.split:
+    same = options.split == as_run.score.split
+    if same and kept.is_file() and (not cell.needs_turned or Predictions(kept).has_turned):
+        return score_kept(cell, kept, progress)
+    if same and cell.energies and (folder / ENERGIES).is_file():
         return score_table(cell, folder / ENERGIES)
     if isinstance(cell.model, Model):
         load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)

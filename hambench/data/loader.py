@@ -221,7 +221,8 @@ class Assembler:
         if row in self._graphs:
             return self._graphs[row]
         if self.turns is not None:
-            graph = self._turned(row, random_rotation(self.turns, epoch, row, _TURNS))
+            rng = np.random.default_rng([self.turns, epoch, row, _TURNS])
+            graph = self._turned(row, random_rotation(rng))
         else:
             graph = self._referenced(row) if self.references else self._labelled(row)
         if self.embeddings is not None:

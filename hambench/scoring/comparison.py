@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from hambench.chem.molecule import Molecule, formula
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.chem.rotation import scoring_rotation, turned_matrix
 from hambench.chem.theory import Theory
 from hambench.errors import ConfigError, DataError
 
@@ -90,6 +89,9 @@ class Comparison:
     @cached_property
     def rotation_difference(self) -> NDArray[np.float64]:
         """(nao, nao) ``H(R x) - D H(x) D^T`` in Eh, in the frame of the turned molecule."""
+        # SciPy, which listing metrics needs not
+        from hambench.chem.rotation import scoring_rotation, turned_matrix
+
         assert self.turned is not None  # as the scorer made sure
         rotation = scoring_rotation(self.molecule)
         return self.turned - turned_matrix(
