@@ -149,13 +149,13 @@ def _order(basis: OrbitalBasis, definition: Tensor | None) -> dict[int, np.ndarr
 
     Args:
         basis: of the model.
-        definition: (Z, n, 5) index, type, n, l, m of the orbitals, real ones first, n = 0 of others;
-            None: ORCA's order.
+        definition: (Z, n, 5) index, type, n, l, m of the orbitals, real ones first, then some of
+            n = 0; None: ORCA's order.
     """
     if basis.lmax > 2:
         raise CheckpointError(
-            f"{basis!r} has shells of degree {basis.lmax}, whose signs in published matrices are not "
-            "known; published checkpoints are of degrees up to 2"
+            f"{basis!r} has shells of degree {basis.lmax}, whose signs in published matrices are "
+            "not known; published checkpoints are of degrees up to 2"
         )
     if definition is None:
         return {z: permutation([z], basis, "orca")[0] for z in basis.elements}
@@ -164,7 +164,8 @@ def _order(basis: OrbitalBasis, definition: Tensor | None) -> dict[int, np.ndarr
         n, l, m = definition[z, : shells.nao, 2:].cpu().numpy().T
         numbers = np.lexsort([m, n, l])
         expected = [(l, m) for l in shells.l for m in range(-l, l + 1)]
-        if (n <= 0).any() or list(zip(l[numbers], m[numbers], strict=True)) != expected:
+        beyond = bool((definition[z, shells.nao :, 2] > 0).any())
+        if beyond or (n <= 0).any() or list(zip(l[numbers], m[numbers], strict=True)) != expected:
             raise CheckpointError(
                 f"the published checkpoint defines other orbitals for Z = {z} than {basis!r} has; "
                 "build the model for the checkpoint's basis"

@@ -1,8 +1,8 @@
 """From running products to blocks: the readout, and the places of its entries among block vectors.
 
 The readout has n x n outputs for every pair of atoms, n being the largest number of orbitals of an
-element; output (r, c) belongs to orbital r of the row atom and orbital c of the column atom, counted
-within the atoms (arXiv 1906.10033, and the public code).
+element; output (r, c) belongs to orbital r of the row atom and orbital c of the column atom,
+counted within the atoms (arXiv 1906.10033, and the public code).
 """
 
 from __future__ import annotations
@@ -88,10 +88,6 @@ class Places(nn.Module):
         entry = torch.argsort(blocks.square.reshape(-1))
         self.register_buffer("entry", entry, persistent=False)
 
-    def diagonal(self, numbers: Tensor, table: Tensor) -> Tensor:
-        """(N, n, n) diagonal blocks of a (Z, n) table."""
-        return torch.diag_embed(table[numbers])
-
     def vectors(self, blocks: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """(R, ..., n, n) blocks of elements ``rows`` and ``columns`` (R,) -> (R, ..., K^2)."""
         at = self.order.gather(1, self.canonical)  # (Z, K) output at each place of the slots
@@ -99,8 +95,8 @@ class Places(nn.Module):
         index = (at[rows][:, :, None] * step + at[columns][:, None, :]).flatten(1)
         index = index.index_select(1, self.entry)
         filled = functional.pad(blocks, (0, 1, 0, 1)).flatten(-2)
-        index = index.view(len(index), *[1] * (filled.ndim - 2), -1)
-        return filled.gather(-1, index.expand(*filled.shape[:-1], -1))
+        index = index.view(len(index), *[1] * (filled.ndim - 2), index.shape[1])
+        return filled.gather(-1, index.expand(*filled.shape[:-1], index.shape[-1]))
 
 
 def largest_nao(basis: OrbitalBasis) -> int:

@@ -243,7 +243,7 @@ def test_wrong_checkpoints_are_named(case: Case) -> None:
     missing = {k: v for k, v in case.weights.items() if k != name}
     with pytest.raises(CheckpointError, match=f"lacks '{name}' and 0 more"):
         hambench.load_published(case.model, missing)
-    with pytest.raises(CheckpointError, match="'output.other' has no place"):
+    with pytest.raises(CheckpointError, match=r"'output\.other' has no place"):
         hambench.load_published(case.model, {**case.weights, "output.other": torch.zeros(1)})
     wide = SchNOrb(BASIS, **{**OPTIONS, "width": 32})
     with pytest.raises(CheckpointError, match="widths and basis"):
@@ -253,7 +253,7 @@ def test_wrong_checkpoints_are_named(case: Case) -> None:
     with pytest.raises(CheckpointError, match="other orbitals for Z = 8"):
         hambench.load_published(case.model, {**case.weights, "output.basis_definition": other})
     small = SchNOrb(BASIS, **{**OPTIONS, "overlap": False})
-    with pytest.raises(CheckpointError, match="'output.s0.orbital_energies' has no place"):
+    with pytest.raises(CheckpointError, match=r"'output\.s0\.orbital_energies' has no place"):
         hambench.load_published(small, case.weights)
     again = {f"{k.replace('.filter', '.cfconv.filter')}": v for k, v in case.weights.items()}
     hambench.load_published(case.model, {**again, **case.weights})
