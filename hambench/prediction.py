@@ -85,9 +85,11 @@ def _predicted(
         total=len(molecules), desc=label, unit="mol", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
-    with shown, torch.no_grad(), matmul_precision("highest"):
+    with shown:
         for rows, loaded in zip(loader.plan(0), loader.once(), strict=True):
-            for row, output in zip(rows, model(loaded.batch).outputs(), strict=True):
+            with torch.no_grad(), matmul_precision("highest"):  # not while others go on
+                outputs = model(loaded.batch).outputs()
+            for row, output in zip(rows, outputs, strict=True):
                 yield molecules[row], output.cpu().numpy()
             shown.update(len(rows))
 
