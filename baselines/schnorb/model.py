@@ -67,6 +67,7 @@ class SchNOrb(Model):
     diagonal_mean: Tensor
     energy_mean: Tensor
     energy_std: Tensor
+    orbitals: Tensor
 
     def __init__(
         self,

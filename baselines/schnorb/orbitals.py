@@ -37,6 +37,14 @@ class Factor(NamedTuple):
     other: Tensor
 
 
+class Turns(nn.Module):
+    """The maps Dp, De1 and De2 from three axes to D directions."""
+
+    def __init__(self, directions: int) -> None:
+        super().__init__()
+        self.pair, self.own, self.other = (dense(3, directions) for _ in range(3))
+
+
 class PairFactor(nn.Module):
     """The factor of one block, from its pair state.
 
@@ -58,11 +66,7 @@ class PairFactor(nn.Module):
         self.pair = TwoLayers(factors, factors, width)
         self.environment = TwoLayers(factors, factors, width)
         self.axes = axes
-        self.turns = None
-        if axes and directions:
-            self.turns = nn.ModuleDict(
-                {name: dense(3, directions) for name in ("pair", "own", "other")}
-            )
+        self.turns = Turns(directions) if axes and directions else None
 
     def forward(self, h: Tensor, geometry: Geometry) -> Factor:
         """(P, Q) -> the factor."""
@@ -76,7 +80,7 @@ class PairFactor(nn.Module):
         around = gathered(atoms, geometry, along, -along)
         if self.turns is None:
             return Factor(value, turn, around, around)
-        pair, own, other = (self.turns[name] for name in ("pair", "own", "other"))
+        pair, own, other = self.turns.pair, self.turns.own, self.turns.other
         return Factor(
             value,
             turn @ pair.weight.T,

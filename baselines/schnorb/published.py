@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             model.places.order[z, : len(numbers)] = torch.from_numpy(numbers)
 
 
-def published_tensors(model: SchNOrb, of: Callable[[nn.Parameter], Tensor]) -> dict[str, Tensor]:
+def published_tensors(model: SchNOrb, of: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     """By their names in the public code, views of something that has the shape of a parameter.
 
     Args:
@@ -84,21 +85,24 @@ def published_tensors(model: SchNOrb, of: Callable[[nn.Parameter], Tensor]) -> d
         of: what to show of a parameter: its data, or its gradient.
     """
     body, at = model.representation, "representation"
+    layers: list[Any] = list(body.interactions)
+    blocks: list[Any] = list(body.blocks)
+    factors: list[Any] = list(model.factors)
     found = {f"{at}.embedding.weight": of(body.embedding.weight)}
 
     def put(name: str, layer: nn.Module) -> None:
         for part, tensor in _tensors(name, layer):
             found[part] = of(tensor)
 
-    for number, layer in enumerate(body.interactions):
+    for number, layer in enumerate(layers):
         name = f"{at}.schnet_interactions.{number}"
         put(f"{name}.filter_network", layer.filter)
         put(f"{name}.cfconv.in2f", layer.inward)
         put(f"{name}.cfconv.f2out", layer.out.first)
         put(f"{name}.dense", layer.out.second)
-    for number, factor in enumerate(model.factors):
+    for number, factor in enumerate(factors):
         name = f"{at}.interactions.{number - 1}" if number else f"{at}.first_interaction"
-        block = body.blocks[number] if number < len(body.blocks) else None
+        block = blocks[number] if number < len(blocks) else None
         state = model.last if block is None else block.state
         assert state is not None
         put(f"{name}.filter_network", state.filter)
@@ -109,9 +113,9 @@ def published_tensors(model: SchNOrb, of: Callable[[nn.Parameter], Tensor]) -> d
         put(f"{name}.pairnet", factor.pair)
         put(f"{name}.envnet", factor.environment)
         if factor.turns is not None:
-            put(f"{name}.pairnet_mult", factor.turns["pair"])
-            put(f"{name}.envnet_mult1", factor.turns["own"])
-            put(f"{name}.envnet_mult2", factor.turns["other"])
+            put(f"{name}.pairnet_mult", factor.turns.pair)
+            put(f"{name}.envnet_mult1", factor.turns.own)
+            put(f"{name}.envnet_mult2", factor.turns.other)
     readout, outputs = model.readout, model.places.orbitals**2
     offsite = ["offsitenet", "ov_offsitenet"]
     for name, weight, bias in (
@@ -135,7 +139,7 @@ def published_tensors(model: SchNOrb, of: Callable[[nn.Parameter], Tensor]) -> d
     return found
 
 
-def _tensors(name: str, layer: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def _tensors(name: str, layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters of a layer, or of two, by published name."""
     if isinstance(layer, TwoLayers):
         yield from _tensors(f"{name}.0", layer.first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,7 +44,7 @@ def turned(molecule: Molecule, basis: OrbitalBasis, rotation: ArrayLike) -> Mole
     """
     turn = np.asarray(rotation, dtype=np.float64)
     shells = _shells(molecule.numbers, basis, turn)
-    matrices = {
+    matrices: dict[str, Any] = {
         name: _turned_both(matrix, shells)
         for name in ("hamiltonian", "overlap")
         if (matrix := getattr(molecule, name)) is not None
