@@ -94,7 +94,7 @@ def running_products(
 ) -> tuple[Tensor, list[Tensor]]:
     """Linear readout of the products of all ordered pairs, and their sums over neighbours.
 
-    The first factor has one direction (or as many as the others).
+    The first factor has one direction, D = 1, and stands for all of the others.
 
     Args:
         factors: L of them.
@@ -176,32 +176,38 @@ class _RunningProducts(torch.autograd.Function):
                 values, running = products(factors, pairs, part)
                 carried = None
                 for number in reversed(range(len(factors))):
-                    omega, into = running[number], grads[number]
-                    grad = torch.empty_like(omega)
-                    grad[0] = grad_sums[number][first]
-                    grad[1] = grad_sums[number][second]
+                    omega = running[number]
+                    grad = torch.stack([grad_sums[number][first], grad_sums[number][second]])
+                    target = grad_weight[:, :, :, number] if number else grad_joined
                     for (sides, r, c), matrix in zip(_sides(group), matrices[number], strict=True):
                         read = grad_rows[sides, part, :, :r, :c].flatten(2)
                         grad[sides] += (read @ matrix).view_as(grad[sides])
-                        found = read.flatten(0, 1).T @ omega[sides].flatten(0, 1).flatten(1)
-                        target = grad_joined if number == 0 else grad_weight[:, :, :, number]
                         piece = target[:, :r, :c]
-                        piece += found.view(piece.shape)
+                        flat = omega[sides].flatten(0, 1).flatten(1)
+                        piece += (read.flatten(0, 1).T @ flat).view(piece.shape)
                     if carried is not None:
                         above = values[number + 1].mul_(carried)
                         grad += above if above.shape == grad.shape else above.sum(2, keepdim=True)
                     carried = grad
-                    into_v = grad * running[number - 1] if number else grad
-                    for atoms, one in ((first, into_v[0]), (second, into_v[1])):
-                        into.own.index_add_(0, atoms, one)
-                    for atoms, one in ((second, into_v[0]), (first, into_v[1])):
-                        into.other.index_add_(0, atoms, one)
-                    outer = torch.add(into_v[0], into_v[1], alpha=_sign(number))
-                    value, turn = factors[number].value[part], factors[number].turn[part]
-                    into.value[part] = torch.einsum("pdb,pd->pb", outer, turn)
-                    into.turn[part] = torch.einsum("pdb,pb->pd", outer, value)
+                    into_factor = grad * running[number - 1] if number else grad
+                    _add_gradient(
+                        grads[number], factors[number], pairs, part, into_factor, _sign(number)
+                    )
         grad_weight[:, :, :, 0] = grad_joined[..., None, :]
         return None, grad_weight, *(t for grad in grads for t in grad)
+
+
+def _add_gradient(
+    into: Factor, factor: Factor, pairs: Pairs, part: slice, gradient: Tensor, sign: int
+) -> None:
+    """Add what some pairs' (2, p, D, B) gradient means for the parts of their factor."""
+    first, second = pairs.first[part], pairs.second[part]
+    there, back = gradient
+    into.own.index_add_(0, first, there).index_add_(0, second, back)
+    into.other.index_add_(0, second, there).index_add_(0, first, back)
+    outer = torch.add(there, back, alpha=sign)
+    into.value[part] = torch.einsum("pdb,pd->pb", outer, factor.turn[part])
+    into.turn[part] = torch.einsum("pdb,pb->pd", outer, factor.value[part])
 
 
 def _as_factors(tensors: Sequence[Tensor]) -> list[Factor]:
