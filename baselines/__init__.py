@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from hambench.baselines.phisnet.model import PhiSNet
     from hambench.baselines.qhnet.model import QHNet
     from hambench.baselines.reference.model import ElementReference
+    from hambench.baselines.schnorb.model import SchNOrb
     from hambench.baselines.uma.model import Uma
 
-__all__ = ["ElementReference", "Mace", "MeanBlock", "Minao", "PhiSNet", "QHNet", "Uma"]
+__all__ = ["ElementReference", "Mace", "MeanBlock", "Minao", "PhiSNet", "QHNet", "SchNOrb", "Uma"]
 
 _HOME = {
     "ElementReference": "hambench.baselines.reference.model",
@@ -29,6 +30,7 @@ _HOME = {
     "Minao": "hambench.baselines.minao.model",
     "PhiSNet": "hambench.baselines.phisnet.model",
     "QHNet": "hambench.baselines.qhnet.model",
+    "SchNOrb": "hambench.baselines.schnorb.model",
     "Uma": "hambench.baselines.uma.model",
 }
 

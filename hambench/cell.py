@@ -18,7 +18,7 @@ from hambench.learn import Recipe
 from hambench.learn.device import open_fabric
 from hambench.learn.training import check_recipe
 from hambench.model import Model
-from hambench.scoring import Scorer, find_metric
+from hambench.scoring import ROTATION_ERROR, Scorer, find_metric
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,21 @@ class Cell:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics to compute."""
-        return self.config.score.metrics or self.task.metrics
+        """Names of the metrics to compute.
+
+        Where none were named, those of the task, and the rotation error of a model that says it is
+        not equivariant.
+        """
+        if self.config.score.metrics:
+            return self.config.score.metrics
+        if self.energies or isinstance(self.model, ExternalModel) or self.model.equivariant:
+            return self.task.metrics
+        return [*self.task.metrics, ROTATION_ERROR]
+
+    @property
+    def needs_turned(self) -> bool:
+        """Whether a metric to compute needs predictions for the molecules turned."""
+        return any(find_metric(name).needs_turned for name in self.metrics)
 
     @property
     def theory(self) -> Theory | None:

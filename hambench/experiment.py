@@ -30,6 +30,7 @@ from hambench.model import Model, silent
 from hambench.prediction import (
     as_metrics,
     predict,
+    predict_turned,
     score_energies,
     score_kept,
     score_predictions,
@@ -137,13 +138,14 @@ def evaluate(
     cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
     rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
     kept = folder / rundir.PREDICTIONS
-    if kept.is_file() and options.split == as_run.score.split:
+    same = options.split == as_run.score.split
+    if same and kept.is_file() and (not cell.needs_turned or Predictions(kept).has_turned):
         return score_kept(cell, kept, progress)
-    if cell.energies and (folder / ENERGIES).is_file() and options.split == as_run.score.split:
+    if same and cell.energies and (folder / ENERGIES).is_file():
         return score_table(cell, folder / ENERGIES)
     if isinstance(cell.model, Model):
         load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-    return score_predictions(cell, predict(cell, options.split, progress), options.split)
+    return _score_split(cell, progress)
 
 
 def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
@@ -283,10 +285,11 @@ def _prepare(
     )
 
 
-def _score_split(cell: Cell, progress: bool, kept: Path | None) -> dict[str, Score]:
+def _score_split(cell: Cell, progress: bool, kept: Path | None = None) -> dict[str, Score]:
     """Predict and score the split of the configuration."""
     split = cell.config.score.split
-    return score_predictions(cell, predict(cell, split, progress), split, kept)
+    turned = predict_turned(cell, split, progress) if cell.needs_turned else None
+    return score_predictions(cell, predict(cell, split, progress), split, kept, turned)
 
 
 def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device) -> dict[str, Any]:

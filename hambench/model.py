@@ -161,10 +161,13 @@ class Model(nn.Module, ABC):
         hyperparameters: what it was built with, JSON-able; set by the registry.
         checkpoint_version: raised when old weights no longer fit.
         exact: names of its buffers that are float64 whatever its parameters are.
+        equivariant: whether its Hamiltonians turn with the molecule. Of a model that says they do
+            not, every score tells how far they are from it (``h_rotation_mae``).
     """
 
     checkpoint_version: ClassVar[int] = 1
     exact: ClassVar[tuple[str, ...]] = ()
+    equivariant: ClassVar[bool] = True
     embedding_size: int = 0
     basis: OrbitalBasis
     hyperparameters: dict[str, Any]

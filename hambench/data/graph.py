@@ -76,6 +76,8 @@ class GraphSpec:
             messages go less far than their pairs; None: there is no such list.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
         lone: elements of which a molecule may have one atom at most, see `check_lone`.
+        rotate: train on every molecule turned at random, labels and all, anew in every epoch, for
+            models that are not equivariant; nothing else sees turned molecules.
     """
 
     basis: OrbitalBasis
@@ -89,6 +91,7 @@ class GraphSpec:
     largest_charge: int | None = None
     largest_multiplicity: int | None = None
     lone: tuple[int, ...] = ()
+    rotate: bool = False
 
     @property
     def layout(self) -> BlockLayout:

@@ -163,6 +163,7 @@ class _Loop:
             train, spec, batch_size=size, max_edges=edges, seed=training.seed, device=self.device,
             workers=workers, pad=self.recipe.pad,
             embeddings=frozen_embeddings(self.model, train, self.device, shown), guesses=False,
+            rotate=spec.rotate,
         )  # fmt: skip
         self.validator: Loader | None = None
         if len(val):

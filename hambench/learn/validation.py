@@ -75,7 +75,7 @@ def evaluate(
 
 def molecule_errors(prediction: Prediction, batch: Batch) -> Tensor:
     """(B,) mean absolute error of each molecule in Eh, float64."""
-    if prediction.energies is not None:
+    if prediction.node is None and prediction.energies is not None:
         return (prediction.energies.double() - batch.energies).abs()
     matrices = prediction.matrices()
     references = batch.reference.split([matrix.numel() for matrix in matrices])
