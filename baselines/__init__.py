@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from hambench.baselines.mean.model import MeanBlock
     from hambench.baselines.minao.model import Minao
     from hambench.baselines.reference.model import ElementReference
+    from hambench.baselines.sphnet.model import SPHNet
     from hambench.baselines.uma.model import Uma
 
-__all__ = ["ElementReference", "Mace", "MeanBlock", "Minao", "Uma"]
+__all__ = ["ElementReference", "Mace", "MeanBlock", "Minao", "SPHNet", "Uma"]
 
 _HOME = {
     "ElementReference": "hambench.baselines.reference.model",
     "Mace": "hambench.baselines.mace.model",
     "MeanBlock": "hambench.baselines.mean.model",
     "Minao": "hambench.baselines.minao.model",
+    "SPHNet": "hambench.baselines.sphnet.model",
     "Uma": "hambench.baselines.uma.model",
 }
 
