@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from hambench.baselines.sphnet.backbone import Backbone, NormLayout
@@ -150,16 +151,22 @@ class SPHNet(Model):
         return Prediction(batch, spec, node=blocks.uncouple(node), edge=blocks.uncouple(edge))
 
     def choice(self) -> Choice | None:
-        """How paths are chosen now; None: all are taken."""
+        """How paths are chosen in a pass now; None: all are taken.
+
+        The first training pass after the gradients were cleared begins a step of the `Clock`. One
+        without gradients, as the trainer makes to sum the loss over parts of a batch, belongs to
+        the step that is going to begin.
+        """
         if self.clock is None:
             return None
         products = self.head.products()
-        watched = products[0].importance
-        assert watched is not None
-        if self.training and self.clock.advance(watched):
+        importance = products[0].importance
+        assert importance is not None
+        cleared = self.training and importance.grad is None
+        if cleared and torch.is_grad_enabled() and self.clock.advance():
             for product in products:
                 product.freeze()
-        return self.clock.choice(self.training)
+        return self.clock.choice(self.training, ahead=cleared and not torch.is_grad_enabled())
 
     def freeze(self) -> None:
         """Fix the paths as their weights are now.

@@ -60,9 +60,10 @@ class Choice(NamedTuple):
 class Clock(nn.Module):
     """In which phase the choice of paths is.
 
-    Steps are those of the optimiser, whatever number of batches each of them accumulates: one is
-    over when it has changed the path weights. Random choices follow from the step and a seed that
-    is part of the state, so that a run that goes on from a checkpoint repeats them.
+    Steps are those of the optimiser, whatever number of batches each of them accumulates: one
+    begins with the first training pass after the gradients were cleared (set to None). Random
+    choices follow from the step and a seed that is part of the state, so that a run that goes on
+    from a checkpoint repeats them.
 
     Args:
         random_steps: steps of random paths; the first is number 1.
@@ -79,7 +80,6 @@ class Clock(nn.Module):
         self.register_buffer("seed", torch.randint(2**31, ()))
         self._read: tuple[int, ...] = ()
         self._numbers = [0, 0]
-        self._watched = -1
 
     @property
     def fixed_step(self) -> int:
@@ -94,15 +94,11 @@ class Clock(nn.Module):
             self._read = state
         return self._numbers
 
-    def advance(self, watched: Tensor) -> bool:
-        """Begin another step if ``watched`` has been updated; whether that begins the fixed phase.
-
-        To be asked in training alone.
-        """
+    def advance(self) -> bool:
+        """Begin another step; whether that begins the fixed phase."""
         step, seed = self.numbers()
-        if step >= self.fixed_step or watched._version == self._watched:
+        if step >= self.fixed_step:
             return False
-        self._watched = watched._version
         self._set(step + 1, seed)
         return step + 1 == self.fixed_step
 
@@ -110,11 +106,15 @@ class Clock(nn.Module):
         """Go to the fixed phase at once."""
         self._set(self.fixed_step, self.numbers()[1])
 
-    def choice(self, training: bool) -> Choice:
-        """For the present step. Paths are drawn in training alone, the best are taken else."""
+    def choice(self, training: bool, ahead: bool = False) -> Choice:
+        """For the present step, or the one ``ahead``.
+
+        Paths are drawn in training alone, else the best are taken.
+        """
         step, seed = self.numbers()
         if step >= self.fixed_step:
             return Choice("fixed")
+        step += ahead
         if training and step <= self.random_steps:
             return Choice("random", torch.Generator().manual_seed((seed << 32) + step))
         return Choice("adaptive")

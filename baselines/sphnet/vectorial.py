@@ -226,7 +226,10 @@ class VectorialStage(nn.Module):
         self.unit_vectors = unit_vectors
         self.element = nn.Embedding(ELEMENTS, channels)
         self.neighbour = nn.Embedding(ELEMENTS, channels)
-        self.near_basis, self.group_basis = ExpNormalBasis(short_cutoff), ExpNormalBasis(long_cutoff)
+        self.near_basis, self.group_basis = (
+            ExpNormalBasis(short_cutoff),
+            ExpNormalBasis(long_cutoff),
+        )
         self.neighbour_filter = nn.Linear(GAUSSIANS, channels)
         self.combine = nn.Linear(2 * channels, channels)
         self.edge = nn.Linear(GAUSSIANS, channels)

@@ -21,6 +21,8 @@ TZVP = OrbitalBasis(  # slots 5s5p2d1f
         16: Shells((0,) * 5 + (1,) * 5 + (2,) * 2 + (3,)),
     },
 )
+TINY = OrbitalBasis("tiny", {1: Shells((0,)), 8: Shells((0, 0, 1))})
+"""Of degree 2 at most: 15 paths, of which 4 are drawn and the best 5 kept."""
 HEAVY = OrbitalBasis.load("def2-tzvpd")
 SMALL: dict[str, Any] = {"channels": 8, "short_layers": 2, "long_layers": 2, "bottleneck": 4}
 PUBLISHED: dict[str, Any] = {

@@ -412,7 +412,9 @@ class Oracle:
         return f"backbone.vectorial.{name}.weight"
 
     def count(self, layers: str) -> int:
-        return len({k.split(".")[3] for k in self.w if k.startswith(f"backbone.vectorial.{layers}.")})
+        return len(
+            {k.split(".")[3] for k in self.w if k.startswith(f"backbone.vectorial.{layers}.")}
+        )
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         return linear(x, *self.affine("backbone.vectorial." + name))

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 import hambench
-from hambench.baselines.sphnet.backbone import by_path
 from hambench.baselines.sphnet.model import SPHNet
 from hambench.baselines.sphnet.published import renamed
 from hambench.baselines.sphnet.sparsity import PairGate, path_coefficients, segment_quantiles
 from hambench.baselines.sphnet.unused import BACKBONE, HEAD
+from hambench.baselines.sphnet.vectorial import Groups, offset_norm
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import to_canonical
@@ -115,6 +115,10 @@ def test_first_stage(case: Case) -> None:
     vectors = batch.positions[near.source] - batch.positions[near.target]
     case.check(vectors.norm(dim=1)[case.short], "mid/vec.r_short")
     case.check(far.unit, "mid/vec.u_bipartite")
+    groups, charges = Groups(batch.group_index, torch.float64), batch.numbers.double()[:, None]
+    centres = groups.mean(charges * batch.positions) / groups.mean(charges).clamp(min=1e-6)
+    vectors = batch.positions[far.target] - centres[far.source]
+    case.check(offset_norm(vectors), "mid/vec.dist_bipartite")
     case.check(stage.embedded(batch, near), "mid/vec.e")
     s, f = stage.initial(batch, near)
     case.check(f[case.short], "mid/vec.f0")
@@ -130,9 +134,6 @@ def test_first_stage(case: Case) -> None:
         elif k == 1:  # which we leave out because it is zero; that of layer 4 is not used
             assert np.abs(case.file["mid/vec.short1.df"]).max() == 0
         s, v, f = s + ds, v + dv, f if df is None else f + df
-    from hambench.baselines.sphnet.vectorial import Groups
-
-    groups = Groups(batch.group_index, s.dtype)
     for k, layer in enumerate(stage.long, start=1):
         ds, dv = layer(s, v, g, groups, far)
         case.check(ds, f"mid/vec.long{k}.ds")
@@ -316,8 +317,7 @@ def test_wrong_checkpoints_are_named() -> None:
         hambench.load_published(case.model, {**case.weights, f"{HEAD}unknown": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="the checkpoint's layers and sparsity"):
         hambench.load_published(SPHNet(BASIS, channels=16), case.weights)
-    with pytest.raises(CheckpointError, match="holds .* numbers, this model"):
+    with pytest.raises(CheckpointError, match=r"holds .* numbers, this model"):
         hambench.load_published(SPHNet(BASIS, channels=8, sparse=False), case.weights)
     small = SPHNet(BASIS, channels=16, sparse=False)  # without a place for unused weights
     hambench.load_published(small, case.weights)
-    assert by_path(torch.zeros(2, 32), 16).shape == (2, 2, 16)
