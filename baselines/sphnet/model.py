@@ -151,22 +151,15 @@ class SPHNet(Model):
         return Prediction(batch, spec, node=blocks.uncouple(node), edge=blocks.uncouple(edge))
 
     def choice(self) -> Choice | None:
-        """How paths are chosen in a pass now; None: all are taken.
-
-        The first training pass after the gradients were cleared begins a step of the `Clock`. One
-        without gradients, as the trainer makes to sum the loss over parts of a batch, belongs to
-        the step that is going to begin.
-        """
+        """How paths are chosen in a pass that begins now; None: all are taken."""
         if self.clock is None:
             return None
-        products = self.head.products()
-        importance = products[0].importance
-        assert importance is not None
-        cleared = self.training and importance.grad is None
-        if cleared and torch.is_grad_enabled() and self.clock.advance():
-            for product in products:
+        if self.training and not torch.is_grad_enabled():
+            self.clock.look_ahead()
+        elif self.training and self.clock.advance():
+            for product in self.head.products():
                 product.freeze()
-        return self.clock.choice(self.training, ahead=cleared and not torch.is_grad_enabled())
+        return self.clock.choice(self.training)
 
     def freeze(self) -> None:
         """Fix the paths as their weights are now.

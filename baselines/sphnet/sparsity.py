@@ -60,10 +60,9 @@ class Choice(NamedTuple):
 class Clock(nn.Module):
     """In which phase the choice of paths is.
 
-    Steps are those of the optimiser, whatever number of batches each of them accumulates: one
-    begins with the first training pass after the gradients were cleared (set to None). Random
-    choices follow from the step and a seed that is part of the state, so that a run that goes on
-    from a checkpoint repeats them.
+    A step is a training pass with gradients; the passes without, by which the trainer sums the loss
+    over parts of a batch, look ahead to those that follow them. Random choices follow from the step
+    and a seed that is part of the state, so that a run that goes on from a checkpoint repeats them.
 
     Args:
         random_steps: steps of random paths; the first is number 1.
@@ -80,6 +79,7 @@ class Clock(nn.Module):
         self.register_buffer("seed", torch.randint(2**31, ()))
         self._read: tuple[int, ...] = ()
         self._numbers = [0, 0]
+        self._ahead = 0
 
     @property
     def fixed_step(self) -> int:
@@ -97,24 +97,26 @@ class Clock(nn.Module):
     def advance(self) -> bool:
         """Begin another step; whether that begins the fixed phase."""
         step, seed = self.numbers()
+        self._ahead = 0
         if step >= self.fixed_step:
             return False
         self._set(step + 1, seed)
         return step + 1 == self.fixed_step
 
+    def look_ahead(self) -> None:
+        """Choose for the next step, or the one after that the last time was asked for."""
+        self._ahead += 1
+
     def finish(self) -> None:
         """Go to the fixed phase at once."""
         self._set(self.fixed_step, self.numbers()[1])
 
-    def choice(self, training: bool, ahead: bool = False) -> Choice:
-        """For the present step, or the one ``ahead``.
-
-        Paths are drawn in training alone, else the best are taken.
-        """
+    def choice(self, training: bool) -> Choice:
+        """For the step. Paths are drawn in training alone, the best are taken else."""
         step, seed = self.numbers()
         if step >= self.fixed_step:
             return Choice("fixed")
-        step += ahead
+        step += self._ahead if training else 0
         if training and step <= self.random_steps:
             return Choice("random", torch.Generator().manual_seed((seed << 32) + step))
         return Choice("adaptive")

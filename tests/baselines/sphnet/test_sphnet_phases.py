@@ -30,10 +30,9 @@ def trained_step(model: SPHNet, batches: list[Batch], optimizer: torch.optim.Opt
     optimizer.zero_grad()
 
 
-def chosen(model: SPHNet) -> list[torch.Tensor]:
-    """Which paths the products take in this step, without beginning another."""
-    with torch.no_grad():
-        choice = model.choice()
+def chosen(model: SPHNet, choice: Choice | None = None) -> list[torch.Tensor]:
+    """Which paths the products take by a choice, or in the present step."""
+    choice = choice or model.clock.choice(model.training)
     found = []
     for product in model.head.products():
         now = product.choose(choice, product.importance)
@@ -44,32 +43,46 @@ def chosen(model: SPHNet) -> list[torch.Tensor]:
     return found
 
 
-def test_phases_follow_the_steps_of_the_optimiser() -> None:
-    """However many batches a step accumulates, and whatever passes stand between."""
+@pytest.mark.parametrize("clear_first", [True, False])
+def test_phases_follow_the_steps(clear_first: bool) -> None:
+    """In whatever order gradients are cleared, and whatever passes stand between."""
     model = randomised(TINY, random_steps=2, adaptive_steps=1).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     batch = collate(labelled(1), model.graph)
     masks = []
     for step in range(1, 6):
-        with torch.no_grad():
-            model(batch)  # as of the first pass over the batches of a step
+        loss = model.loss(model(batch), batch).value()
         masks.append(chosen(model)[0])
-        for _ in range(2):
-            model.loss(model(batch), batch).value().backward()
-            assert torch.equal(chosen(model)[0], masks[-1])
-            assert int(model.clock.step) == min(step, 4)
+        assert int(model.clock.step) == min(step, 4)
+        if not clear_first:
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if clear_first:
+            optimizer.zero_grad()
         model.eval()
         model(batch)
         model.train()
-        optimizer.step()
-        optimizer.zero_grad()
     assert [int(mask.sum()) for mask in masks] == [4, 4, 5, 5, 5]
     assert not torch.equal(masks[0], masks[1])
     assert torch.equal(masks[3], model.head.products()[0].mask)
 
 
+def test_parts_of_a_batch_have_the_same_paths_in_both_passes() -> None:
+    """First all parts are passed without gradients, then all with them."""
+    model = randomised(TINY, random_steps=3, adaptive_steps=2).train()
+    batch = collate(labelled(1), model.graph)
+    for _ in range(3):
+        with torch.no_grad():
+            ahead = [chosen(model, model.choice()) for _ in range(2)]
+        for expected in ahead:
+            model(batch)
+            assert all(map(torch.equal, chosen(model), expected))
+
+
 def test_products_draw_paths_of_their_own() -> None:
     model = randomised(**PHASES).train()
+    model.choice()
     one, two, three, four = chosen(model)
     assert len({tuple(mask.tolist()) for mask in (one, two, three, four)}) == 4
     assert torch.equal(one, chosen(model)[0])
