@@ -19,9 +19,20 @@ if TYPE_CHECKING:
     from hambench.baselines.qhnet.model import QHNet
     from hambench.baselines.reference.model import ElementReference
     from hambench.baselines.schnorb.model import SchNOrb
+    from hambench.baselines.sphnet.model import SPHNet
     from hambench.baselines.uma.model import Uma
 
-__all__ = ["ElementReference", "Mace", "MeanBlock", "Minao", "PhiSNet", "QHNet", "SchNOrb", "Uma"]
+__all__ = [
+    "ElementReference",
+    "Mace",
+    "MeanBlock",
+    "Minao",
+    "PhiSNet",
+    "QHNet",
+    "SPHNet",
+    "SchNOrb",
+    "Uma",
+]
 
 _HOME = {
     "ElementReference": "hambench.baselines.reference.model",
@@ -30,6 +41,7 @@ _HOME = {
     "Minao": "hambench.baselines.minao.model",
     "PhiSNet": "hambench.baselines.phisnet.model",
     "QHNet": "hambench.baselines.qhnet.model",
+    "SPHNet": "hambench.baselines.sphnet.model",
     "SchNOrb": "hambench.baselines.schnorb.model",
     "Uma": "hambench.baselines.uma.model",
 }

@@ -26,6 +26,7 @@ from hambench.chem.molecule import Molecule, symbol
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.packing import LabelMap, label_map
 from hambench.chem.stored import StoredMatrix
+from hambench.data.groups import Grouping, group_labels, group_pairs
 from hambench.data.guess import Guess
 from hambench.data.orbital_labels import orbital_labels
 from hambench.errors import ConfigError, DataError
@@ -33,6 +34,7 @@ from hambench.errors import ConfigError, DataError
 OVERLAPS = ("overlap_node_values", "overlap_pair_values")
 LABELS = ("node_places", "node_values", "pair_places", "pair_values", "pair_signs", *OVERLAPS)
 """Fields of a graph that it has with a Hamiltonian (or an overlap) only."""
+_IN_COLUMNS = ("edge_index", "pair_index", "group_pairs", "pair_places", "pair_signs")
 _PLACES_END = 2**31  # of int32
 
 Space = Literal["coupled", "uncoupled"]
@@ -74,6 +76,10 @@ class GraphSpec:
             and batches carry it, labelled or not.
         reach: edges closer than this (Angstrom) are listed in ``near_index``, for models whose
             messages go less far than their pairs; None: there is no such list.
+        nearest: (reach, most): of the edges that arrive at an atom and are shorter than the reach
+            (Angstrom), at most so many, the shortest, are listed in ``nearest_index``; of equal
+            ones those of the first atoms. None: there is no such list.
+        groups: how atoms are put into ``group_index``, with ``group_pairs``; None: not at all.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
         lone: elements of which a molecule may have one atom at most, see `check_lone`.
         rotate: train on every molecule turned at random, labels and all, anew in every epoch, for
@@ -88,6 +94,8 @@ class GraphSpec:
     labels: tuple[Label, ...] = ("hamiltonian",)
     guess: Guess | None = None
     reach: float | None = None
+    nearest: tuple[float, int] | None = None
+    groups: Grouping | None = None
     largest_charge: int | None = None
     largest_multiplicity: int | None = None
     lone: tuple[int, ...] = ()
@@ -122,7 +130,9 @@ class MoleculeGraph(Data):
         numbers (N,), positions (N, 3) Angstrom, charge (B,), multiplicity (B,), nao (B,);
         edge_index (2, E); pair_index (2, E/2): each pair's edge (i, j), i < j, and its reverse;
         node_values, node_places: on-site labels, and where they stand in the flat (N, K^2) vectors;
-        near_index (E',): edges within reach (where the spec has one);
+        near_index (E',): edges within reach (where the spec has one), and nearest_index alike;
+        group_index (N,): group of each atom, numbers below N with gaps, and group_pairs (2, M):
+            atoms, and the groups each of them sees (where the spec groups);
         pair_values (P,), pair_places (2, P) int32, pair_signs (2, P) int8: each label of a pair
             and where it stands, with which sign, in the flat (E, K^2) vectors: once in the block
             (i, j), i < j, once in its transpose (see `pair_labels`);
@@ -141,9 +151,9 @@ class MoleculeGraph(Data):
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """What collation adds to an index when it appends this molecule."""
         match key:
-            case "edge_index":
+            case "edge_index" | "group_index" | "group_pairs":
                 return self.num_nodes
-            case "pair_index" | "near_index":
+            case "pair_index" | "near_index" | "nearest_index":
                 return self.edge_index.shape[1]
             case "node_places":
                 return self.num_nodes * int(self.block_size)
@@ -153,7 +163,7 @@ class MoleculeGraph(Data):
 
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Axis along which collation joins a field."""
-        return 1 if key in ("edge_index", "pair_index", "pair_places", "pair_signs") else 0
+        return 1 if key in _IN_COLUMNS else 0
 
     @property
     def real(self) -> Shape:
@@ -211,8 +221,11 @@ def build_graph(
         block_size=spec.layout.size,
         num_nodes=len(molecule),
     )
-    if spec.reach is not None:
-        graph.near_index = torch.from_numpy(within(molecule.positions, edges, spec.reach))
+    list_edges(graph, molecule.positions, spec)
+    if spec.groups is not None:
+        labels = group_labels(molecule.numbers, molecule.positions, spec.groups)
+        pairs = group_pairs(molecule.numbers, molecule.positions, labels, spec.groups.reach)
+        graph.group_index, graph.group_pairs = torch.from_numpy(labels), torch.from_numpy(pairs)
     if "energy" in spec.labels and molecule.energy is not None:
         graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
     if spec.guess is not None:
@@ -416,6 +429,28 @@ def within(
     """Which of the edges (2, E) are shorter than ``reach`` Angstrom, (E',) ascending."""
     vectors = positions[edges[0]] - positions[edges[1]]
     return np.flatnonzero(np.einsum("ij,ij->i", vectors, vectors) < reach**2)
+
+
+def shortest(
+    positions: NDArray[np.float64], edges: NDArray[np.int64], reach: float, most: int
+) -> NDArray[np.int64]:
+    """As `within`, and at most ``most`` of the edges that end at an atom, the shortest."""
+    vectors = positions[edges[0]] - positions[edges[1]]
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    order = np.lexsort((squares, edges[1]))  # by end, then by length; stable
+    target = edges[1][order]
+    rank = np.arange(len(order)) - np.searchsorted(target, target)
+    chosen = order[(rank < most) & (squares[order] < reach**2)]
+    return np.sort(chosen)
+
+
+def list_edges(graph: MoleculeGraph, positions: NDArray[np.float64], spec: GraphSpec) -> None:
+    """Give a graph the lists of its edges that the spec asks for."""
+    edges = graph.edge_index.numpy()
+    if spec.reach is not None:
+        graph.near_index = torch.from_numpy(within(positions, edges, spec.reach))
+    if spec.nearest is not None:
+        graph.nearest_index = torch.from_numpy(shortest(positions, edges, *spec.nearest))
 
 
 @lru_cache(maxsize=256)
