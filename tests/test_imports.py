@@ -41,7 +41,9 @@ ARROWS: dict[str, set[str]] = {
         "registry", "models", "config", "data", "model", "energy_model", "external", "learn",
         "scoring", "chem",
     },
-    "prediction": {"cell", "rundir", "data", "external", "learn", "results", "scoring", "chem"},
+    "prediction": {
+        "cell", "rundir", "data", "external", "learn", "model", "results", "scoring", "chem",
+    },
     "pretraining": {"cell", "config", "rundir", "data", "energy_model", "learn", "results"},
     "experiment": {
         "registry", "cell", "prediction", "pretraining", "config", "rundir", "data", "model",
