@@ -29,7 +29,7 @@ from hambench.data.graph import build_graph, collate
 from hambench.data.padding import padded
 from hambench.errors import ConfigError
 from hambench.losses import label_errors, mse_plus_mae
-from hambench.registry import build_energy_model
+from hambench.models import build_energy_model
 
 NABLA = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9, 16, 17, 35])
 SVP = OrbitalBasis.load("def2-svp", [1, 6, 7, 8])
