@@ -24,6 +24,7 @@ from hambench.chem.rotation import ao_rotation, turned
 from hambench.data.graph import GraphSpec, build_graph, collate
 from hambench.data.padding import padded
 from hambench.errors import ConfigError, DataError
+from hambench.learn.validation import metric_name, molecule_errors
 from hambench.learn.weights import cast
 from hambench.model import Prediction
 
@@ -383,6 +384,22 @@ def test_the_loss_is_of_full_matrices(rng: np.random.Generator) -> None:
         expected = total if loss == "mse" else total.sqrt() + total
         found = model.loss(prediction, batch).value()
         assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+
+
+def test_it_is_validated_on_hamiltonians(rng: np.random.Generator) -> None:
+    model = shaken(SchNOrb(MD17, **ALL))
+    mols = molecules(MD17, rng)
+    batch = collate(mols, model.graph)
+    labels = [torch.from_numpy(m.hamiltonian) for m in mols]
+    batch.reference = torch.cat([h.reshape(-1) for h in labels])
+    with torch.no_grad():
+        prediction = model(batch)
+    expected = [
+        float((h - label).abs().mean())
+        for h, label in zip(prediction.matrices(), labels, strict=True)
+    ]
+    assert molecule_errors(prediction, batch).tolist() == pytest.approx(expected, rel=1e-12)
+    assert metric_name(model) == "h_mae"
 
 
 @pytest.mark.parametrize("label", ["energy", "overlap"])
