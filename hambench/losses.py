@@ -180,7 +180,15 @@ def alignment(
         occupied: w of sets with occupied orbitals or the lowest empty one (the paper's rho).
         virtual: w of all others (xi).
         off_diagonal: see above.
+
+    Raises:
+        DataError: the batch has no orbitals.
     """
+    if "orbitals" not in batch:
+        raise DataError(
+            "the batch holds no orbitals of its labels; make it of molecules with Hamiltonians, "
+            "and a spec whose labels name 'orbitals' too"
+        )
     orbitals = batch.orbitals
     errors = error_matrices(prediction, batch, orbitals.shape[-1])
     squares = (orbitals.mT @ errors @ orbitals).square()
