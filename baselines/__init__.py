@@ -15,16 +15,34 @@ if TYPE_CHECKING:
     from hambench.baselines.mace.model import Mace
     from hambench.baselines.mean.model import MeanBlock
     from hambench.baselines.minao.model import Minao
+    from hambench.baselines.phisnet.model import PhiSNet
+    from hambench.baselines.qhnet.model import QHNet
     from hambench.baselines.reference.model import ElementReference
+    from hambench.baselines.schnorb.model import SchNOrb
+    from hambench.baselines.sphnet.model import SPHNet
     from hambench.baselines.uma.model import Uma
 
-__all__ = ["ElementReference", "Mace", "MeanBlock", "Minao", "Uma"]
+__all__ = [
+    "ElementReference",
+    "Mace",
+    "MeanBlock",
+    "Minao",
+    "PhiSNet",
+    "QHNet",
+    "SPHNet",
+    "SchNOrb",
+    "Uma",
+]
 
 _HOME = {
     "ElementReference": "hambench.baselines.reference.model",
     "Mace": "hambench.baselines.mace.model",
     "MeanBlock": "hambench.baselines.mean.model",
     "Minao": "hambench.baselines.minao.model",
+    "PhiSNet": "hambench.baselines.phisnet.model",
+    "QHNet": "hambench.baselines.qhnet.model",
+    "SPHNet": "hambench.baselines.sphnet.model",
+    "SchNOrb": "hambench.baselines.schnorb.model",
     "Uma": "hambench.baselines.uma.model",
 }
 

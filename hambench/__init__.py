@@ -22,10 +22,10 @@ _HOME = {
     "Molecule": "hambench.chem.molecule",
     "OrbitalBasis": "hambench.chem.orbitals",
     "Store": "hambench.data.store",
-    "build_model": "hambench.registry",
+    "build_model": "hambench.models",
     "calculator": "hambench.ase_calculator",
     "collate": "hambench.data.graph",
-    "load_published": "hambench.registry",
+    "load_published": "hambench.models",
     "load_task": "hambench.registry",
     "open_data": "hambench.registry",
     "score": "hambench.scoring",
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from hambench.chem.orbitals import OrbitalBasis
     from hambench.data.graph import collate
     from hambench.data.store import Store
-    from hambench.registry import build_model, load_published, load_task, open_data
+    from hambench.models import build_model, load_published
+    from hambench.registry import load_task, open_data
     from hambench.scoring import score
 
 

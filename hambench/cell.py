@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hambench import registry
+from hambench import models, registry
 from hambench.chem.theory import Theory
 from hambench.config import RunConfig
 from hambench.data.task import Task
@@ -16,8 +16,9 @@ from hambench.errors import ConfigError, RegistryError, nearest
 from hambench.external import ExternalModel
 from hambench.learn import Recipe
 from hambench.learn.device import open_fabric
+from hambench.learn.training import check_recipe
 from hambench.model import Model
-from hambench.scoring import Scorer, find_metric
+from hambench.scoring import ROTATION_ERROR, Scorer, find_metric
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,35 @@ class Cell:
             raise ConfigError(
                 f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
             )
+        check_recipe(recipe, energies=config.strategy is not None)
         open_fabric(config.device)
         task = open_task(config)
         task.check_given()
         metrics = config.score.metrics or task.metrics
         Scorer(metrics, theory=_theory(task, metrics))
-        for split in (config.score.split, task.protocol.validation_split):
+        for split in _used(config, task):
             task.split(split)
-        task.split(training_split(task, config.train_on))
         torch.manual_seed(config.seed)
         name, settings = config.model["name"], config.model.get("hyperparameters", {})
-        if not registry.is_external(name):
+        if not models.is_external(name):
             return cls(config, task, model_of(config, task), recipe)
         if config.strategy != "direct":
             raise ConfigError(
                 f"model '{name}' is trained on energies and nothing else; choose a task of them "
                 "(hambench list tasks), and leave out strategy="
             )
-        return cls(config, task, registry.build_external(name, task.basis, **settings), recipe)
+        return cls(config, task, models.build_external(name, task.basis, **settings), recipe)
+
+    def check_guesses(self) -> None:
+        """See whether the model's initial guesses are there or can be computed, if it has any.
+
+        Raises:
+            ConfigError: as `hambench.data.guess.Guess.check`.
+        """
+        if isinstance(self.model, ExternalModel) or (guess := self.model.graph.guess) is None:
+            return
+        for split in _used(self.config, self.task):
+            guess.check(self.task.split(split))
 
     @property
     def training_split(self) -> str:
@@ -73,8 +85,21 @@ class Cell:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics to compute."""
-        return self.config.score.metrics or self.task.metrics
+        """Names of the metrics to compute.
+
+        Where none were named, those of the task, and the rotation error of a model that says it is
+        not equivariant.
+        """
+        if self.config.score.metrics:
+            return self.config.score.metrics
+        if self.energies or isinstance(self.model, ExternalModel) or self.model.equivariant:
+            return self.task.metrics
+        return [*self.task.metrics, ROTATION_ERROR]
+
+    @property
+    def needs_turned(self) -> bool:
+        """Whether a metric to compute needs predictions for the molecules turned."""
+        return any(find_metric(name).needs_turned for name in self.metrics)
 
     @property
     def theory(self) -> Theory | None:
@@ -99,14 +124,14 @@ def model_of(config: RunConfig, task: Task) -> Model:
     """
     name, settings = config.model["name"], config.model.get("hyperparameters", {})
     if config.strategy is None:
-        model = registry.build_model(name, task.basis, **settings)
+        model = models.build_model(name, task.basis, **settings)
         if isinstance(model, EnergyModel):
             raise ConfigError(
                 f"model '{name}' predicts energies, task '{task.name}' asks for Hamiltonians; "
                 "choose a task of energies (hambench list tasks)"
             )
         return model
-    staged = registry.build_energy_model(name, task.basis, settings, config.model.get("energy", {}))
+    staged = models.build_energy_model(name, task.basis, settings, config.model.get("energy", {}))
     if config.strategy != "direct" and "energy" not in config.model:
         raise ConfigError(
             f"model '{name}' has nothing that could be trained on Hamiltonians; leave out "
@@ -133,6 +158,12 @@ def open_task(config: RunConfig) -> Task:
 def _theory(task: Task, metrics: Sequence[str]) -> Theory | None:
     """Level of theory of a task, where one of the metrics needs it."""
     return task.level if any(find_metric(name).needs_theory for name in metrics) else None
+
+
+def _used(config: RunConfig, task: Task) -> tuple[str, str, str]:
+    """The splits to score, to validate and to train on."""
+    trained = training_split(task, config.train_on)
+    return config.score.split, task.protocol.validation_split, trained
 
 
 def training_split(task: Task, asked: str | None) -> str:

@@ -202,7 +202,7 @@ def vectors_of(
     """
     model.eval()
     loader = Loader(
-        molecules, model.graph, batch_size=batch_size, max_edges=max_edges, shuffle=False,
+        molecules, model.graph.bare(), batch_size=batch_size, max_edges=max_edges, shuffle=False,
         device=_device(model), cache_bytes=0,
     )  # fmt: skip
     with torch.no_grad(), matmul_precision("highest"):

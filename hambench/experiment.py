@@ -30,13 +30,15 @@ from hambench.model import Model, silent
 from hambench.prediction import (
     as_metrics,
     predict,
+    predict_turned,
     score_energies,
     score_kept,
     score_predictions,
     score_table,
 )
-from hambench.pretraining import begin_with, check_named
+from hambench.pretraining import audited, begin_with, check_named
 from hambench.results import (
+    Audit,
     Cost,
     DataFile,
     Result,
@@ -92,13 +94,16 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
         fingerprint = cell.task.fingerprint  # reads every row: corrupt data fail here
         if isinstance(cell.model, ExternalModel):
             cell.model.check(cell.recipe, len(cell.task.split(cell.training_split)))
+        cell.check_guesses()
+        check_named(config)
+        audit = audited(cell)  # before what it would refuse is trained
         if config.pretraining is not None:
             _pretrain(config, config.pretraining, progress)
         with rundir.lock(folder):
             # another start may have finished it meanwhile
             if config.overwrite or not rundir.is_finished(folder):
                 status = _StatusFile(folder, rundir.begin(folder, config, fingerprint))
-                return Outcome(_followed(cell, folder, status, progress), folder, fresh=True)
+                return Outcome(_followed(cell, audit, folder, status, progress), folder, fresh=True)
     return _finished(config, progress)
 
 
@@ -133,23 +138,22 @@ def evaluate(
     cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
     rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
     kept = folder / rundir.PREDICTIONS
-    if kept.is_file() and options.split == as_run.score.split:
+    same = options.split == as_run.score.split
+    if same and kept.is_file() and (not cell.needs_turned or Predictions(kept).has_turned):
         return score_kept(cell, kept, progress)
-    if cell.energies and (folder / ENERGIES).is_file() and options.split == as_run.score.split:
+    if same and cell.energies and (folder / ENERGIES).is_file():
         return score_table(cell, folder / ENERGIES)
     if isinstance(cell.model, Model):
         load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-    return score_predictions(cell, predict(cell, options.split, progress), options.split)
+    return _score_split(cell, progress)
 
 
 def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
     """Run the cell that an energy cell begins with, unless that is done.
 
     Raises:
-        DataError: the run that was named is not finished.
         ConfigError: the folder holds another run.
     """
-    check_named(config)
     if rundir.is_finished(before.folder):
         rundir.check_same(before.folder, before)
     else:
@@ -200,10 +204,12 @@ def _are_kept(kept: Path, task: Task, split: str) -> bool:
     return True
 
 
-def _followed(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Result:
+def _followed(
+    cell: Cell, audit: Audit | None, folder: Path, status: _StatusFile, progress: bool
+) -> Result:
     """`_run`, whose end stands in ``status.json`` whatever it is."""
     try:
-        result = _run(cell, folder, status, progress)
+        result = _run(cell, audit, folder, status, progress)
     except (Interrupted, KeyboardInterrupt) as error:
         status.update(state="interrupted", reason=str(error) or "Ctrl-C")
         raise
@@ -218,14 +224,16 @@ def _followed(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> 
     return result
 
 
-def _run(cell: Cell, folder: Path, status: _StatusFile, progress: bool) -> Result:
+def _run(
+    cell: Cell, audit: Audit | None, folder: Path, status: _StatusFile, progress: bool
+) -> Result:
     task, model, config = cell.task, cell.model, cell.config
     train = task.split(cell.training_split)
     validation = task.split(task.protocol.validation_split)
     logger.info("task %s v%d: %d molecules to train on", task.name, task.version, len(train))
     device, precision = open_fabric(config.device).device, cell.recipe.precision
     logger.info("run %s on %s, %s: %s", config.run_id[:8], device, precision, folder)
-    pretraining = begin_with(cell) if config.pretraining is not None else None
+    pretraining = None if audit is None else begin_with(cell, audit)
     reporters: list[Reporter] = [status]
     if config.tensorboard:
         reporters.append(TensorBoard(folder / rundir.TENSORBOARD))
@@ -277,10 +285,11 @@ def _prepare(
     )
 
 
-def _score_split(cell: Cell, progress: bool, kept: Path | None) -> dict[str, Score]:
+def _score_split(cell: Cell, progress: bool, kept: Path | None = None) -> dict[str, Score]:
     """Predict and score the split of the configuration."""
     split = cell.config.score.split
-    return score_predictions(cell, predict(cell, split, progress), split, kept)
+    turned = predict_turned(cell, split, progress) if cell.needs_turned else None
+    return score_predictions(cell, predict(cell, split, progress), split, kept, turned)
 
 
 def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device) -> dict[str, Any]:

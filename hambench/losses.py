@@ -7,12 +7,14 @@ matrix elements.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from hambench.data.graph import Batch, pair_labels
+from hambench.data.graph import Batch, Normalisation, entry_places, pair_labels
 from hambench.errors import DataError
 from hambench.model import Loss, Prediction
 
@@ -78,6 +80,22 @@ def mse_plus_mae(errors: list[Tensor], weight: float = 1.0) -> Loss:
     return Loss(weight * torch.stack([square, absolute]), count, sum_of_means)
 
 
+def total(losses: Sequence[Loss]) -> Loss:
+    """The sum of losses, each of which finishes its own sums."""
+    sizes = [len(loss.terms) for loss in losses]
+    ends = [loss.finish for loss in losses]
+
+    def finish(terms: Tensor, counts: Tensor) -> Tensor:
+        parts = zip(ends, terms.split(sizes), counts.split(sizes), strict=True)
+        return torch.stack([end(*sums) for end, *sums in parts]).sum()
+
+    return Loss(
+        torch.cat([loss.terms for loss in losses]),
+        torch.cat([loss.counts for loss in losses]),
+        finish,
+    )
+
+
 def molecule_mse_plus_mae(prediction: Prediction, batch: Batch) -> Loss:
     """As `mse_plus_mae` of every molecule's full matrix, then the mean over molecules (QH9)."""
     node, edge = label_errors(prediction, batch)
@@ -134,3 +152,99 @@ def _padded_errors(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor
     ):
         found.append(rows.reshape(-1).index_copy(0, places, errors))
     return found[0], found[1]
+
+
+def alignment(
+    prediction: Prediction,
+    batch: Batch,
+    *,
+    occupied: float = 1.0,
+    virtual: float = 1.0,
+    off_diagonal: float = 0.0,
+) -> Loss:
+    """Wavefunction alignment (WALoss, arXiv 2502.19227): errors between the label's own orbitals.
+
+    With the label's orbitals C and ``A = C^T (H - H_label) C``, of which the diagonal is the error
+    of the orbital energies to first order, a molecule of n orbitals has::
+
+        1/n sum_pp' w_p A_pp'^2  +  off_diagonal / (n (n - 1)) sum_pq A_pq^2
+
+    where p' runs over the orbitals degenerate with p, mostly p alone, and q over all others;
+    averaged over molecules. The paper squares the diagonal alone, which within a degenerate set
+    depends on the choice of its orbitals; the block does not. Of pairs beyond the model's cutoff,
+    which it cannot change, no error is counted. No derivative of an eigensolver is taken.
+
+    Args:
+        prediction: of Hamiltonians.
+        batch: whose spec asked for labels ``orbitals``.
+        occupied: w of sets with occupied orbitals or the lowest empty one (the paper's rho).
+        virtual: w of all others (xi).
+        off_diagonal: see above.
+    """
+    orbitals = batch.orbitals
+    errors = error_matrices(prediction, batch, orbitals.shape[-1])
+    squares = (orbitals.mT @ errors @ orbitals).square()
+    sets = batch.orbital_sets
+    same = sets[:, :, None] == sets[:, None, :]
+    low = (sets < batch.low_sets[:, None]).to(squares.dtype)
+    weights = virtual + (occupied - virtual) * low
+    count = (sets >= 0).sum(1)
+    terms = (squares * (same * weights[:, :, None])).sum((1, 2)) / count
+    if off_diagonal:
+        others = (count * (count - 1)).clamp(min=1)
+        terms = terms + off_diagonal * (squares * ~same).sum((1, 2)) / others
+    return Loss(terms.sum()[None], terms.new_full((1,), len(terms)), sum_of_means)
+
+
+def error_matrices(prediction: Prediction, batch: Batch, width: int) -> Tensor:
+    """(B, width, width) symmetric errors of Hamiltonians in Eh, in the type of the labels.
+
+    They are differentiable, in canonical order and padded with zeros. Where two atoms have no edge
+    there is none.
+
+    Args:
+        prediction: in the space and scaling of the batch's labels.
+        batch: with labels.
+        width: orbitals of the largest molecule, or more.
+    """
+    spec, real = prediction.spec, batch.real
+    blocks, scaling = spec.layout, spec.normalisation
+    node, edge = label_errors(prediction, batch)
+    places = batch.node_places, batch.pair_places.reshape(-1).long()
+    elements = batch.numbers[: real.atoms]
+
+    def on_site(vectors: Tensor) -> Tensor:
+        if scaling is not None:
+            coupled = vectors if spec.space == "coupled" else blocks.couple(vectors)
+            vectors = coupled * _deviations(scaling, vectors)[elements]
+        return blocks.uncouple(vectors)
+
+    if spec.space == "coupled" or scaling is not None:
+        node = _converted(node, places[0], real.atoms, blocks.size, on_site)
+    if spec.space == "coupled":
+        edge = _converted(edge, places[1], real.edges, blocks.size, blocks.uncouple)
+    where = torch.cat(entry_places(batch, blocks, width))
+    flat = node.new_zeros(real.molecules * width**2).index_copy(0, where, torch.cat([node, edge]))
+    matrices = flat.view(real.molecules, width, width)
+    return (matrices + matrices.mT) / 2
+
+
+def _converted(
+    values: Tensor, places: Tensor, rows: int, size: int, convert: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Values at places of (rows, size) vectors, after a conversion of these."""
+    vectors = values.new_zeros(rows * size).index_copy(0, places, values)
+    return convert(vectors.view(rows, size)).reshape(-1).index_select(0, places)
+
+
+_DEVIATIONS: WeakKeyDictionary[Normalisation, dict[tuple[torch.device, torch.dtype], Tensor]]
+_DEVIATIONS = WeakKeyDictionary()
+
+
+def _deviations(scaling: Normalisation, like: Tensor) -> Tensor:
+    """``scaling.std`` on the device, moved once: every copy waits for the device."""
+    moved = _DEVIATIONS.setdefault(scaling, {})
+    key = like.device, like.dtype
+    if key not in moved:
+        moved[key] = scaling.std.to(*key)
+    return moved[key]

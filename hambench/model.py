@@ -50,6 +50,17 @@ class Loss:
         """The scalar loss of this batch alone."""
         return self.finish(self.terms, self.counts)
 
+    def plus(self, other: Loss, weight: float) -> Loss:
+        """This loss and a multiple of another, each exact over micro-batches as before."""
+        first, one, two = len(self.terms), self.finish, other.finish
+
+        def finish(terms: Tensor, counts: Tensor) -> Tensor:
+            added = two(terms[first:], counts[first:])
+            return one(terms[:first], counts[:first]) + weight * added
+
+        terms = torch.cat([self.terms, other.terms.to(self.terms)])
+        return Loss(terms, torch.cat([self.counts, other.counts.to(self.counts)]), finish)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -58,8 +69,9 @@ class Prediction:
     Attributes:
         batch: what was predicted for.
         spec: the graph the model asked for.
-        node: (N, K^2) on-site vectors, in the space and normalisation of ``spec``.
-        edge: (E, K^2) pair vectors, in the space of ``spec``.
+        node: (N, K^2) on-site vectors, in the space and normalisation of ``spec``, of what is
+            beyond its initial guess.
+        edge: (E, K^2) pair vectors, in the space of ``spec``, likewise.
         energies: (B,) total energies in Eh, where the model predicts them.
         overlap: node and edge vectors of the overlap, in the space of ``spec``, from a model that
             learns it too; no normalisation.
@@ -74,6 +86,8 @@ class Prediction:
 
     def blocks(self) -> tuple[Tensor, Tensor]:
         """Uncoupled float64 vectors in Eh, (N, K^2) and (E, K^2), normalisation undone.
+
+        They are what was learned: an initial guess is in the matrices alone.
 
         Raises:
             ConfigError: the model predicted energies alone.
@@ -93,19 +107,33 @@ class Prediction:
         return node, edge
 
     def raw_matrices(self) -> list[Tensor]:
-        """Per molecule the (nao, nao) float64 matrix in Eh before it is made symmetric."""
+        """Per molecule the (nao, nao) float64 matrix in Eh before it is made symmetric.
+
+        Raises:
+            ConfigError: the model predicts energies alone, or beyond initial guesses that the
+                batch does not carry.
+        """
         node, edge = self.blocks()
         sizes = self.batch.nao.tolist()
         areas = [n * n for n in sizes]
         where = matrix_map(self.batch, self.spec.layout)
         parts = where.matrix(node, edge, sum(areas)).split(areas)
         matrices = [part.view(n, n) for part, n in zip(parts, sizes, strict=True)]
-        return matrices[: self.batch.real.molecules]
+        matrices = matrices[: self.batch.real.molecules]
+        if self.spec.guess is None:
+            return matrices
+        if "guess" not in self.batch:
+            raise ConfigError(
+                "the batch carries no initial guesses, which this model's output is added to; make "
+                "it with collate(molecules, model.graph)"
+            )
+        triangles = self.batch.guess.split([n * (n + 1) // 2 for n in map(len, matrices)])
+        return [h + _full(t, len(h)) for h, t in zip(matrices, triangles, strict=True)]
 
     def matrices(self) -> list[Tensor]:
         """Per molecule its (nao, nao) Hamiltonian in Eh: float64, symmetric, canonical order.
 
-        Blocks beyond the model's cutoff are zero.
+        Blocks beyond the model's cutoff are zero, or those of the initial guess.
         """
         return [(h + h.T) / 2 for h in self.raw_matrices()]
 
@@ -114,6 +142,14 @@ class Prediction:
         if self.node is not None or self.energies is None:
             return self.matrices()
         return list(self.energies.double()[: self.batch.real.molecules])
+
+
+def _full(triangle: Tensor, size: int) -> Tensor:
+    """The symmetric (size, size) matrix of an upper triangle."""
+    row, column = torch.triu_indices(size, size, device=triangle.device)
+    full = triangle.new_empty(size, size)
+    full[row, column] = full[column, row] = triangle
+    return full
 
 
 class Model(nn.Module, ABC):
@@ -125,10 +161,13 @@ class Model(nn.Module, ABC):
         hyperparameters: what it was built with, JSON-able; set by the registry.
         checkpoint_version: raised when old weights no longer fit.
         exact: names of its buffers that are float64 whatever its parameters are.
+        equivariant: whether its Hamiltonians turn with the molecule. Of a model that says they do
+            not, every score tells how far they are from it (``h_rotation_mae``).
     """
 
     checkpoint_version: ClassVar[int] = 1
     exact: ClassVar[tuple[str, ...]] = ()
+    equivariant: ClassVar[bool] = True
     embedding_size: int = 0
     basis: OrbitalBasis
     hyperparameters: dict[str, Any]

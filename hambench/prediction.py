@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,17 @@ from tqdm import tqdm
 from hambench import rundir
 from hambench.cell import Cell
 from hambench.chem.molecule import Molecule
+from hambench.chem.rotation import scoring_rotation
 from hambench.data.loader import Loader
+from hambench.data.rows import Rows
 from hambench.data.splits import clusters
 from hambench.data.workers import cores, pool
 from hambench.errors import DataError
 from hambench.external import ExternalModel
 from hambench.learn.device import open_fabric
+from hambench.learn.reporters import bar
 from hambench.learn.validation import matmul_precision
+from hambench.model import Model
 from hambench.results import Metric
 from hambench.scoring import Score, Scorer
 from hambench.scoring.energy_table import EnergyRow, read_energies, write_energies
@@ -51,8 +57,25 @@ def predict(cell: Cell, split: str, progress: bool = True) -> Iterator[tuple[Mol
         energies = model.predict(molecules, folder, device=cell.config.device, progress=progress)
         yield from zip(molecules, energies, strict=True)
         return
+    yield from _predicted(cell, molecules, f"predict {split}", progress)
+
+
+def predict_turned(cell: Cell, split: str, progress: bool = True) -> Iterator[Array]:
+    """As `predict`, the Hamiltonians of the molecules turned by their `scoring_rotation`."""
+    turned = _Turned(cell.task.split(split))
+    yield from (output for _, output in _predicted(cell, turned, f"turned {split}", progress))
+
+
+def _predicted(
+    cell: Cell, molecules: Rows, label: str, progress: bool
+) -> Iterator[tuple[Molecule, Array]]:
+    """Molecules and what the network of a cell predicts for them."""
+    model = cell.model
+    assert isinstance(model, Model)
     device = open_fabric(cell.config.device).device
     model = model.to(device).eval()
+    if (guess := model.graph.guess) is not None:
+        guess.complete(molecules, bar if progress else None)
     loader = Loader(
         molecules,
         model.graph,
@@ -62,14 +85,34 @@ def predict(cell: Cell, split: str, progress: bool = True) -> Iterator[tuple[Mol
         device=device,
     )
     shown = tqdm(
-        total=len(molecules), desc=f"predict {split}", unit="mol", leave=False,
+        total=len(molecules), desc=label, unit="mol", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
-    with shown, torch.no_grad(), matmul_precision("highest"):
+    with shown:
         for rows, loaded in zip(loader.plan(0), loader.once(), strict=True):
-            for row, output in zip(rows, model(loaded.batch).outputs(), strict=True):
+            with torch.no_grad(), matmul_precision("highest"):  # not while others go on
+                outputs = model(loaded.batch).outputs()
+            for row, output in zip(rows, outputs, strict=True):
                 yield molecules[row], output.cpu().numpy()
             shown.update(len(rows))
+
+
+class _Turned(Rows):
+    """Molecules turned by their `scoring_rotation`, without labels."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the rows."""
+        return self.rows.ids
+
+    def row(self, index: int) -> Molecule:
+        """Elements, turned positions, charge and multiplicity."""
+        geometry = self.rows.geometry(index)
+        bare = replace(geometry, hamiltonian=None, overlap=None, energy=None, forces=None)
+        return replace(bare, positions=bare.positions @ scoring_rotation(bare).T)
 
 
 def score_predictions(
@@ -77,10 +120,12 @@ def score_predictions(
     predictions: Iterable[tuple[Molecule, Array]],
     split: str,
     kept: Path | None = None,
+    turned: Iterable[Array] | None = None,
 ) -> dict[str, Score]:
     """Scores of Hamiltonians or energies predicted for a split; Hamiltonians go to ``kept``.
 
-    Metrics that need PySCF are computed by one process per core.
+    Metrics that need PySCF are computed by one process per core. ``turned`` are predictions for
+    the molecules turned, where a metric needs them (`Cell.needs_turned`).
     """
     groups = clusters(cell.task.split(split).ids)
     task, many = cell.task, cell.theory is not None and cores() > 1
@@ -95,10 +140,11 @@ def score_predictions(
                     kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint
                 )
                 writer = stack.enter_context(file)
-            for molecule, predicted in predictions:
-                scorer.add(predicted, molecule, groups[molecule.id])
+            others: Iterable[Array | None] = repeat(None) if turned is None else turned
+            for (molecule, predicted), other in zip(predictions, others, strict=turned is not None):
+                scorer.add(predicted, molecule, groups[molecule.id], other)
                 if writer is not None:
-                    writer.add(molecule.id, predicted)
+                    writer.add(molecule.id, predicted, other)
         return scorer.scores()
 
 
@@ -109,12 +155,13 @@ def score_kept(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Score
     predictions = Predictions(kept)
     predictions.check_complete(molecules.ids, cell.task.fingerprint)
     hamiltonians = predictions.matrices(molecules.ids)
+    turned = predictions.turned(molecules.ids) if cell.needs_turned else None
     shown = tqdm(
         zip(molecules, hamiltonians, strict=True),
         total=len(molecules), desc=f"score {split}", unit="mol", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
-    return score_predictions(cell, shown, split)
+    return score_predictions(cell, shown, split, turned=turned)
 
 
 def score_energies(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Any]:

@@ -34,19 +34,42 @@ def check_named(config: RunConfig) -> None:
         )
 
 
-def begin_with(cell: Cell) -> Pretraining:
-    """Give the model of an energy cell the body of its finished pretraining run.
+def audited(cell: Cell) -> Audit | None:
+    """The audit of the pretraining of a cell, done or to come; None for a cell without one.
 
     Raises:
-        ConfigError: that run saw molecules it must not have seen (`check_unseen`), or was on other
-            data than are here.
+        ConfigError: it sees molecules it must not see (`check_unseen`).
+    """
+    before = cell.config.pretraining
+    if before is None:
+        return None
+    source = open_task(before)
+    seen = [
+        source.split(training_split(source, before.train_on)),
+        source.split(source.protocol.validation_split),
+    ]
+    split = cell.config.score.split
+    audit = compare(seen, cell.task.split(split), cell.task.spec.splits[split].unseen)
+    check_unseen(audit, before.folder, cell.task.name, split)
+    return audit
+
+
+def begin_with(cell: Cell, audit: Audit) -> Pretraining:
+    """Give the model of an energy cell the body of its finished pretraining run.
+
+    Args:
+        cell: of energies.
+        audit: of that run.
+
+    Raises:
+        ConfigError: it was on other data than are here.
         CheckpointError: its weights do not fit the model.
     """
     before, model = cell.config.pretraining, cell.model
     assert before is not None and isinstance(model, EnergyModel)
     folder = before.folder
     result = read_result(folder)
-    audit = _audited(cell, before, result.fingerprint)
+    rundir.check_data(folder, result.fingerprint, open_task(before).fingerprint)
     adopted = adopt_weights(folder / rundir.CHECKPOINTS / BEST, model)
     metric = next(iter(result.metrics))
     return Pretraining(
@@ -111,29 +134,14 @@ def compare(seen: list[Rows], scored: Rows, unseen: str) -> Audit:
 
 
 def check_unseen(audit: Audit, where: Path, task: str, split: str) -> None:
-    """ConfigError where a pretraining saw what the protocol says no training has seen."""
+    """ConfigError where a pretraining sees what the protocol says no training has seen."""
     shared = audit.same_molecules if audit.unseen == "molecules" else audit.same_geometries
     if shared:
         raise ConfigError(
-            f"the pretraining in {where} saw {shared} of {audit.scored} {audit.unseen} of split "
+            f"the pretraining in {where} sees {shared} of {audit.scored} {audit.unseen} of split "
             f"'{split}' of task '{task}', whose protocol wants them unseen; pretrain on other data "
             "(pretraining.task=, pretraining.train_on=), or score another split"
         )
-
-
-def _audited(cell: Cell, before: RunConfig, fingerprint: str) -> Audit:
-    """The audit of a pretraining run, passed."""
-    source = open_task(before)
-    rundir.check_data(before.folder, fingerprint, source.fingerprint)
-    seen = [
-        source.split(training_split(source, before.train_on)),
-        source.split(source.protocol.validation_split),
-    ]
-    split = cell.config.score.split
-    unseen = cell.task.spec.splits[split].unseen
-    audit = compare(seen, cell.task.split(split), unseen)
-    check_unseen(audit, before.folder, cell.task.name, split)
-    return audit
 
 
 def _shape(rows: Rows, place: int) -> tuple[bytes, NDArray[np.float64]]:

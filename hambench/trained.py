@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hambench import registry, rundir
+from hambench import rundir
 from hambench.cell import model_of, open_task
 from hambench.config import RunConfig, read_config
 from hambench.data.task import Task
@@ -15,6 +15,7 @@ from hambench.learn.device import open_fabric
 from hambench.learn.loop import BEST
 from hambench.learn.weights import load_weights
 from hambench.model import Model
+from hambench.models import is_external
 from hambench.scoring.energy_table import ENERGIES
 
 
@@ -58,7 +59,7 @@ def load_trained(
     if data is not None:
         config = config.model_copy(update={"data": Path(data)})
     task = open_task(config)
-    if registry.is_external(config.model["name"]):
+    if is_external(config.model["name"]):
         raise ConfigError(
             f"the model of the run in {folder} lives in an environment of its own and cannot be "
             f"loaded here; its predictions are in {ENERGIES}, and `hambench evaluate` makes others"

@@ -129,10 +129,10 @@ class OmolCshFile(Hdf5Rows):
             return self._read(key)
 
     def geometry(self, index: int) -> Molecule:
-        """Elements and positions of a row."""
+        """A row without its Hamiltonian."""
         key = self._ids[index]
         with self._reading(f"group '{key}'"):
-            return Molecule(*self._atoms(self._open()[key]), id=key)
+            return self._bare(key, self._open()[key])
 
     def with_conventions(self, conventions: Conventions) -> Self:
         """The same file read with another unit of positions or order of orbitals."""
@@ -147,24 +147,24 @@ class OmolCshFile(Hdf5Rows):
     def _read(self, key: str) -> tuple[Molecule, StoredMatrix]:
         """The checked molecule of a group without matrices, and its Hamiltonian."""
         group = self._open()[key]
-        numbers, positions = self._atoms(group)
-        nao = self.basis.nao(numbers)
+        bare = self._bare(key, group)
+        nao = self.basis.nao(bare.numbers)
+        return bare.checked(nao), self._hamiltonian(group, bare.numbers, nao)
+
+    def _bare(self, key: str, group: h5py.Group) -> Molecule:
+        """The molecule of a group without matrices; not checked."""
+        numbers = _elements(group)
+        self.basis.ao_counts(numbers)  # refuses what is no element of it
+        positions = _array(group, "coords", (len(numbers), 3), "fiu").astype(np.float64)
         charge, multiplicity = self._state(key, group.attrs, int(numbers.sum()))
-        molecule = Molecule(
+        return Molecule(
             numbers,
-            positions,
+            positions * self.conventions.length,
             charge=charge,
             multiplicity=multiplicity,
             basis=self.basis.name,
             id=key,
         )
-        return molecule.checked(nao), self._hamiltonian(group, numbers, nao)
-
-    def _atoms(self, group: h5py.Group) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """(N,) atomic numbers and (N, 3) positions of a group."""
-        numbers = _elements(group)
-        positions = _array(group, "coords", (len(numbers), 3), "fiu").astype(np.float64)
-        return numbers, positions * self.conventions.length
 
     def _hamiltonian(self, group: h5py.Group, numbers: NDArray[np.int64], nao: int) -> StoredMatrix:
         packed = _array(group, LEAF, (int(triangle_size(np.array(nao))),), "f")

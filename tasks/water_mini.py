@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from hambench.chem import dft
 from hambench.chem.molecule import Molecule
-from hambench.chem.noise import random_rotation
+from hambench.chem.rotation import random_rotation
 from hambench.chem.theory import named
 from hambench.data.task import GeneratedTask
 from hambench.files import atomic_write

@@ -21,7 +21,8 @@ from hambench.embedding import embed, invariants, on_site_energies, vectors_of
 from hambench.errors import ConfigError, DataError, RegistryError
 from hambench.learn.weights import cast
 from hambench.model import Model
-from hambench.registry import build_model, load_task
+from hambench.models import build_model
+from hambench.registry import load_task
 from hambench.trained import load_trained
 
 TINY = [f"model.hyperparameters.{word}" for word in ("channels=8", "layers=1", "gaussians=8")]

@@ -20,7 +20,7 @@ from hambench.learn.frozen import frozen_embeddings
 from hambench.learn.statistics import prepare
 from hambench.learn.weights import cast
 from hambench.model import Model, silent
-from hambench.registry import build_energy_model
+from hambench.models import build_energy_model
 
 BASIS = OrbitalBasis.load("def2-svp", [1, 6, 7, 8])
 SMALL = {"channels": 8, "layers": 1, "gaussians": 8, "cutoff": 4.0}

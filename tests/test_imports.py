@@ -27,9 +27,10 @@ ARROWS: dict[str, set[str]] = {
     "unused": set(),
     "losses": {"model", "data"},
     "energy_model": {"model", "losses", "data", "chem"},
-    "learn": {"model", "energy_model", "data", "chem"},
+    "learn": {"model", "losses", "energy_model", "data", "chem"},
     "scoring": {"chem"},
-    "registry": {"data", "model", "energy_model", "external", "chem"},
+    "registry": {"data"},
+    "models": {"registry", "model", "energy_model", "external", "chem"},
     "environments": {"registry"},
     "external": {"environments", "learn", "chem"},
     "configs": set(),
@@ -37,10 +38,12 @@ ARROWS: dict[str, set[str]] = {
     "compose": {"config", "registry", "learn"},
     "rundir": {"config", "results", "scoring"},
     "cell": {
-        "registry", "config", "data", "model", "energy_model", "external", "learn", "scoring",
-        "chem",
+        "registry", "models", "config", "data", "model", "energy_model", "external", "learn",
+        "scoring", "chem",
     },
-    "prediction": {"cell", "rundir", "data", "external", "learn", "results", "scoring", "chem"},
+    "prediction": {
+        "cell", "rundir", "data", "external", "learn", "model", "results", "scoring", "chem",
+    },
     "pretraining": {"cell", "config", "rundir", "data", "energy_model", "learn", "results"},
     "experiment": {
         "registry", "cell", "prediction", "pretraining", "config", "rundir", "data", "model",
@@ -49,7 +52,7 @@ ARROWS: dict[str, set[str]] = {
     "launch": {
         "cell", "pretraining", "config", "compose", "rundir", "data", "learn", "scoring", "results",
     },
-    "trained": {"registry", "cell", "config", "rundir", "data", "model", "learn", "scoring"},
+    "trained": {"models", "cell", "config", "rundir", "data", "model", "learn", "scoring"},
     "analysis": {"scoring", "chem"},
     "embedding": {
         "analysis", "trained", "cell", "config", "rundir", "data", "model", "learn", "results",
@@ -57,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},
     "doctor": {"registry", "environments", "data"},
-    "bench": {"registry", "model", "learn", "data", "chem"},
+    "bench": {"registry", "models", "model", "learn", "data", "chem"},
     "leaderboard": {"results", "scoring"},
     "tasks": {"chem", "data"},
     "helm": {"chem", "o3", "data", "model", "losses", "energy_model", "unused"},

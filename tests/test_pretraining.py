@@ -87,13 +87,13 @@ def test_what_was_seen_is_refused_as_far_as_the_protocol_wants(
     conformers = compare([Listed(geometries[:2])], Listed(geometries[2:4]), "rows")
     check_unseen(conformers, Path("run"), "task", "test")
     with pytest.raises(
-        ConfigError, match=r"run saw 2 of 2 molecules of split 'test' of task 'task'"
+        ConfigError, match=r"run sees 2 of 2 molecules of split 'test' of task 'task'"
     ):
         check_unseen(
             conformers.model_copy(update={"unseen": "molecules"}), Path("run"), "task", "test"
         )
     rows = compare([Listed(geometries[:2])], Listed(geometries[1:4]), "rows")
-    with pytest.raises(ConfigError, match="saw 1 of 3 rows"):
+    with pytest.raises(ConfigError, match="sees 1 of 3 rows"):
         check_unseen(rows, Path("run"), "task", "test")
 
 

@@ -174,8 +174,9 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="predicts energies, task 'organic_mini' asks for"):
         run(compose(["task=organic_mini", "model=element_reference", f"data={DATA}"]))
     seen = cell(tmp_path, "frozen", "score.split=validation")
-    with pytest.raises(ConfigError, match="saw 4 of 4 molecules of split 'validation'"):
+    with pytest.raises(ConfigError, match="sees 4 of 4 molecules of split 'validation'"):
         run(seen)
+    assert not list(tmp_path.rglob("status.json")), "refused before anything is pretrained"
 
 
 def test_energies_change_no_run_on_hamiltonians() -> None:

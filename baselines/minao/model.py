@@ -10,9 +10,8 @@ import torch
 from hambench.chem.dft import initial_fock
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.chem.theory import Theory, named
+from hambench.chem.theory import of_labels
 from hambench.data.graph import Batch, GraphSpec, matrix_map
-from hambench.errors import ConfigError
 from hambench.losses import squared_errors
 from hambench.model import Loss, Model, Prediction
 
@@ -34,12 +33,7 @@ class Minao(Model):
 
     def __init__(self, basis: OrbitalBasis, *, theory: str | Mapping[str, Any]) -> None:
         super().__init__(basis)
-        self.theory = _theory(theory)
-        if self.theory.basis.lower() != basis.name:
-            raise ConfigError(
-                f"theory of minao: basis {self.theory.basis}, expected {basis.name}, in which the "
-                "labels are; give the theory of the task's own labels"
-            )
+        self.theory = of_labels(theory, basis, "minao")
 
     @property
     def graph(self) -> GraphSpec:
@@ -70,14 +64,3 @@ class Minao(Model):
     def loss(self, prediction: Prediction, batch: Batch) -> Loss:
         """RMSE + MSE over all entries, for the log: there is nothing to train."""
         return squared_errors(prediction, batch)
-
-
-def _theory(given: str | Mapping[str, Any]) -> Theory:
-    if not isinstance(given, str):
-        return Theory.from_dict(given)
-    if given.startswith("${"):  # the preset as it stands; a run fills it in
-        raise ConfigError(
-            "minao needs the level of theory of the labels, which a run takes from its task; give "
-            'it here: build_model("minao", task.basis, theory=task.theory)'
-        )
-    return named(given)

@@ -24,7 +24,8 @@ from hambench.data.rows import Rows
 from hambench.data.synthetic import SyntheticFormat
 from hambench.errors import RunError
 from hambench.model import Model, silent
-from hambench.registry import build_model, formats
+from hambench.models import build_model
+from hambench.registry import formats
 
 _LEAST: Final = 3  # batches, or steps, that are timed at the least
 _MAX_EDGES: Final = 20_000  # two molecules of 100 atoms
@@ -95,11 +96,12 @@ def measure_supply(
     network = build_model(model, OrbitalBasis.load(case.basis, case.numbers.tolist()))
     network.float().to(device)
     network.prepare(rows[:8], silent)
-    used = _used(network, rows, device, batch_size, seconds)
+    spec = replace(network.graph, guess=None)  # of random atoms; a step needs none
+    used = _used(network, spec, rows, device, batch_size, seconds)
     found = []
     for processes in (0, workers) if workers else (0,):
         loader = Loader(
-            rows, network.graph, batch_size=batch_size, device=device, cache_bytes=0,
+            rows, spec, batch_size=batch_size, device=device, cache_bytes=0,
             workers=processes,
         )  # fmt: skip
         by = f"{processes} processes" if processes else "thread"
@@ -107,8 +109,10 @@ def measure_supply(
     return found
 
 
-def _used(model: Model, rows: Rows, device: torch.device, batch_size: int, seconds: float) -> float:
-    batch = collate([rows[i % len(rows)] for i in range(batch_size)], model.graph).to(device)
+def _used(
+    model: Model, spec: GraphSpec, rows: Rows, device: torch.device, batch_size: int, seconds: float
+) -> float:
+    batch = collate([rows[i % len(rows)] for i in range(batch_size)], spec).to(device)
 
     def step() -> int:
         loss = model.loss(model(batch), batch)

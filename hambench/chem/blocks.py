@@ -16,9 +16,10 @@ Letters: K orbitals of the slot table, N atoms, E ordered pairs (edges: row atom
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -74,6 +75,22 @@ class BlockMap:
         return node.view(-1, size), edge.view(-1, size)
 
 
+@dataclass(frozen=True)
+class OrbitalTables:
+    """What finds a place of a pair's vector among the orbitals of its atoms (int64 tensors).
+
+    Attributes:
+        row, column: (K^2,) slot orbitals of the entry at every place (uncoupled).
+        number: (Z, K) number of each slot orbital among the orbitals of an element that has it.
+        count: (Z,) orbitals of an element.
+    """
+
+    row: Tensor
+    column: Tensor
+    number: Tensor
+    count: Tensor
+
+
 def tensor_bytes(record: object) -> int:
     """Bytes of the tensors among the attributes of a record."""
     return sum(int(v.nbytes) for v in vars(record).values() if isinstance(v, Tensor))
@@ -113,6 +130,7 @@ class BlockLayout:
         self._orbitals = self._element_orbitals(widths)
         self._moved: dict[tuple[torch.device, torch.dtype], list[_Coupling]] = {}
         self._flips: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._tables: dict[torch.device, OrbitalTables] = {}
 
     def _list_irreps(self) -> tuple[Irrep, ...]:
         found = []
@@ -182,13 +200,25 @@ class BlockLayout:
         place, parity = self._flips[key]
         return vectors.index_select(-1, place) * parity
 
+    def tables(self, device: torch.device) -> OrbitalTables:
+        """Which orbitals the places of a vector belong to, as (cached) tensors on a device."""
+        if device not in self._tables:
+            row, column = torch.empty(2, self.size, dtype=torch.long)
+            within = torch.arange(self.width).expand(self.width, -1)
+            row[self.square], column[self.square] = within.T, within
+            number = torch.zeros(len(self._orbitals), self.width, dtype=torch.long)
+            count = torch.zeros(len(self._orbitals), dtype=torch.long)
+            for z, shells in self.basis.shells.items():
+                count[z] = shells.nao
+                number[z, self._orbitals[z, : shells.nao]] = torch.arange(shells.nao)
+            moved = (table.to(device) for table in (row, column, number, count))
+            self._tables[device] = OrbitalTables(*moved)
+        return self._tables[device]
+
     def _convert(self, vectors: Tensor, forward: bool) -> Tensor:
         groups = self._couplings(vectors.device, vectors.dtype)
-        out = torch.empty_like(vectors)
-        for group in groups:  # one per (la, lb), at most lmax^2, whatever the number of slots
-            matrix = group.couple if forward else group.uncouple
-            part = vectors[..., group.places].unflatten(-1, (-1, len(matrix)))
-            out[..., group.places] = (part @ matrix).flatten(-2)
+        parts = [(g.places, g.couple if forward else g.uncouple) for g in groups]
+        out: Tensor = _Conversion.apply(vectors, parts)
         return out
 
     def _couplings(self, device: torch.device, dtype: torch.dtype) -> list[_Coupling]:
@@ -276,6 +306,31 @@ class BlockLayout:
     def degrees(self) -> tuple[int, ...]:
         """Every l of the slots, ascending."""
         return tuple(sorted(set(self.slots)))
+
+
+class _Conversion(torch.autograd.Function):
+    """Matrices acting on parts of vectors, each on its own places.
+
+    Its derivative is a conversion too, by the transposed matrices; left to itself, autograd would
+    write every part into a copy of the whole.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Parts: places, and what each of their runs is right-multiplied by."""
+        ctx.parts = parts
+        out = torch.empty_like(vectors)
+        for places, matrix in parts:  # one per (la, lb), however many slots there are
+            part = vectors.index_select(-1, places).unflatten(-1, (-1, len(matrix)))
+            out.index_copy_(-1, places, (part @ matrix).flatten(-2))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The conversion back, not by the inverse but by the transpose."""
+        parts = [(places, matrix.T) for places, matrix in ctx.parts]
+        gradient: Tensor = _Conversion.apply(gradients[0], parts)
+        return gradient, None
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,15 @@ def pyscf() -> tuple[Any, Any, Any]:
     return gto, scf, dft
 
 
+def is_installed() -> bool:
+    """Whether PySCF can be imported."""
+    try:
+        pyscf()
+    except ConfigError:
+        return False
+    return True
+
+
 def has_basis(name: str, z: int) -> bool:
     """Whether PySCF has a basis of that name for an element."""
     gto, _, _ = pyscf()

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hambench.chem.bonds import bonded
-from hambench.chem.noise import random_rotation
+from hambench.chem.rotation import random_rotation
 from hambench.units import HARTREE_KELVIN
 
 Array = NDArray[np.float64]

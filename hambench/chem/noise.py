@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hambench.chem.dft import Theory, calculate
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.chem.rotation import ao_rotation
+from hambench.chem.rotation import ao_rotation, random_rotation
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,6 @@ class Noise:
     h_max: float
     h_mean: float
     energy: float
-
-
-def random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
-    """(3, 3) proper rotation, uniform over SO(3) (from a random unit quaternion)."""
-    w, x, y, z = (q := rng.normal(size=4)) / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
 
 
 def orientation_noise(

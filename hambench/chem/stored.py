@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,17 @@ class StoredMatrix:
         full = unpack_triangle(self.values) if self.packed else self._square
         ordered = to_canonical(full, self.numbers, self.basis, self.order)
         return ordered.astype(np.float64, copy=False)
+
+    def less(self, triangle: NDArray[np.float64]) -> StoredMatrix:
+        """What is left of this matrix without another one, in canonical order and float64.
+
+        Args:
+            triangle: (nao (nao+1) / 2,) upper triangle of a symmetric matrix in canonical order.
+        """
+        if self.packed and self.order == "canonical":
+            return replace(self, values=self.values - triangle)
+        values = (self.canonical() - unpack_triangle(triangle)).reshape(-1)
+        return StoredMatrix(values, self.numbers, self.basis, "canonical")
 
     def checked(self, where: str) -> StoredMatrix:
         """This matrix, after its numbers were found finite and symmetric.

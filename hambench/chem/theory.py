@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
+from hambench.chem.orbitals import OrbitalBasis
 from hambench.errors import ConfigError, RegistryError, nearest
 
 
@@ -71,3 +72,34 @@ def named(name: str) -> Theory:
     if name.lower() not in THEORIES:
         raise RegistryError(f"unknown theory '{name}'.{nearest(name, THEORIES)}")
     return THEORIES[name.lower()]
+
+
+def is_known(given: str | Mapping[str, Any] | None) -> bool:
+    """Whether a theory was given: not nothing, nor what stands in a preset for a run to fill in."""
+    return bool(given) and not (isinstance(given, str) and given.startswith("${"))
+
+
+def of_labels(given: str | Mapping[str, Any] | None, basis: OrbitalBasis, owner: str) -> Theory:
+    """The level of theory that a model was given of its labels.
+
+    Args:
+        given: settings of a `Theory`, as a task gives them, or a name in `THEORIES`.
+        basis: orbital basis of the labels.
+        owner: what needs it, for messages.
+
+    Raises:
+        ConfigError: none was given, or one in another basis.
+        RegistryError: an unknown name.
+    """
+    if given is None or not is_known(given):
+        raise ConfigError(
+            f"{owner} needs the level of theory of the labels, which a run takes from its task; "
+            "give it here: theory=task.theory"
+        )
+    theory = named(given) if isinstance(given, str) else Theory.from_dict(given)
+    if theory.basis.lower() != basis.name:
+        raise ConfigError(
+            f"theory of {owner}: basis {theory.basis}, expected {basis.name}, in which the labels "
+            "are; give the theory of the task's own labels"
+        )
+    return theory

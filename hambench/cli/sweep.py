@@ -5,17 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from hambench.cli.complete import complete_override
 from hambench.cli.table import align
-from hambench.errors import RunError
+from hambench.errors import ConfigError, RunError, nearest
 
 if TYPE_CHECKING:
     from hambench.launch.local import End, Local
     from hambench.launch.plan import Plan
+
+CLUSTERS: Final = ("local",)
+"""Where the cells of a sweep can run."""
 
 
 @click.command(options_metavar="[--dry-run] [--jobs N]")
@@ -40,7 +43,7 @@ def sweep(overrides: tuple[str, ...], dry_run: bool, jobs: int | None) -> None:
     Each cell is a process of its own, whose words go to console.log in its run directory; the cores
     are shared out among those at a time, unless OMP_NUM_THREADS is set. A cell that fails stops
     only those that need it. The same command goes on after a stop; finished cells are not computed
-    again.
+    again. cluster=local says that this machine runs them, which is the default.
 
     \b
     Examples:
@@ -54,7 +57,7 @@ def sweep(overrides: tuple[str, ...], dry_run: bool, jobs: int | None) -> None:
     from hambench.launch.plan import Plan
     from hambench.launch.screen import Screen
 
-    plan = Plan.make(overrides)
+    plan = Plan.make(_for_cells(overrides))
     plan.check()
     if dry_run:
         click.echo(_listing(plan, Local(plan, jobs)))
@@ -64,6 +67,15 @@ def sweep(overrides: tuple[str, ...], dry_run: bool, jobs: int | None) -> None:
         ends = Local(plan, jobs, screen).run()
     click.echo(f"\n{_closing(plan, ends)}")
     _refuse_failures(plan, ends)
+
+
+def _for_cells(overrides: tuple[str, ...]) -> list[str]:
+    """The overrides without ``cluster=``; ConfigError for one there is not."""
+    for override in overrides:
+        key, _, name = override.partition("=")
+        if key == "cluster" and name not in CLUSTERS:
+            raise ConfigError(f"no cluster '{name}'.{nearest(name, CLUSTERS)}")
+    return [override for override in overrides if not override.startswith("cluster=")]
 
 
 def _listing(plan: Plan, launcher: Local) -> str:

@@ -19,19 +19,22 @@ from hambench.errors import HambenchError, RunError
 P = TypeVar("P")
 Built = Generator[tuple[Batch, int, P], None, None]
 """Batches, the number of their molecules, and what came with their rows."""
-Build = Callable[[Sequence[int]], Batch]
+Build = Callable[[Sequence[int], int], Batch]
+"""From rows and the number of their epoch to a batch."""
+Place = tuple[list[int], int, P]
+"""Rows of a batch, their epoch, and what comes with them."""
 
 _AHEAD: Final = 2  # batches (of each worker) being built while one is used
 
 
-def built_by_thread(build: Build, places: Iterator[tuple[list[int], P]]) -> Built[P]:
+def built_by_thread(build: Build, places: Iterator[Place[P]]) -> Built[P]:
     """Batches of the rows of each place, the next two being built by a thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="hambench-loader") as pool:
         waiting: deque[tuple[Future[Batch], int, P]] = deque()
         try:
             while True:
-                for rows, after in islice(places, _AHEAD - len(waiting)):
-                    waiting.append((pool.submit(build, rows), len(rows), after))
+                for rows, epoch, after in islice(places, _AHEAD - len(waiting)):
+                    waiting.append((pool.submit(build, rows, epoch), len(rows), after))
                 if not waiting:
                     return
                 future, size, after = waiting.popleft()
@@ -40,9 +43,7 @@ def built_by_thread(build: Build, places: Iterator[tuple[list[int], P]]) -> Buil
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def built_by_processes(
-    build: Build, places: Iterator[tuple[list[int], P]], workers: int
-) -> Built[P]:
+def built_by_processes(build: Build, places: Iterator[Place[P]], workers: int) -> Built[P]:
     """As `built_by_thread`, by processes; batches come through shared memory.
 
     The processes leave interruptions to this one, and end with the generator.
@@ -90,10 +91,10 @@ class _Places(Dataset[Any]):
     def __init__(self, build: Build) -> None:
         self.build = build
 
-    def __getitem__(self, place: tuple[list[int], Any]) -> tuple[Batch | HambenchError, int, Any]:
-        rows, after = place
+    def __getitem__(self, place: Place[Any]) -> tuple[Batch | HambenchError, int, Any]:
+        rows, epoch, after = place
         try:
-            return self.build(rows), len(rows), after
+            return self.build(rows, epoch), len(rows), after
         except HambenchError as error:
             return error, len(rows), after
 

@@ -22,19 +22,25 @@ from torch_geometric.data import Batch as GraphBatch
 from torch_geometric.data import Data
 
 from hambench.chem.blocks import BlockLayout, BlockMap, layout
-from hambench.chem.molecule import Molecule
+from hambench.chem.molecule import Molecule, symbol
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.packing import LabelMap, label_map
 from hambench.chem.stored import StoredMatrix
+from hambench.data.groups import Grouping, group_labels, group_pairs
+from hambench.data.guess import Guess
+from hambench.data.orbital_labels import orbital_labels
 from hambench.errors import ConfigError, DataError
 
 OVERLAPS = ("overlap_node_values", "overlap_pair_values")
 LABELS = ("node_places", "node_values", "pair_places", "pair_values", "pair_signs", *OVERLAPS)
 """Fields of a graph that it has with a Hamiltonian (or an overlap) only."""
+_IN_COLUMNS = ("edge_index", "pair_index", "group_pairs", "pair_places", "pair_signs")
 _PLACES_END = 2**31  # of int32
 
 Space = Literal["coupled", "uncoupled"]
-Label = Literal["hamiltonian", "overlap", "energy"]
+Label = Literal["hamiltonian", "overlap", "energy", "orbitals"]
+ORBITALS = ("orbitals", "orbital_sets", "low_sets")
+"""Fields of a graph with orbitals of its label."""
 # the bytes of a SQLite file are read-only, and only read
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 
@@ -64,10 +70,20 @@ class GraphSpec:
         normalisation: applied to on-site labels in float64 before the cast, so that a float32
             model does not lose the digits beside a large mean.
         labels: what batches carry of what their molecules have: Hamiltonians, overlaps beside
-            them (in the same form, and never scaled), total energies.
+            them (in the same form, and never scaled), total energies, and orbitals of the
+            Hamiltonians, which the alignment loss compares in.
+        guess: what the model's output is added to; Hamiltonian labels are what is left beyond it,
+            and batches carry it, labelled or not.
         reach: edges closer than this (Angstrom) are listed in ``near_index``, for models whose
             messages go less far than their pairs; None: there is no such list.
+        nearest: (reach, most): of the edges that arrive at an atom and are shorter than the reach
+            (Angstrom), at most so many, the shortest, are listed in ``nearest_index``; of equal
+            ones those of the first atoms. None: there is no such list.
+        groups: how atoms are put into ``group_index``, with ``group_pairs``; None: not at all.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
+        lone: elements of which a molecule may have one atom at most, see `check_lone`.
+        rotate: train on every molecule turned at random, labels and all, anew in every epoch, for
+            models that are not equivariant; nothing else sees turned molecules.
     """
 
     basis: OrbitalBasis
@@ -76,18 +92,27 @@ class GraphSpec:
     dtype: torch.dtype = torch.float64
     normalisation: Normalisation | None = None
     labels: tuple[Label, ...] = ("hamiltonian",)
+    guess: Guess | None = None
     reach: float | None = None
+    nearest: tuple[float, int] | None = None
+    groups: Grouping | None = None
     largest_charge: int | None = None
     largest_multiplicity: int | None = None
+    lone: tuple[int, ...] = ()
+    rotate: bool = False
 
     @property
     def layout(self) -> BlockLayout:
         """Places of the block vectors of this basis."""
         return layout(self.basis)
 
+    def bare(self) -> GraphSpec:
+        """The same graph without anything that has to do with matrices or energies."""
+        return replace(self, labels=(), normalisation=None, guess=None)
+
     def for_energies(self) -> GraphSpec:
         """The same graph with total energies as its only labels."""
-        return replace(self, labels=("energy",), normalisation=None)
+        return replace(self.bare(), labels=("energy",))
 
 
 class Shape(NamedTuple):
@@ -105,12 +130,19 @@ class MoleculeGraph(Data):
         numbers (N,), positions (N, 3) Angstrom, charge (B,), multiplicity (B,), nao (B,);
         edge_index (2, E); pair_index (2, E/2): each pair's edge (i, j), i < j, and its reverse;
         node_values, node_places: on-site labels, and where they stand in the flat (N, K^2) vectors;
-        near_index (E',): edges within reach (where the spec has one);
+        near_index (E',): edges within reach (where the spec has one), and nearest_index alike;
+        group_index (N,): group of each atom, numbers below N with gaps, and group_pairs (2, M):
+            atoms, and the groups each of them sees (where the spec groups);
         pair_values (P,), pair_places (2, P) int32, pair_signs (2, P) int8: each label of a pair
             and where it stands, with which sign, in the flat (E, K^2) vectors: once in the block
             (i, j), i < j, once in its transpose (see `pair_labels`);
         overlap_node_values, overlap_pair_values: those of the overlap, at the same places;
             labels are absent without a Hamiltonian;
+        guess: upper triangles of the initial guesses in Eh, canonical order, float64, one behind
+            the other (where the spec has a guess);
+        orbitals (B, n, n), orbital_sets (B, n), low_sets (B,): `OrbitalLabels` of the Hamiltonians,
+            padded with zeros, and -1, to n orbitals, those of the largest molecule (where the spec
+            asks for them; real molecules alone);
         energies (B,): total energies in Eh, float64 (where the spec asks for them);
         embeddings (N, ...): of a frozen body, where they were computed before;
         batch (N,): molecule of each atom (after collation).
@@ -119,9 +151,9 @@ class MoleculeGraph(Data):
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """What collation adds to an index when it appends this molecule."""
         match key:
-            case "edge_index":
+            case "edge_index" | "group_index" | "group_pairs":
                 return self.num_nodes
-            case "pair_index" | "near_index":
+            case "pair_index" | "near_index" | "nearest_index":
                 return self.edge_index.shape[1]
             case "node_places":
                 return self.num_nodes * int(self.block_size)
@@ -131,7 +163,7 @@ class MoleculeGraph(Data):
 
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Axis along which collation joins a field."""
-        return 1 if key in ("edge_index", "pair_index", "pair_places", "pair_signs") else 0
+        return 1 if key in _IN_COLUMNS else 0
 
     @property
     def real(self) -> Shape:
@@ -157,7 +189,7 @@ def build_graph(
 
     Raises:
         ConfigError: an element ``spec.basis`` does not cover, or a charge or multiplicity beyond
-            what the model takes.
+            what the model takes, or a pair of elements it lacks; or as `Guess.packed`.
         DataError: labels unfit for training (`Molecule.checked`), or in another basis.
     """
     if molecule.basis is not None and molecule.basis != spec.basis.name:
@@ -176,6 +208,7 @@ def build_graph(
                 f"molecule '{molecule.id}' has a {name} of {getattr(molecule, name)}, the model "
                 f"takes at most {largest} in size; leave it out, or use a model that ignores it"
             )
+    check_lone(molecule, spec.lone)
     edges, pairs = neighbour_pairs(molecule.positions, spec.cutoff)
     graph = MoleculeGraph(
         numbers=torch.from_numpy(molecule.numbers),
@@ -188,13 +221,38 @@ def build_graph(
         block_size=spec.layout.size,
         num_nodes=len(molecule),
     )
-    if spec.reach is not None:
-        graph.near_index = torch.from_numpy(within(molecule.positions, edges, spec.reach))
+    list_edges(graph, molecule.positions, spec)
+    if spec.groups is not None:
+        labels = group_labels(molecule.numbers, molecule.positions, spec.groups)
+        pairs = group_pairs(molecule.numbers, molecule.positions, labels, spec.groups.reach)
+        graph.group_index, graph.group_pairs = torch.from_numpy(labels), torch.from_numpy(pairs)
     if "energy" in spec.labels and molecule.energy is not None:
         graph.energies = torch.tensor([molecule.energy], dtype=torch.float64)
+    if spec.guess is not None:
+        graph.guess = torch.from_numpy(spec.guess.packed(molecule))
     if "hamiltonian" in spec.labels:
         _label(graph, molecule, spec, hamiltonian)
     return graph
+
+
+def check_lone(molecule: Molecule, lone: Sequence[int]) -> None:
+    """Refuse a molecule with a pair of atoms a model has no block for.
+
+    Args:
+        molecule: any.
+        lone: elements that the model knows no pair of two atoms of.
+
+    Raises:
+        ConfigError: the molecule has two atoms of one of them.
+    """
+    for z in lone:
+        count = int((molecule.numbers == z).sum())
+        if count > 1:
+            raise ConfigError(
+                f"molecule '{molecule.id}' has {count} atoms of {symbol(z)}, the model was built "
+                f"without the pair {symbol(z)}-{symbol(z)}; build it for such molecules (its "
+                "hyperparameters say for which pairs), or leave this one out"
+            )
 
 
 def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
@@ -220,12 +278,26 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
             f"a batch of {edges:,} edges has more than 2^31 places for labels; choose a smaller "
             "batch_size or max_edges"
         )
-    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=list(LABELS))
+    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=[*LABELS, *ORBITALS])
     for field in LABELS:  # the bulk of a batch: joined without a second copy
         if field in graphs[0]:
             steps = [graph.__inc__(field, graph[field]) for graph in graphs]
             batch[field] = _joined([graph[field] for graph in graphs], steps)
+    labelled = [graph for graph in graphs if "orbitals" in graph]
+    if labelled:
+        batch.orbitals = _stacked([graph.orbitals for graph in labelled], 0)
+        batch.orbital_sets = _stacked([graph.orbital_sets for graph in labelled], -1)
+        batch.low_sets = torch.cat([graph.low_sets for graph in labelled])
     return batch
+
+
+def _stacked(parts: Sequence[Tensor], padding: int) -> Tensor:
+    """Parts (1, n) or (1, n, n) of any n, stacked to the largest n."""
+    first, most = parts[0], max(part.shape[-1] for part in parts)
+    out = first.new_full((len(parts), *[most] * (first.ndim - 1)), padding)
+    for whole, part in zip(out, parts, strict=True):
+        whole[tuple(slice(n) for n in part.shape[1:])] = part[0]
+    return out
 
 
 def _joined(parts: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
@@ -248,6 +320,38 @@ def pair_labels(batch: Batch, field: str = "pair_values") -> tuple[Tensor, Tenso
         field: those of the Hamiltonian, or ``overlap_pair_values``.
     """
     return batch.pair_places.reshape(-1).long(), (batch.pair_signs * batch[field]).reshape(-1)
+
+
+def entry_places(batch: Batch, blocks: BlockLayout, width: int) -> tuple[Tensor, Tensor]:
+    """Where labels stand in matrices (B, width, width) of the molecules, padded and made flat.
+
+    Computed on the device of the batch, with no need to wait for it.
+
+    Args:
+        batch: with labels.
+        blocks: of its block vectors.
+        width: orbitals of the largest molecule, or more.
+
+    Returns:
+        For ``batch.node_places``, and for the places of `pair_labels`; of the matrix element that
+        stands at each in uncoupled vectors.
+    """
+    tables, z = blocks.tables(batch.nao.device), batch.numbers
+    before = torch.cumsum(tables.count[z], 0) - tables.count[z]
+    first = before - (torch.cumsum(batch.nao, 0) - batch.nao)[batch.batch]
+
+    def places(within: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        row = first[i] + tables.number[z[i], tables.row[within]]
+        column = first[j] + tables.number[z[j], tables.column[within]]
+        return (batch.batch[i] * width + row) * width + column
+
+    atom = batch.node_places // blocks.size
+    pairs = batch.pair_places.reshape(-1).long()
+    i, j = batch.edge_index[:, pairs // blocks.size]
+    return (
+        places(batch.node_places % blocks.size, atom, atom),
+        places(pairs % blocks.size, i, j),
+    )
 
 
 def matrix_map(batch: Batch, blocks: BlockLayout) -> BlockMap:
@@ -327,6 +431,28 @@ def within(
     return np.flatnonzero(np.einsum("ij,ij->i", vectors, vectors) < reach**2)
 
 
+def shortest(
+    positions: NDArray[np.float64], edges: NDArray[np.int64], reach: float, most: int
+) -> NDArray[np.int64]:
+    """As `within`, and at most ``most`` of the edges that end at an atom, the shortest."""
+    vectors = positions[edges[0]] - positions[edges[1]]
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    order = np.lexsort((squares, edges[1]))  # by end, then by length; stable
+    target = edges[1][order]
+    rank = np.arange(len(order)) - np.searchsorted(target, target)
+    chosen = order[(rank < most) & (squares[order] < reach**2)]
+    return np.sort(chosen)
+
+
+def list_edges(graph: MoleculeGraph, positions: NDArray[np.float64], spec: GraphSpec) -> None:
+    """Give a graph the lists of its edges that the spec asks for."""
+    edges = graph.edge_index.numpy()
+    if spec.reach is not None:
+        graph.near_index = torch.from_numpy(within(positions, edges, spec.reach))
+    if spec.nearest is not None:
+        graph.nearest_index = torch.from_numpy(shortest(positions, edges, *spec.nearest))
+
+
 @lru_cache(maxsize=256)
 def _complete(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return adjacent(~np.eye(n, dtype=bool))
@@ -353,6 +479,13 @@ def _label(
         hamiltonian = canonical(molecule.hamiltonian, molecule, spec)
     if hamiltonian is None:
         return
+    if "orbitals" in spec.labels:
+        found = orbital_labels(molecule, hamiltonian.canonical(), spec.basis)
+        graph.orbitals = torch.from_numpy(found.coefficients).to(spec.dtype)[None]
+        graph.orbital_sets = torch.from_numpy(found.sets)[None]
+        graph.low_sets = torch.tensor([found.low_sets], dtype=torch.int32)
+    if "guess" in graph:
+        hamiltonian = hamiltonian.less(graph.guess.numpy())
     where = _places(graph, hamiltonian, spec)
     graph.node_places, graph.pair_places = where.node_places, where.pair_places
     graph.pair_signs = where.signs

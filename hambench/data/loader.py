@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hambench.chem.molecule import Molecule
-from hambench.data.ahead import built_by_processes, built_by_thread
+from hambench.chem.rotation import random_rotation, turned
+from hambench.chem.stored import StoredMatrix
+from hambench.data.ahead import Place, built_by_processes, built_by_thread
 from hambench.data.edges import count_edges
 from hambench.data.graph import Batch, GraphSpec, MoleculeGraph, batch_graphs, build_graph
 from hambench.data.heap import give_back
@@ -28,6 +31,7 @@ CACHE_BYTES = 2**28
 _TIDY = 2**31  # bytes of batches built, after which the heap is tidied
 _FEWEST = 16  # graphs that have to fit in there, for one to be kept
 _OPEN = 16  # batches that edge balancing fills at the same time
+_TURNS = 1  # last part of the key of rotations, which sets them apart from what draws the order
 
 
 @dataclass(frozen=True, order=True)
@@ -39,10 +43,6 @@ class Position:
 
 
 START = Position()
-
-
-_Place = tuple[list[int], Position]
-"""Rows of a batch, and the position after it."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class Loader:
             than the model (`hambench bench data` says so).
         pad: bring batches to few shapes, see `hambench.data.padding`.
         embeddings: (atoms, ...) of each molecule, which batches carry as ``embeddings``.
+        guesses: whether batches carry initial guesses, which `Prediction.matrices` needs and a
+            loss does not.
+        rotate: turn every molecule with its labels by a rotation drawn from (seed, epoch, row), so
+            that a stream which begins anywhere has the turns it would have had. Graphs are then
+            built anew in every epoch.
 
     Raises:
         ConfigError: no molecules, or not exactly one size.
@@ -105,11 +110,14 @@ class Loader:
         workers: int = 0,
         pad: bool = False,
         embeddings: Sequence[Tensor] | None = None,
+        guesses: bool = True,
+        rotate: bool = False,
     ) -> None:
         if (batch_size is None) == (max_edges is None):
             raise ConfigError("exactly one of batch_size and max_edges must be set")
         if len(molecules) == 0:
             raise ConfigError("there are no molecules to load; check the split of the task")
+        assert not (rotate and references), "references are of molecules as they stand"
         self.molecules = molecules
         self.spec = spec
         self.batch_size, self.max_edges = batch_size, max_edges
@@ -124,6 +132,8 @@ class Loader:
             room=0 if workers else cache_bytes,
             join=partial(padded, spec=spec, max_edges=max_edges) if pad else batch_graphs,
             embeddings=embeddings,
+            guesses=guesses,
+            turns=seed if rotate else None,
         )
         self._edges: list[int] | None = None
 
@@ -151,17 +161,17 @@ class Loader:
         places = self._places(START)
         return self._prefetched(islice(places, len(self.plan(0))))
 
-    def _places(self, start: Position) -> Iterator[_Place]:
-        """Rows of each batch, and the position after it."""
+    def _places(self, start: Position) -> Iterator[Place[Position]]:
+        """Rows of each batch, its epoch, and the position after it."""
         epoch, first = start.epoch, start.batch
         while True:
             plan = self.plan(epoch)
             for k in range(first, len(plan)):
                 last = k + 1 == len(plan)
-                yield plan[k], Position(epoch + 1, 0) if last else Position(epoch, k + 1)
+                yield plan[k], epoch, Position(epoch + 1, 0) if last else Position(epoch, k + 1)
             epoch, first = epoch + 1, 0
 
-    def _prefetched(self, places: Iterator[_Place]) -> Generator[Loaded, None, None]:
+    def _prefetched(self, places: Iterator[Place[Position]]) -> Generator[Loaded, None, None]:
         if self.workers:
             built = built_by_processes(self._assembler, places, self.workers)
         else:
@@ -176,7 +186,7 @@ class Assembler:
 
     Graphs so large that only a few would fit are not kept: it would help no one.
     Index maps that molecules of one composition share count once. It can be pickled; its graphs
-    do not travel.
+    do not travel. With ``turns``, the seed of rotations, no graph serves twice, and none is kept.
     """
 
     def __init__(
@@ -189,18 +199,20 @@ class Assembler:
         room: int,
         join: Callable[[Sequence[MoleculeGraph]], Batch],
         embeddings: Sequence[Tensor] | None = None,
+        guesses: bool = True,
+        turns: int | None = None,
     ) -> None:
-        self.molecules, self.spec = molecules, spec
+        self.molecules, self.spec, self.turns = molecules, spec, turns
         self.references, self.pinned, self.join = references, pinned, join
-        self.embeddings = embeddings
+        self.embeddings, self.guesses = embeddings, guesses
         self._room, self._largest = room, room // _FEWEST
         self._graphs: dict[int, MoleculeGraph] = {}
         self._counted: set[int] = set()
         self._built = 0
 
-    def __call__(self, rows: Sequence[int]) -> Batch:
-        """The batch of these rows."""
-        batch = self.join([self._graph(row) for row in rows])
+    def __call__(self, rows: Sequence[int], epoch: int) -> Batch:
+        """The batch of these rows, as they are in an epoch."""
+        batch = self.join([self._graph(row, epoch) for row in rows])
         self._built += sum(v.nbytes for v in batch.to_dict().values() if isinstance(v, Tensor))
         if self._built > _TIDY:
             self._built = 0
@@ -210,12 +222,20 @@ class Assembler:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_graphs": {}, "_counted": set()}
 
-    def _graph(self, row: int) -> MoleculeGraph:
+    def _graph(self, row: int, epoch: int) -> MoleculeGraph:
         if row in self._graphs:
             return self._graphs[row]
-        graph = self._referenced(row) if self.references else self._labelled(row)
+        if self.turns is not None:
+            rng = np.random.default_rng([self.turns, epoch, row, _TURNS])
+            graph = self._turned(row, random_rotation(rng))
+        else:
+            graph = self._referenced(row) if self.references else self._labelled(row)
         if self.embeddings is not None:
             graph.embeddings = self.embeddings[row]
+        if not self.guesses and "guess" in graph:
+            del graph.guess
+        if self.turns is not None:
+            return graph
         tensors = [value for value in graph.to_dict().values() if isinstance(value, Tensor)]
         new = {value.data_ptr(): value.nbytes for value in tensors}
         size = sum(bytes_ for start, bytes_ in new.items() if start not in self._counted)
@@ -226,10 +246,21 @@ class Assembler:
         return graph
 
     def _labelled(self, row: int) -> MoleculeGraph:
-        if isinstance(self.molecules, Rows) and "overlap" not in self.spec.labels:
-            molecule, hamiltonian = self.molecules.stored(row)
-            return build_graph(molecule, self.spec, hamiltonian)
-        return build_graph(self.molecules[row], self.spec)
+        molecule, hamiltonian = self._read(row)
+        return build_graph(molecule, self.spec, hamiltonian)
+
+    def _turned(self, row: int, rotation: NDArray[np.float64]) -> MoleculeGraph:
+        molecule, hamiltonian = self._read(row)
+        if hamiltonian is not None:
+            molecule = replace(molecule, hamiltonian=hamiltonian.canonical())
+        return build_graph(turned(molecule, self.spec.basis, rotation), self.spec)
+
+    def _read(self, row: int) -> tuple[Molecule, StoredMatrix | None]:
+        """A molecule; its Hamiltonian as the file keeps it, where no overlap is wanted beside."""
+        overlaps = {"overlap", "orbitals"} & set(self.spec.labels)
+        if isinstance(self.molecules, Rows) and not overlaps:
+            return self.molecules.stored(row)
+        return self.molecules[row], None
 
     def _referenced(self, row: int) -> MoleculeGraph:
         molecule = self.molecules[row]

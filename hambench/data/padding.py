@@ -26,7 +26,7 @@ from hambench.data.graph import (
     adjacent,
     batch_graphs,
     build_graph,
-    within,
+    list_edges,
 )
 
 _SPACING = 1.5  # Angstrom between neighbours, unless the cutoff is too small for their edges
@@ -102,12 +102,14 @@ def _filler(atoms: int, edges: int, spec: GraphSpec, like: MoleculeGraph) -> Mol
     if spec.cutoff is not None and edges:
         spacing = min(spacing, 0.9 * spec.cutoff / longest)
     numbers = np.full(atoms, min(spec.basis.elements))
-    graph = build_graph(Molecule(numbers, spacing * places), replace(spec, cutoff=spacing / 2))
+    alone = replace(spec, cutoff=spacing / 2, guess=None, groups=None, lone=())
+    graph = build_graph(Molecule(numbers, spacing * places), alone)
     graph.edge_index, graph.pair_index = map(torch.from_numpy, adjacent(near))
-    if spec.reach is not None:
-        near_index = within(spacing * places, graph.edge_index.numpy(), spec.reach)
-        graph.near_index = torch.from_numpy(near_index)
-    for field in LABELS:
+    list_edges(graph, spacing * places, spec)
+    if spec.groups is not None:  # one group, seen by all: few pairs
+        graph.group_index = torch.zeros(atoms, dtype=torch.long)
+        graph.group_pairs = torch.stack([torch.arange(atoms), graph.group_index])
+    for field in (*LABELS, "guess"):
         if field in like:
             graph[field] = like[field][..., :0]
     if "energies" in like:

@@ -37,7 +37,7 @@ class Rows(Sequence[Molecule], ABC):
         return self.row(index), None
 
     def geometry(self, index: int) -> Molecule:
-        """A molecule of which only elements and positions are needed; perhaps without labels.
+        """A molecule without need of labels: elements, positions, charge and multiplicity.
 
         Errors are those of `row`.
         """

@@ -141,7 +141,7 @@ class Plan:
                     rundir.check_same(node.folder, node.config)
                 if node.state != "done":
                     check_named(node.config)
-                    Cell.build(node.config)
+                    Cell.build(node.config).check_guesses()
                 else:
                     rundir.check_scoring(node.folder, node.config)
                     read_result(node.folder)

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from hambench.data.graph import Batch
-from hambench.model import Loss, Model
+from hambench.learn.recipe import Alignment
+from hambench.losses import alignment
+from hambench.model import Loss, Model, Prediction
 
 Finish = Callable[[Tensor, Tensor], Tensor]
 
@@ -26,18 +28,30 @@ class LossTerms(nn.Module):
     """A model as the function batch -> (terms, counts), which is what a distributed strategy wraps.
 
     Its outputs are tensors alone, as hooks for gradients need; `finish` is left by the last call.
+
+    Args:
+        model: with a loss of its own.
+        aligned: add the alignment loss to that.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, aligned: Alignment | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.aligned = model, aligned
         self.finish: Finish | None = None
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sums (k,) of the training loss over the batch, and their numbers of entries (k,)."""
-        loss: Loss = self.model.loss(self.model(batch), batch)
+        loss = self.loss(self.model(batch), batch)
         self.finish = loss.finish
         return loss.terms, loss.counts
+
+    def loss(self, prediction: Prediction, batch: Batch) -> Loss:
+        """The training loss of a prediction."""
+        own = self.model.loss(prediction, batch)
+        if self.aligned is None:
+            return own
+        options = self.aligned.model_dump(exclude={"weight"})
+        return own.plus(alignment(prediction, batch, **options), self.aligned.weight)
 
 
 def accumulate(

@@ -26,7 +26,7 @@ from hambench.learn.interrupts import Interrupted, StopRequest
 from hambench.learn.recipe import Recipe
 from hambench.learn.reporters import JsonLog, Reporter, Row, Terminal, bar
 from hambench.learn.statistics import prepare
-from hambench.learn.training import Training, check_same_run, not_finite
+from hambench.learn.training import Training, check_recipe, check_same_run, not_finite
 from hambench.learn.validation import evaluate, matmul_precision, metric_name
 from hambench.learn.weights import cast, load_weights, save_weights
 from hambench.model import Model, silent
@@ -103,7 +103,7 @@ def fit(
             for other runs, see `hambench.learn.statistics`.
 
     Raises:
-        ConfigError: no budget, or a device that is not there.
+        ConfigError: no budget, a device that is not there, or a recipe unfit for the model.
         CheckpointError: ``folder`` holds checkpoints of another model, recipe or seed, or damaged
             ones alone.
         RunError: loss or metric not finite, disk full; the last good checkpoint stays.
@@ -115,6 +115,7 @@ def fit(
         raise ConfigError(
             "training has no budget: set max_steps or max_minutes, e.g. max_minutes=10"
         )
+    check_recipe(recipe, energies="hamiltonian" not in model.graph.labels)
     folder = Path(folder)
     fabric = open_fabric(device)
     saved = load_checkpoint(folder / CHECKPOINTS)
@@ -122,6 +123,9 @@ def fit(
         check_same_run(saved, model, recipe, seed, folder)
     cast(model, torch.float64 if recipe.precision == "float64" else torch.float32)
     seed_generators(seed)
+    if (guess := model.graph.guess) is not None:
+        for molecules in (train, val):
+            guess.complete(molecules, bar if progress else None)
     if saved is None:
         prepare(model, train, fingerprint, bar if progress else silent)
     training = Training(model, recipe, seed, fabric)
@@ -153,12 +157,13 @@ class _Loop:
         self.folder, self.best_file = folder, folder / CHECKPOINTS / BEST
         self.max_steps, self.max_minutes = max_steps, max_minutes
         self.stop = StopRequest()
-        spec, size, edges = self.model.graph, self.recipe.batch_size, self.recipe.max_edges
+        spec, size, edges = training.graph, self.recipe.batch_size, self.recipe.max_edges
         shown = bar if progress else silent
         self.loader = Loader(
             train, spec, batch_size=size, max_edges=edges, seed=training.seed, device=self.device,
             workers=workers, pad=self.recipe.pad,
-            embeddings=frozen_embeddings(self.model, train, self.device, shown),
+            embeddings=frozen_embeddings(self.model, train, self.device, shown), guesses=False,
+            rotate=spec.rotate,
         )  # fmt: skip
         self.validator: Loader | None = None
         if len(val):
@@ -260,7 +265,9 @@ class _Loop:
         self.training.checked_losses()
         state = self.state
         with self._paused(), self.training.averaged():
-            result = evaluate(self.model, self.validator, lambda: bool(self.stop))
+            result = evaluate(
+                self.model, self.validator, lambda: bool(self.stop), self.training.loss
+            )
             if result is None:
                 return
             if not math.isfinite(result.value):

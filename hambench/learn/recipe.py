@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from hambench.errors import ConfigError, nearest
 from hambench.settings import Count, Fraction, NonNegative, Positive
@@ -115,6 +124,23 @@ class Polynomial(ScheduleOptions):
     power: Positive = Field(1.0, description="exponent of the remaining budget")
 
 
+class Alignment(_Section):
+    """Wavefunction alignment (WALoss, arXiv 2502.19227), `hambench.losses.alignment`.
+
+    The paper weighs occupied orbitals much more than others; its numbers are not known, so those
+    here are ours.
+    """
+
+    weight: Positive = Field(description="factor of this loss (Eh^2) beside the model's own")
+    occupied: NonNegative = Field(
+        1.0, description="of the errors of occupied orbitals and the lowest empty one"
+    )
+    virtual: NonNegative = Field(0.1, description="of the errors of all other orbitals")
+    off_diagonal: NonNegative = Field(
+        0.0, description="of the mean squared error between different orbitals"
+    )
+
+
 Optimizer = Annotated[Adam | AdamW | Muon, Field(discriminator="name")]
 Schedule = Annotated[Constant | Plateau | Cosine | Linear | Polynomial, Field(discriminator="name")]
 _SECTIONS: dict[str, dict[str, type[_Section]]] = {
@@ -150,6 +176,9 @@ class Recipe(_Section):
         description="pad batches of molecules of many sizes to few shapes, for compiled models",
     )
     accumulate: Count = Field(1, description="batches per optimiser step; exact for every loss")
+    alignment: Alignment | None = Field(
+        None, description="also align the orbitals of Hamiltonians, for any model of these"
+    )
     clip_norm: Positive | None = Field(None, description="largest global norm of the gradient")
     ema_decay: Annotated[FiniteFloat, Field(gt=0, lt=1)] | None = Field(
         None, description="moving average of the parameters, used to validate and as the result"
@@ -192,6 +221,12 @@ class Recipe(_Section):
                 )
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What came later than the first runs shows only where it is used: ids stay as they are."""
+        content: dict[str, Any] = serialise(self)
+        return {k: v for k, v in content.items() if k != "alignment" or v is not None}
+
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Recipe:
         """The recipe of a plain dictionary, as read from YAML.
@@ -221,7 +256,9 @@ def _sentence(error: ValidationError) -> str:
     # a section's path holds the name that chose its class: optimizer.adam.lr -> optimizer.lr
     path = [str(part) for part in first["loc"]]
     section: type[_Section] = Recipe
-    if len(path) > 1 and path[0] in _SECTIONS:
+    if len(path) > 1 and path[0] == "alignment":
+        section = Alignment
+    elif len(path) > 1 and path[0] in _SECTIONS:
         section = _SECTIONS[path[0]].get(path.pop(1), section)
     where = ".".join(["recipe", *path])
     match first["type"]:

@@ -6,15 +6,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hambench.data.graph import Batch
+from hambench.data.graph import Batch, GraphSpec
 from hambench.data.loader import Position
-from hambench.errors import CheckpointError, RunError
+from hambench.errors import CheckpointError, ConfigError, RunError
 from hambench.learn.checkpoint import random_state, restore_random_state
 from hambench.learn.ema import ExponentialAverage
 from hambench.learn.gradients import LossTerms, accumulate
@@ -22,7 +22,7 @@ from hambench.learn.optim import build_optimizers
 from hambench.learn.recipe import Recipe
 from hambench.learn.schedule import Schedule
 from hambench.learn.weights import check_identity, first_difference, identity
-from hambench.model import Model
+from hambench.model import Loss, Model, Prediction
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -72,7 +72,7 @@ class Training:
     def __init__(self, model: Model, recipe: Recipe, seed: int, fabric: Fabric) -> None:
         self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
         self.state = State()
-        self._module = LossTerms(model)
+        self._module = LossTerms(model, recipe.alignment)
         self._terms_of = fabric.setup_module(self._module)
         self.optimizers = build_optimizers(model, recipe.optimizer)
         self.groups = [group for o in self.optimizers for group in o.param_groups]
@@ -83,6 +83,18 @@ class Training:
         # losses of the steps since the last row of the log, kept on the device
         self._losses = torch.zeros(recipe.log_every, dtype=model.dtype, device=fabric.device)
         model.train()
+
+    @property
+    def graph(self) -> GraphSpec:
+        """What batches must hold: what the model wants, and what the loss does besides."""
+        spec = self.model.graph
+        if self.recipe.alignment is None:
+            return spec
+        return replace(spec, labels=(*spec.labels, "orbitals"))
+
+    def loss(self, prediction: Prediction, batch: Batch) -> Loss:
+        """The training loss."""
+        return self._module.loss(prediction, batch)
 
     def step(self, batches: Sequence[Batch], progress: float) -> None:
         """One optimiser step on micro-batches. Nothing here may wait for the device.
@@ -155,6 +167,15 @@ class Training:
         if self.ema is not None:
             self.ema.load_state_dict(content["ema"])
         restore_random_state(content["random"], self.fabric.device)
+
+
+def check_recipe(recipe: Recipe, energies: bool) -> None:
+    """ConfigError where a recipe asks of a model what models of its kind cannot do."""
+    if recipe.alignment is not None and energies:
+        raise ConfigError(
+            "recipe.alignment aligns the orbitals of Hamiltonians, and energies are to be learned; "
+            "leave it out (recipe.alignment=null)"
+        )
 
 
 def check_same_run(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hambench.data.graph import Batch
 from hambench.data.loader import Loader
-from hambench.model import Model, Prediction
+from hambench.model import Loss, Model, Prediction
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,25 @@ def metric_name(model: Model) -> str:
 
 
 @torch.no_grad()
-def evaluate(model: Model, loader: Loader, stop: Callable[[], bool]) -> Validation | None:
+def evaluate(
+    model: Model,
+    loader: Loader,
+    stop: Callable[[], bool],
+    loss_of: Callable[[Prediction, Batch], Loss] | None = None,
+) -> Validation | None:
     """One pass over ``loader``, in full float32 products even where training uses TF32.
 
     Args:
         model: as it is; left in training mode.
         loader: of the validation set, with references for a model of Hamiltonians.
         stop: asked before every batch.
+        loss_of: the training loss; None: the model's own.
 
     Returns:
         None when ``stop`` said so.
     """
     errors, terms, counts = [], [], []
+    loss_of = loss_of or model.loss
     model.eval()
     try:
         with matmul_precision("highest"):
@@ -55,7 +62,7 @@ def evaluate(model: Model, loader: Loader, stop: Callable[[], bool]) -> Validati
                 if stop():
                     return None
                 prediction = model(loaded.batch)
-                loss = model.loss(prediction, loaded.batch)
+                loss = loss_of(prediction, loaded.batch)
                 errors.append(molecule_errors(prediction, loaded.batch))
                 terms.append(loss.terms)
                 counts.append(loss.counts)
@@ -68,7 +75,7 @@ def evaluate(model: Model, loader: Loader, stop: Callable[[], bool]) -> Validati
 
 def molecule_errors(prediction: Prediction, batch: Batch) -> Tensor:
     """(B,) mean absolute error of each molecule in Eh, float64."""
-    if prediction.energies is not None:
+    if prediction.node is None and prediction.energies is not None:
         return (prediction.energies.double() - batch.energies).abs()
     matrices = prediction.matrices()
     references = batch.reference.split([matrix.numel() for matrix in matrices])

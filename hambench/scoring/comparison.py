@@ -27,6 +27,8 @@ class Comparison:
         basis: orbital basis of both.
         cutoff: Angstrom, for metrics of near pairs; None: all pairs are near.
         theory: level of theory of the label, for metrics that need it.
+        turned: what was predicted for the molecule turned by its `scoring_rotation`, in that frame,
+            for metrics that need it.
 
     Raises:
         DataError: no label, a label unfit for scoring (`Molecule.checked`), or a prediction of
@@ -40,6 +42,7 @@ class Comparison:
         basis: OrbitalBasis,
         cutoff: float | None = None,
         theory: Theory | None = None,
+        turned: object = None,
     ) -> None:
         counts = basis.ao_counts(molecule.numbers)
         self.nao = int(counts.sum())
@@ -50,28 +53,50 @@ class Comparison:
             )
         self.molecule = molecule.checked(self.nao)
         self.label = molecule.hamiltonian
-        self.prediction = _float64(prediction, molecule)
-        if self.prediction.shape != (self.nao, self.nao):
-            raise DataError(
-                f"molecule '{molecule.id}': the predicted Hamiltonian has shape "
-                f"{self.prediction.shape}, expected ({self.nao}, {self.nao}) for "
-                f"{formula(molecule.numbers)} in {basis.name}; check the order of the molecules "
-                "and the basis of the model"
-            )
+        self.basis = basis
+        self.prediction = self._checked(prediction)
+        self.turned = None if turned is None else self._checked(turned)
         self.cutoff = cutoff
         self.theory = theory
-        self.basis = basis
         self._counts = counts
+
+    def _checked(self, prediction: object) -> NDArray[np.float64]:
+        """A prediction in float64, of the right shape."""
+        values = _float64(prediction, self.molecule)
+        if values.shape != (self.nao, self.nao):
+            raise DataError(
+                f"molecule '{self.molecule.id}': the predicted Hamiltonian has shape "
+                f"{values.shape}, expected ({self.nao}, {self.nao}) for "
+                f"{formula(self.molecule.numbers)} in {self.basis.name}; check the order of the "
+                "molecules and the basis of the model"
+            )
+        return values
 
     @cached_property
     def failed(self) -> bool:
-        """Whether the prediction cannot be used: NaN, infinity, or beyond what can be squared."""
-        return not np.isfinite(self.squared_error)
+        """Whether the prediction cannot be used: NaN, infinity, or beyond what can be squared.
+
+        So it is too where the one for the molecule turned is not finite.
+        """
+        turned_fails = self.turned is not None and not np.isfinite(self.turned).all()
+        return turned_fails or not np.isfinite(self.squared_error)
 
     @cached_property
     def difference(self) -> NDArray[np.float64]:
         """(nao, nao) prediction minus label, Eh."""
         return self.prediction - self.label
+
+    @cached_property
+    def rotation_difference(self) -> NDArray[np.float64]:
+        """(nao, nao) ``H(R x) - D H(x) D^T`` in Eh, in the frame of the turned molecule."""
+        # SciPy, which listing metrics needs not
+        from hambench.chem.rotation import scoring_rotation, turned_matrix
+
+        assert self.turned is not None  # as the scorer made sure
+        rotation = scoring_rotation(self.molecule)
+        return self.turned - turned_matrix(
+            self.prediction, self.molecule.numbers, self.basis, rotation
+        )
 
     @cached_property
     def squared_error(self) -> float:

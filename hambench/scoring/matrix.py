@@ -54,6 +54,18 @@ def h_max(c: Comparison) -> Terms:
     return float(abs(c.difference).max()), 1.0
 
 
+@metric(
+    "rotation error: as h_mae, of |H(Rx) - D(R) H(x) D(R)^T|, R one random rotation per molecule",
+    needs_turned=True,
+)
+def h_rotation_mae(c: Comparison) -> Terms:
+    """How far predictions are from turning with the molecule; no label is in it.
+
+    R is `hambench.chem.rotation.scoring_rotation`: seed 0 and the id of the molecule.
+    """
+    return float(abs(c.rotation_difference).mean()), 1.0
+
+
 @metric("share of molecules whose prediction holds NaN or infinity", unit="1", of=None)
 def failure_rate(c: Comparison) -> Terms:
     """Such molecules are missing from every other metric, whose n says how many entered."""

@@ -22,6 +22,9 @@ Terms = tuple[float, float]
 FAILURES: Final = "failure_rate"
 """The metric that counts unusable predictions; it joins every score that has any."""
 
+ROTATION_ERROR: Final = "h_rotation_mae"
+"""The metric that joins every score of a model that is not equivariant."""
+
 
 class Score(NamedTuple):
     """One metric over a test set.
@@ -56,6 +59,7 @@ class Metric:
             square root, ``max`` the largest numerator.
         energy: whether its values are errors of total energies, which tables show in meV.
         needs_theory: whether it is computed with PySCF, at the labels' level of theory.
+        needs_turned: whether it needs what was predicted for the molecule turned, too.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Metric:
     aggregate: Literal["mean", "rms", "max"] = "mean"
     energy: bool = False
     needs_theory: bool = False
+    needs_turned: bool = False
 
 
 METRICS: Final[dict[str, Metric]] = {}
@@ -82,6 +87,7 @@ def metric(
     aggregate: Literal["mean", "rms", "max"] = "mean",
     energy: bool = False,
     needs_theory: bool = False,
+    needs_turned: bool = False,
 ) -> Callable[[Callable[[Any], Terms]], Callable[[Any], Terms]]:
     """Register the decorated function of one molecule as a metric of its own name."""
 
@@ -90,8 +96,9 @@ def metric(
         assert name not in METRICS, f"metric '{name}' is registered twice"
         of_energies = energy or of == "energy"
         METRICS[name] = Metric(
-            name, unit, direction, description, terms, of, aggregate, of_energies, needs_theory
-        )
+            name, unit, direction, description, terms, of, aggregate, of_energies, needs_theory,
+            needs_turned,
+        )  # fmt: skip
         return terms
 
     return register

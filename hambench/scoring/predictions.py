@@ -4,7 +4,8 @@ Layout (version 1): attributes ``format``, ``version``, ``task``, ``task_version
 ``fingerprint``; datasets ``id`` (text), ``nao``, ``failed`` and ``values``: the row-major upper
 triangles (Eh, canonical AO order) of all molecules in order, float64 or float32. A failed
 prediction (NaN or infinity) has no values and reads as a matrix of NaN, so that whatever is not
-finite in the file itself is damage.
+finite in the file itself is damage. Where rotation errors were measured, ``turned`` holds, as
+``values`` does, what was predicted for the same molecules turned.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import h5py
 import numpy as np
@@ -36,42 +37,38 @@ class PredictionWriter:
 
     def __init__(self, file: h5py.File, dtype: str, check_disk: Callable[[], None]) -> None:
         self._file, self._check_disk = file, check_disk
-        self._values = file.create_dataset(
-            "values",
-            shape=(0,),
-            maxshape=(None,),
-            chunks=(_CHUNK,),
-            dtype=dtype,
-            compression="gzip",
-            shuffle=True,
-            fletcher32=True,
-        )
+        self._dtype = dtype
         self._rows: dict[str, tuple[int, bool]] = {}
-        self._waiting: list[NDArray[np.float64]] = []
+        self._waiting: dict[str, list[NDArray[np.float64]]] = {}
+        self._begin("values")
 
-    def add(self, name: str, hamiltonian: ArrayLike) -> None:
+    def add(self, name: str, hamiltonian: ArrayLike, turned: ArrayLike | None = None) -> None:
         """Add the (nao, nao) Hamiltonian (Eh, on the CPU) predicted for the molecule ``name``.
+
+        Args:
+            name: id of the molecule.
+            hamiltonian: the prediction.
+            turned: the one for the molecule turned, see `Scorer.add`; for all molecules or none.
 
         Raises:
             DataError: an empty or repeated name, or a matrix that is not square and symmetric.
         """
         if not name or name in self._rows:
             raise DataError(f"molecule '{name}' has no id or was predicted twice; ids are unique")
-        matrix = np.asarray(hamiltonian, dtype=np.float64)
-        if matrix.ndim != 2 or len(set(matrix.shape)) != 1:
-            raise DataError(f"molecule '{name}': prediction of shape {matrix.shape} is not square")
-        packed = pack_triangle(matrix).astype(self._values.dtype)
-        failed = not (np.isfinite(matrix).all() and np.isfinite(packed).all())
+        given = {"values": np.asarray(hamiltonian, dtype=np.float64)}
+        if turned is not None:
+            given["turned"] = np.asarray(turned, dtype=np.float64)
+            if not self._rows:
+                self._begin("turned")
+        assert given.keys() == self._waiting.keys(), "turned predictions are of all or of none"
+        packed = {key: self._packed(name, matrix) for key, matrix in given.items()}
+        failed = not all(np.isfinite(part).all() for part in packed.values())
         if not failed:
-            asymmetry = float(np.abs(matrix - matrix.T).max(initial=0))
-            if asymmetry > SYMMETRY:
-                raise DataError(
-                    f"molecule '{name}': the prediction is not symmetric (largest difference "
-                    f"{asymmetry:.1e} Eh, allowed {SYMMETRY:g}); let the model symmetrise it"
-                )
-            self._waiting.append(packed)
-        self._rows[name] = (len(matrix), failed)
-        if sum(len(part) for part in self._waiting) >= _CHUNK:
+            for key, matrix in given.items():
+                _refuse_asymmetric(name, matrix)
+                self._waiting[key].append(packed[key])
+        self._rows[name] = (len(given["values"]), failed)
+        if sum(len(part) for part in self._waiting["values"]) >= _CHUNK:
             self._flush()
 
     def finish(self) -> None:
@@ -82,14 +79,45 @@ class PredictionWriter:
         self._file["nao"] = np.array(sizes, dtype=np.int64)
         self._file["failed"] = np.array(failed, dtype=bool)
 
+    def _begin(self, key: str) -> None:
+        """An empty dataset of triangles."""
+        self._file.create_dataset(
+            key,
+            shape=(0,),
+            maxshape=(None,),
+            chunks=(_CHUNK,),
+            dtype=self._dtype,
+            compression="gzip",
+            shuffle=True,
+            fletcher32=True,
+        )
+        self._waiting[key] = []
+
+    def _packed(self, name: str, matrix: NDArray[np.float64]) -> NDArray[Any]:
+        """The upper triangle, in the type of the file; DataError where there is none."""
+        if matrix.ndim != 2 or len(set(matrix.shape)) != 1:
+            raise DataError(f"molecule '{name}': prediction of shape {matrix.shape} is not square")
+        return pack_triangle(matrix).astype(self._dtype)
+
     def _flush(self) -> None:
-        if self._waiting:
-            values = np.concatenate(self._waiting)
-            start = len(self._values)
-            self._values.resize(start + len(values), axis=0)
-            self._values[start:] = values
-            self._waiting = []
+        for key, waiting in self._waiting.items():
+            if not waiting:
+                continue
+            dataset, values = self._file[key], np.concatenate(waiting)
+            start = len(dataset)
+            dataset.resize(start + len(values), axis=0)
+            dataset[start:] = values
+            waiting.clear()
             self._check_disk()
+
+
+def _refuse_asymmetric(name: str, matrix: NDArray[np.float64]) -> None:
+    asymmetry = float(np.abs(matrix - matrix.T).max(initial=0))
+    if asymmetry > SYMMETRY:
+        raise DataError(
+            f"molecule '{name}': the prediction is not symmetric (largest difference "
+            f"{asymmetry:.1e} Eh, allowed {SYMMETRY:g}); let the model symmetrise it"
+        )
 
 
 @contextmanager
@@ -129,6 +157,7 @@ class Predictions:
         path: the file.
         ids: names of the molecules, in order.
         failed: those whose prediction was not finite.
+        has_turned: whether predictions for the molecules turned are there too.
         task, task_version, fingerprint: of the data that was predicted.
 
     Raises:
@@ -154,7 +183,9 @@ class Predictions:
             self.ids: tuple[str, ...] = tuple(file["id"].asstr()[:].tolist())
             self._nao = file["nao"][:].astype(np.int64)
             self._failed = file["failed"][:].astype(bool)
-            self._check(file["values"])
+            self.has_turned = "turned" in file
+            for key in ("values", "turned")[: 1 + self.has_turned]:
+                self._check(file[key])
         self.failed = tuple(np.array(self.ids, dtype=object)[self._failed])
         self._place = {name: place for place, name in enumerate(self.ids)}
 
@@ -170,6 +201,13 @@ class Predictions:
         Raises:
             VerificationError: a molecule that was not predicted.
         """
+        return self._matrices("values", ids)
+
+    def turned(self, ids: Iterable[str] | None = None) -> Iterator[NDArray[np.float64]]:
+        """As `matrices`, of the molecules turned; only with ``has_turned``."""
+        return self._matrices("turned", ids)
+
+    def _matrices(self, key: str, ids: Iterable[str] | None) -> Iterator[NDArray[np.float64]]:
         with self._open() as file:
             for name in self.ids if ids is None else ids:
                 if name not in self._place:
@@ -181,7 +219,7 @@ class Predictions:
                 if self._failed[place]:
                     yield np.full((self._nao[place],) * 2, np.nan)
                 else:
-                    packed = file["values"][self._starts[place] : self._starts[place + 1]]
+                    packed = file[key][self._starts[place] : self._starts[place + 1]]
                     yield unpack_triangle(packed.astype(np.float64))
 
     def check_complete(self, ids: Iterable[str], fingerprint: str) -> None:

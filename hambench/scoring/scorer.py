@@ -38,7 +38,7 @@ class Scorer:
 
     Args:
         metrics: names out of `METRICS`, of one quantity; None: all of Hamiltonians that can be
-            computed, those that need a theory if it is given.
+            computed from a prediction, those that need a theory if it is given.
         cutoff: Angstrom, for ``h_mae_in_cutoff``; None: all pairs are within.
         basis: orbital basis; None: the one each molecule names.
         theory: level of theory of the labels, for metrics computed with PySCF (``e_dft_mae`` ...).
@@ -63,7 +63,9 @@ class Scorer:
         known = [
             name
             for name, one in METRICS.items()
-            if one.of in ("hamiltonian", None) and (theory is not None or not one.needs_theory)
+            if one.of in ("hamiltonian", None)
+            and (theory is not None or not one.needs_theory)
+            and not one.needs_turned
         ]
         names = list(dict.fromkeys(known if metrics is None else metrics))
         if not names:
@@ -89,7 +91,13 @@ class Scorer:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, prediction: object, molecule: Molecule, group: str | None = None) -> None:
+    def add(
+        self,
+        prediction: object,
+        molecule: Molecule,
+        group: str | None = None,
+        turned: object = None,
+    ) -> None:
         """Compare one prediction with its label.
 
         Args:
@@ -97,9 +105,11 @@ class Scorer:
             molecule: with its original label.
             group: what to resample as one, e.g. the molecule a conformer belongs to; None:
                 this molecule by itself.
+            turned: what was predicted for the molecule turned by its
+                `hambench.chem.rotation.scoring_rotation`, for ``h_rotation_mae``.
 
         Raises:
-            DataError: see `Comparison`; or a molecule that was added before.
+            DataError: see `Comparison`; or a molecule that was added before, or lacks ``turned``.
             ConfigError: see `hambench.chem.functional.Functional`; an executor may raise it later.
         """
         name = molecule.id or f"#{len(self._ids)}"
@@ -107,7 +117,7 @@ class Scorer:
             raise DataError(
                 f"molecule '{name}' is scored twice; every row of a test set counts once"
             )
-        compared = self._compared(prediction, molecule)
+        compared = self._compared(prediction, molecule, turned)
         if self._executor is None:
             self._terms.append(_terms(self._metrics, compared))
         else:
@@ -184,11 +194,21 @@ class Scorer:
             columns[metric.name] = np.sqrt(value) if metric.aggregate == "rms" else value
         return columns
 
-    def _compared(self, prediction: object, molecule: Molecule) -> Comparison | EnergyComparison:
+    def _compared(
+        self, prediction: object, molecule: Molecule, turned: object
+    ) -> Comparison | EnergyComparison:
         if self.quantity == "energy":
             return EnergyComparison(prediction, molecule)
         basis = self._basis_of(molecule)
-        return Comparison(prediction, molecule, basis, self.cutoff, self.theory)
+        asking = [metric.name for metric in self._metrics if metric.needs_turned]
+        if asking and turned is None:
+            raise DataError(
+                f"{' and '.join(asking)} needs what is predicted for molecule '{molecule.id}' "
+                "turned; give it as turned, or leave the metric out"
+            )
+        return Comparison(
+            prediction, molecule, basis, self.cutoff, self.theory, turned if asking else None
+        )
 
     def _settle(self, place: int) -> list[Terms]:
         """Terms of the molecule added at a place, waited for where an executor has them."""
@@ -220,6 +240,7 @@ def score(
     basis: OrbitalBasis | None = None,
     groups: Iterable[str] | None = None,
     theory: Theory | None = None,
+    turned: Iterable[object] | None = None,
 ) -> dict[str, Score]:
     """Compare predicted Hamiltonians, or energies, with the labels of molecules.
 
@@ -232,6 +253,7 @@ def score(
         metrics, cutoff, basis: see `Scorer`.
         groups: one per molecule, clusters of the bootstrap; None: every molecule by itself.
         theory: level of theory of the labels (``task.level``); see `Scorer`.
+        turned: one per molecule, see `Scorer.add`.
 
     Returns:
         ``{"h_mae": Score(value, unit, ci95, n), ...}`` in the order asked for.
@@ -244,18 +266,21 @@ def score(
         raise ConfigError("score takes lists: score([matrix], [molecule])")
     scorer = Scorer([metrics] if isinstance(metrics, str) else metrics, cutoff, basis, theory)
     end = object()
-    columns: list[Iterable[Any]] = [predictions, molecules]
-    if groups is not None:
-        columns.append(groups)
-    for row in zip_longest(*columns, fillvalue=end):
-        if any(item is end for item in row):
-            names = ("predictions", "molecules", "groups")
-            short = [name for name, item in zip(names, row, strict=False) if item is end]
+    given: dict[str, Iterable[Any] | None] = {
+        "predictions": predictions, "molecules": molecules, "groups": groups, "turned": turned,
+    }  # fmt: skip
+    columns = {name: column for name, column in given.items() if column is not None}
+    for items in zip_longest(*columns.values(), fillvalue=end):
+        row = dict(zip(columns, items, strict=True))
+        if any(item is end for item in items):
+            short = [name for name, item in row.items() if item is end]
             raise DataError(
                 f"only {len(scorer)} {' and '.join(short)} were given, fewer than the rest; give "
                 "one for each molecule"
             )
-        scorer.add(*row)
+        scorer.add(
+            row["predictions"], row["molecules"], group=row.get("groups"), turned=row.get("turned")
+        )
     return scorer.scores()
 
 

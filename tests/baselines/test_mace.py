@@ -22,7 +22,8 @@ from hambench.errors import ConfigError
 from hambench.experiment import run
 from hambench.learn import FitResult, Interrupted, Recipe
 from hambench.learn.reporters import Reporter
-from hambench.registry import RECIPES, build_model, load_task
+from hambench.models import build_model
+from hambench.registry import RECIPES, load_task
 
 
 class TestMaceSettings:

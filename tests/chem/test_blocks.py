@@ -50,6 +50,15 @@ def test_round_trips_are_exact(case) -> None:
         assert (blocks.uncouple(blocks.couple(vectors)) - vectors).abs().max() < 1e-12
 
 
+def test_derivatives_of_conversions() -> None:
+    """First and second, against finite differences."""
+    blocks = layout(OrbitalBasis.load("def2-svp", [8]))
+    vectors = torch.randn(1, 2, blocks.size, dtype=torch.float64, requires_grad=True)
+    for convert in (blocks.couple, blocks.uncouple):
+        assert torch.autograd.gradcheck(convert, (vectors,), fast_mode=True)
+        assert torch.autograd.gradgradcheck(convert, (vectors,), fast_mode=True)
+
+
 def test_empty_places_stay_empty_in_both_forms(case) -> None:
     blocks, numbers, edges, _, matrix = case
     node, edge = pack(torch.ones_like(matrix), blocks, edges, numbers)

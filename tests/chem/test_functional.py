@@ -11,9 +11,8 @@ from hambench.chem import dft, engine
 from hambench.chem.dispersion import chai_head_gordon
 from hambench.chem.functional import Functional
 from hambench.chem.molecule import Molecule
-from hambench.chem.noise import random_rotation
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.chem.rotation import ao_rotation
+from hambench.chem.rotation import ao_rotation, random_rotation
 from hambench.chem.theory import THEORIES, Theory, named
 
 pytest.importorskip("pyscf")

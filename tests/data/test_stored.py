@@ -84,6 +84,7 @@ def test_geometries_are_those_of_the_rows(tmp_path: Path) -> None:
         assert bare.hamiltonian is None
         assert np.array_equal(bare.numbers, whole.numbers)
         assert np.array_equal(bare.positions, whole.positions)
+        assert (bare.charge, bare.multiplicity) == (whole.charge, whole.multiplicity)
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -52,7 +52,7 @@ def sweep(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
 def test_a_sweep_runs_its_cells_once_and_tells_of_them(toy_cells, sweep, tmp_path: Path):
     words = [*toy_cells, "max_steps=4"]
     both = [*words, "recipe.optimizer.lr=1e-3,1e38"]
-    code, out, _ = sweep(*both, "--dry-run")
+    code, out, _ = sweep(*both, "--dry-run", "cluster=local")
     assert code == 0
     assert not any(tmp_path.iterdir())
     plan = Plan.make(both)
@@ -95,6 +95,12 @@ def test_a_sweep_runs_its_cells_once_and_tells_of_them(toy_cells, sweep, tmp_pat
     assert code == 0
     assert f"{good.name}  0     h_mae" in out
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_only_this_machine_is_a_cluster_yet(toy_cells, sweep):
+    code, _, err = sweep(*toy_cells, "cluster=moon")
+    assert code == 2
+    assert err == "error: no cluster 'moon'. Known: local.\n"
 
 
 def test_the_shared_pretraining_runs_first_and_once(toy_cells, sweep):

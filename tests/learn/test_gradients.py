@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
-from toy_model import Toy, molecules
+from toy_model import RECIPE, Toy, basis, molecules
 
-from hambench.data.graph import collate
+from hambench.chem.molecule import Molecule
+from hambench.data.graph import Batch, collate
+from hambench.errors import ConfigError
+from hambench.helm import HelmEnergy
+from hambench.learn import Recipe, fit
 from hambench.learn.gradients import LossTerms, accumulate
+from hambench.learn.recipe import Alignment
 from hambench.learn.weights import cast
-from hambench.losses import rmse_plus_mse
+from hambench.losses import alignment, rmse_plus_mse
 from hambench.model import Loss, Model
 
 
@@ -87,3 +97,73 @@ def test_both_passes_see_the_same_dropout():
     assert loss == pytest.approx(value.item(), rel=1e-14)
     for one, p in zip(ours, model.parameters(), strict=True):
         assert torch.allclose(one, p.grad, rtol=1e-12, atol=1e-13)
+
+
+ALIGNED = Alignment(weight=3.0, occupied=1.0, virtual=0.2, off_diagonal=0.4)
+
+
+def with_overlaps(count: int, seed: int = 0) -> list[Molecule]:
+    matrix = np.random.default_rng(1).normal(scale=0.02, size=(24, 24))
+    overlap = np.eye(24) + matrix + matrix.T
+    return [replace(m, overlap=overlap) for m in molecules(count, seed)]
+
+
+def aligned_batch(model: Model, rows: list[Molecule]) -> Batch:
+    spec = model.graph
+    return collate(rows, replace(spec, labels=(*spec.labels, "orbitals")))
+
+
+@pytest.mark.parametrize("sizes", [[6], [4, 2], [1] * 6])
+def test_the_alignment_loss_adds_exactly(sizes):
+    """To the loss of a model that is no plain sum either: value and gradient of both together."""
+    torch.manual_seed(0)
+    model, rows = Toy(dropout=0.0), with_overlaps(6)
+    cast(model, torch.float64)
+    whole = aligned_batch(model, rows)
+    prediction = model(whole)
+    options = {"occupied": 1.0, "virtual": 0.2, "off_diagonal": 0.4}
+    second = alignment(prediction, whole, **options).value()
+    value = model.loss(prediction, whole).value() + 3.0 * second
+    expected = torch.autograd.grad(value, list(model.parameters()))
+    assert float(second.detach()) > 0.1
+
+    ends = np.cumsum(sizes)
+    batches = [aligned_batch(model, rows[e - n : e]) for e, n in zip(ends, sizes, strict=True)]
+    module = LossTerms(model, ALIGNED)
+    model.zero_grad()
+    loss = accumulate(module, module, batches, torch.Tensor.backward)
+    assert float(loss) == pytest.approx(float(value.detach()), rel=1e-13)
+    for one, p in zip(expected, model.parameters(), strict=True):
+        assert (one - p.grad).abs().max() < 1e-12 * max(1.0, float(one.abs().max()))
+
+
+def test_a_run_with_the_alignment_loss(tmp_path: Path):
+    """It is in the losses of training and validation, and its training lowers it."""
+    rows, ends = with_overlaps(12), {}
+    for name, aligned in (("with", {"weight": 10.0}), ("without", None)):
+        torch.manual_seed(0)
+        model = Toy(dropout=0.0)
+        values = {**RECIPE, "optimizer": {"name": "adam", "lr": 0.1}, "clip_norm": None}
+        values |= {"ema_decay": None, "max_steps": 60, "alignment": aligned}
+        found = fit(
+            model, rows, rows[:4], Recipe.parse(values), tmp_path / name,
+            seed=1, device="cpu", progress=False,
+        )  # fmt: skip
+        assert found.stopped_by == "max_steps"
+        batch = aligned_batch(model, rows[:4])
+        with torch.no_grad():
+            prediction = model(batch)
+            extra = alignment(prediction, batch, virtual=0.1).value()
+            ends[name] = float(model.loss(prediction, batch).value()), float(extra)
+    assert ends["with"][1] < 0.9 * ends["without"][1]
+    log = [json.loads(line) for line in (tmp_path / "with" / "log.jsonl").read_text().splitlines()]
+    own, extra = ends["with"]
+    best = min((row for row in log if "val_h_mae" in row), key=lambda row: row["val_h_mae"])
+    assert best["val_loss"] == pytest.approx(own + 10 * extra, rel=1e-4)
+
+
+def test_energies_have_no_orbitals_to_align(tmp_path: Path):
+    recipe = Recipe.parse({**RECIPE, "alignment": {"weight": 1.0}})
+    model, rows = HelmEnergy(basis(), channels=8, layers=1), molecules(2)
+    with pytest.raises(ConfigError, match=r"recipe\.alignment aligns the orbitals of Hamiltonians"):
+        fit(model, rows, [], recipe, tmp_path, seed=0, device="cpu", progress=False)

@@ -45,9 +45,28 @@ def test_what_may_differ_between_a_run_and_its_continuation():
     assert one.comparable() != Recipe.parse({**GOOD, "batch_size": 7}).comparable()
 
 
+def test_an_alignment_loss_that_is_off_leaves_no_trace():
+    """So that ids and checkpoints of runs from before there was one are as they were."""
+    off, on = Recipe.parse(GOOD), Recipe.parse({**GOOD, "alignment": {"weight": 2.0}})
+    assert off.alignment is None
+    for content in (off.model_dump(), off.comparable()):
+        assert "alignment" not in content
+    assert Recipe.parse({**GOOD, "alignment": None}).comparable() == off.comparable()
+    assert on.comparable()["alignment"] == {
+        "weight": 2.0, "occupied": 1.0, "virtual": 0.1, "off_diagonal": 0.0,
+    }  # fmt: skip
+    assert Recipe.parse(on.model_dump(mode="json")) == on
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"alignment": {"weight": 2, "ocupied": 1}},
+            r"unknown key 'recipe.alignment.ocupied'. Did you mean 'occupied'\?",
+        ),
+        ({"alignment": {}}, r"recipe.alignment.weight is not set; it is needed \(factor of"),
+        ({"alignment": {"weight": 0}}, "recipe.alignment.weight is 0, it should be greater than 0"),
         ({"batchsize": 4}, r"unknown key 'recipe.batchsize'. Did you mean 'batch_size'\?"),
         (
             {"optimizer": {"name": "adam", "lr": 1, "momentun": 0.9}},

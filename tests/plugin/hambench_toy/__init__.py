@@ -10,4 +10,8 @@ def __getattr__(name: str) -> Any:
         from hambench_toy.net import Toy
 
         return Toy
+    if name == "Residual":
+        from hambench_toy.residual import Residual
+
+        return Residual
     raise AttributeError(name)

@@ -1,0 +1,1 @@
+"""PhiSNet: Hamiltonians from angular features of atoms and pairs."""

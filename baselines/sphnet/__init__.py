@@ -1,0 +1,1 @@
+"""SPHNet: products along few paths, of few pairs."""
