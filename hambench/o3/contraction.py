@@ -195,7 +195,8 @@ class _Contraction(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, weights: Tensor, plan: Plan) -> Tensor:
         ctx.save_for_backward(a, b, weights)
         ctx.plan = plan
-        out = a.new_empty(len(a), plan.sizes[2], a.shape[-1])
+        # in memory component by component, as whatever acts on all rows likes it best
+        out = a.new_empty(plan.sizes[2], len(a), a.shape[-1]).transpose(0, 1)
         work = _forward.get(plan, block_of(a, plan.area))
         for rows in blocks(a, work.block):
             work.load(a[rows], b[rows], weights[rows])

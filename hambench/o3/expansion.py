@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,26 +44,46 @@ class OrbitalExpansion(nn.Module):
         Returns:
             (R, K^2) coupled vectors, of unit prefactor before the Wigner 3j symbols.
         """
-        columns, places = _moved(self.slots, self.lmax, self.channels, features.device)
-        terms = []
-        for l, column in enumerate(columns):
-            part = features[:, l * l : (l + 1) ** 2]
-            matrix = weights.index_select(1, column).unflatten(1, (self.channels, -1))
-            term = torch.bmm(part, matrix)
-            if l == 0:
-                term = term + biases[:, None]
-            terms.append(term.flatten(1))
-        values = torch.cat(terms, dim=1) / self.channels
+        order, inverse, widths, places = _moved(
+            self.slots, self.lmax, self.channels, features.device
+        )
+        matrices = _Permuted.apply(weights, order, inverse).split(widths, dim=1)
+        parts = features[:, : (self.lmax + 1) ** 2].split(
+            [2 * l + 1 for l in range(self.lmax + 1)], dim=1
+        )
+        terms = [
+            torch.bmm(part, matrix.unflatten(1, (self.channels, -1)))
+            for part, matrix in zip(parts, matrices, strict=True)
+        ]
+        terms[0] = terms[0] + biases[:, None]
+        values = torch.cat([term.flatten(1) for term in terms], dim=1) / self.channels
         out = values.new_zeros(len(values), self.size)
         return out.index_copy(1, places, values)
+
+
+class _Permuted(torch.autograd.Function):
+    """``x[:, order]``; backward, which knows the inverse, adds nothing up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(order, inverse)
+        return x.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        order, inverse = ctx.saved_tensors
+        return _Permuted.apply(grad, inverse, order), None, None
 
 
 @lru_cache
 def _moved(
     slots: tuple[int, ...], lmax: int, channels: int, device: torch.device
-) -> tuple[list[Tensor], Tensor]:
+) -> tuple[Tensor, Tensor, list[int], Tensor]:
+    """On the device: columns of all degrees, their inverse, number of each, places."""
     columns, places = _order(slots, lmax, channels)
-    return [torch.from_numpy(c).to(device) for c in columns], torch.from_numpy(places).to(device)
+    order = np.concatenate(columns)
+    tensors = [torch.from_numpy(x).to(device) for x in (order, np.argsort(order), places)]
+    return tensors[0], tensors[1], [len(column) for column in columns], tensors[2]
 
 
 @lru_cache

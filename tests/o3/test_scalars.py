@@ -7,6 +7,7 @@ import torch
 from e3nn import o3
 from e3nn.nn import FullyConnectedNet
 
+from hambench.o3 import scalars
 from hambench.o3.radial import BernsteinBasis, smooth_cutoff
 from hambench.o3.scalars import (
     DegreeLinear,
@@ -98,3 +99,60 @@ def test_gate_replaces_scalars() -> None:
     g = gate.network(torch.cat([x[:, 0], norms.flatten(1)], 1)).view(4, 3, 3)
     expected = torch.cat([g[:, :1], x[:, 1:4] * g[:, 1:2], x[:, 4:] * g[:, 2:]], 1)
     assert (gate(x) - expected).abs().max() < 1e-12
+
+
+def by_degree(x: torch.Tensor) -> list[torch.Tensor]:
+    return [x[:, l * l : (l + 1) ** 2] for l in range(round(x.shape[1] ** 0.5))]
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    parts = [part @ w / w.shape[0] ** 0.5 for part, w in zip(by_degree(x), weight, strict=True)]
+    return torch.cat([parts[0] + bias, *parts[1:]], 1)
+
+
+def gate(x: torch.Tensor, network: torch.nn.Module) -> torch.Tensor:
+    norms = [part.norm(dim=1) for part in by_degree(x)[1:]]
+    gates = network(torch.cat([x[:, 0], *norms], 1)).unflatten(1, (-1, x.shape[-1]))
+    parts = [part * g[:, None] for part, g in zip(by_degree(x), gates.unbind(1), strict=True)]
+    return torch.cat([gates[:, :1], *parts[1:]], 1)
+
+
+def products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    pairs = zip(by_degree(a)[1:], by_degree(b)[1:], strict=True)
+    return torch.stack([(x * y).mean(1) for x, y in pairs], 1)
+
+
+@pytest.mark.parametrize("few_calls", [False, True])
+@pytest.mark.parametrize("by_component", [False, True])
+@pytest.mark.parametrize(("rows", "lmax"), [(5, 4), (1, 0), (0, 2)])
+def test_gradients(
+    rows: int, lmax: int, by_component: bool, few_calls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients of what is written out, whatever lies next to what in memory."""
+    monkeypatch.setattr(scalars, "wide", lambda device: few_calls)
+    x, y = (torch.randn(rows, (lmax + 1) ** 2, 3, dtype=torch.float64) for _ in range(2))
+    if by_component:
+        x, y = (z.transpose(0, 1).contiguous().transpose(0, 1) for z in (x, y))
+    x.requires_grad_()
+    y.requires_grad_()
+    maps, gates = DegreeLinear(lmax, 3, 2).double(), NormGate(lmax, 3).double()
+    torch.nn.init.normal_(maps.bias)
+    cases = [
+        (maps(x), linear(x, maps.weight, maps.bias), [x, maps.weight, maps.bias]),
+        (gates(x), gate(x, gates.network), [x, *gates.parameters()]),
+    ]
+    if lmax:
+        norms = torch.stack([part.norm(dim=1) for part in by_degree(x)[1:]], 1)
+        cases.append((degree_norms(x), norms, [x]))
+        cases.append((inner_products(x, y), products(x, y), [x, y]))
+        cases.append((inner_products(x, x), products(x, x), [x]))
+    for found, expected, inputs in cases:
+        assert found.shape == expected.shape
+        assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+        seed = torch.randn_like(found)
+        for one, other in zip(
+            torch.autograd.grad((found * seed).sum(), inputs),
+            torch.autograd.grad((expected * seed).sum(), inputs),
+            strict=True,
+        ):
+            assert torch.allclose(one, other, rtol=0, atol=1e-12)
