@@ -58,6 +58,7 @@ class Case:
 _SPACING: Final = 1.6  # Angstrom: about as dense as an organic molecule
 
 WATER: Final = Case("water, def2-SVP", {8: 1, 1: 2}, "def2-svp", "schnorb", 500)
+ETHANOL: Final = Case("ethanol, def2-SVP", {6: 2, 8: 1, 1: 6}, "def2-svp", "schnorb", 500)
 MEDIUM: Final = Case("40 atoms, def2-SVP", {6: 16, 7: 2, 8: 3, 1: 19}, "def2-svp", "nabla2dft", 41)
 LARGE: Final = Case(
     "100 atoms, def2-TZVPD", {6: 40, 7: 5, 8: 5, 1: 50}, "def2-tzvpd", "omol_csh", 5

@@ -15,8 +15,10 @@ from hambench.cli.table import align, as_json
 
 if TYPE_CHECKING:
     from hambench.bench.loading import Memory, Supply
+    from hambench.bench.model import Precision, StepBench
     from hambench.bench.reading import Reading
     from hambench.bench.shapes import Shapes
+    from hambench.bench.timing import Timing
 
 
 @click.group(cls=Group)
@@ -26,7 +28,7 @@ def bench() -> None:
     \b
     Examples:
       hambench bench data
-      hambench bench data --json
+      hambench bench model model=qhnet
     """
 
 
@@ -95,12 +97,95 @@ def data(
         click.echo("\n" + _memory_line(found.memory))
 
 
+@bench.command(cls=WordsCommand)
+@click.option("--model", default="helm_small", show_default=True, help="Preset.")
+@click.option(
+    "--case", "cases", default="ethanol,40_atoms", show_default=True,
+    help="Molecules: some of water, ethanol, 40_atoms (all def2-SVP), 100_atoms (def2-TZVPD).",
+)  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(min=1),
+    help="Molecules per batch.  [default: 50 of water, 5 of ethanol, else 1]",
+)  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="Where the model runs.")
+@click.option(
+    "--precision", type=click.Choice(["float32", "float64", "tf32"]), default="float32",
+    show_default=True, help="Of parameters and products, whatever the recipe has.",
+)  # fmt: skip
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of a CPU."
+)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=10, show_default=True,
+    help="Steps that are timed, in turns with the yardstick.",
+)  # fmt: skip
+@click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
+def model(
+    model: str, cases: str, batch_size: int | None, device: str, precision: Precision,
+    threads: int, repeats: int, json_: bool,
+) -> None:  # fmt: skip
+    """A training step with the optimiser of its recipe, on random molecules.
+
+    The yardstick is all its products of matrices, forward and backward, run alone on random
+    matrices of the same shapes in turns with it. Medians and quartiles. Calls are those of
+    operators, and of kernels on a GPU; memory is the most that tensors take during a step, beyond
+    parameters, optimiser and batch, which stay.
+
+    \b
+    Examples:
+      hambench bench model model=qhnet
+      hambench bench model model=phisnet case=water batch_size=10 repeats=3
+      hambench bench model model=helm case=ethanol,40_atoms device=cuda precision=tf32 --json
+    """
+    from hambench.bench.model import measure
+
+    found = measure(
+        model, cases.split(","), batch_size=batch_size, device=device, precision=precision,
+        threads=threads, repeats=repeats,
+    )  # fmt: skip
+    if json_:
+        click.echo(as_json([dataclasses.asdict(one) for one in found]))
+        return
+    click.echo(align(_step_table(found)))
+    click.echo("\n" + align(_cost_table(found)))
+
+
+def _step_table(rows: list[StepBench]) -> Sequence[tuple[str, ...]]:
+    parts = ("forward", "backward", "update", "step", "contractions")
+    head = ("molecules", *(f"{part}/ms" for part in parts), "step/contractions", "molecules/s")
+    return [head] + [
+        (
+            f"{r.molecules} x {r.case}", *(_milliseconds(getattr(r, part)) for part in parts),
+            f"{r.ratio:.2g}", f"{r.rate:.3g}",
+        )
+        for r in rows
+    ]  # fmt: skip
+
+
+def _cost_table(rows: list[StepBench]) -> Sequence[tuple[str, ...]]:
+    head = (
+        "molecules", "on", "parameters", "products", "GFLOP", "calls", "kernels", "peak/MB",
+    )  # fmt: skip
+    return [head] + [
+        (
+            f"{r.molecules} x {r.case}", f"{r.device}, {r.precision}", f"{r.parameters:,}",
+            f"{r.products:,}", f"{r.flops / 1e9:.3g}", f"{r.calls:,}",
+            "-" if r.launches is None else f"{r.launches:,}", f"{r.peak / 1e6:.3g}",
+        )
+        for r in rows
+    ]  # fmt: skip
+
+
+def _milliseconds(t: Timing) -> str:
+    return f"{1e3 * t.median:.3g} [{1e3 * t.low:.3g}, {1e3 * t.high:.3g}]"
+
+
 def _reading_table(rows: list[Reading]) -> Sequence[tuple[str, ...]]:
     head = ("molecule", "format", "made of a row", "MB", "plain read/ms", "time/ms", "ratio")
     return [head] + [
         (
             r.case, r.format, r.what, f"{r.bytes / 1e6:.3g}", f"{1e3 * r.raw.median:.3g}",
-            f"{1e3 * r.time.median:.3g} [{1e3 * r.time.low:.3g}, {1e3 * r.time.high:.3g}]",
+            _milliseconds(r.time),
             f"{r.ratio:.2g}",
         )
         for r in rows
