@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from hambench.data.graph import Batch, Normalisation, entry_places, pair_labels
+from hambench.data.graph import Batch, Normalisation, pair_labels
+from hambench.data.matrices import entry_places
 from hambench.errors import DataError
 from hambench.model import Loss, Prediction
 
