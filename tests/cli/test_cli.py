@@ -267,7 +267,7 @@ def test_completion_scripts(hambench_, shell: str):
         (["hambench", "data", "download", "train_2k.d"], {"train_2k.db"}),
         (["hambench", "list", "mo"], {"models"}),
     ],
-    ids=" ".join,
+    ids=lambda given: " ".join(sorted(given) if isinstance(given, set) else given),
 )
 def test_completion(words: list[str], expected: set[str]):
     environment = {
