@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from hambench.data.graph import Batch, Normalisation, entry_places, pair_labels
+from hambench.data.graph import Batch, Normalisation, pair_labels
+from hambench.data.matrices import entry_places
 from hambench.errors import DataError
 from hambench.model import Loss, Prediction
 
@@ -180,7 +181,15 @@ def alignment(
         occupied: w of sets with occupied orbitals or the lowest empty one (the paper's rho).
         virtual: w of all others (xi).
         off_diagonal: see above.
+
+    Raises:
+        DataError: the batch has no orbitals.
     """
+    if "orbitals" not in batch:
+        raise DataError(
+            "the batch holds no orbitals of its labels; make it of molecules with Hamiltonians, "
+            "and a spec whose labels name 'orbitals' too"
+        )
     orbitals = batch.orbitals
     errors = error_matrices(prediction, batch, orbitals.shape[-1])
     squares = (orbitals.mT @ errors @ orbitals).square()

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import Batch, GraphSpec, matrix_map
+from hambench.data.graph import Batch, GraphSpec
+from hambench.data.matrices import matrix_map
 from hambench.errors import ConfigError
 
 if TYPE_CHECKING:

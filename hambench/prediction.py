@@ -28,7 +28,6 @@ from hambench.external import ExternalModel
 from hambench.learn.device import open_fabric
 from hambench.learn.reporters import bar
 from hambench.learn.validation import matmul_precision
-from hambench.model import Model
 from hambench.results import Metric
 from hambench.scoring import Score, Scorer
 from hambench.scoring.energy_table import EnergyRow, read_energies, write_energies
@@ -71,7 +70,7 @@ def _predicted(
 ) -> Iterator[tuple[Molecule, Array]]:
     """Molecules and what the network of a cell predicts for them."""
     model = cell.model
-    assert isinstance(model, Model)
+    assert not isinstance(model, ExternalModel)  # which predicts energies alone
     device = open_fabric(cell.config.device).device
     model = model.to(device).eval()
     if (guess := model.graph.guess) is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from hambench.chem.blocks import layout, pack
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import neighbour_pairs
+from hambench.data.neighbours import neighbour_pairs
 from hambench.errors import DataError
 
 Scaling = Literal["none", "shift", "standardize"]

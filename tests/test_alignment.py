@@ -323,14 +323,18 @@ def test_batches_of_a_file_carry_orbitals(molecules: list[Molecule], tmp_path: P
     torch.testing.assert_close(loaded.batch.orbitals.abs(), whole.orbitals.abs())
     assert torch.equal(loaded.batch.orbital_sets, whole.orbital_sets)
     assert torch.equal(loaded.batch.low_sets, whole.low_sets)
-    assert "orbitals" not in collate(molecules, replace(spec_of(), labels=("hamiltonian",)))
+    plain = collate(molecules, spec := replace(spec_of(), labels=("hamiltonian",)))
+    assert "orbitals" not in plain
+    with pytest.raises(DataError, match="the batch holds no orbitals of its labels"):
+        alignment(predicted(molecules, plain, spec), plain)
 
 
 @pytest.mark.usefixtures("toy")
 def test_a_cell_with_it(tmp_path: Path):
     """A plug-in that knows nothing of it, on a task; going on where it stopped."""
     words = ["task=water_mini", "model=toy", "device=cpu", "recipe.alignment.weight=2"]
-    words += ["max_steps=6", "recipe.validate_every=3", "recipe.batch_size=8"]
+    words += ["max_steps=4", "recipe.validate_every=2", "recipe.batch_size=8"]
+    words += ["score.metrics=[h_mae]"]
     one = experiment.run(compose([*words, f"root={tmp_path}"]), progress=False)
     plain = experiment.run(compose([*words[:3], *words[4:], f"root={tmp_path}"]), progress=False)
     assert one.folder != plain.folder

@@ -11,7 +11,8 @@ from hambench.chem.dft import initial_fock
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.theory import of_labels
-from hambench.data.graph import Batch, GraphSpec, matrix_map
+from hambench.data.graph import Batch, GraphSpec
+from hambench.data.matrices import matrix_map
 from hambench.losses import squared_errors
 from hambench.model import Loss, Model, Prediction
 

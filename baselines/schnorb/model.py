@@ -268,7 +268,7 @@ class SchNOrb(Model):
         if prediction.overlap is not None:
             errors.append(torch.cat(label_errors(prediction, batch, "overlap")))
         real = batch.real.molecules
-        entries = errors[0].new_tensor(float(len(errors[0])))
+        entries = errors[0].new_full((), len(errors[0]))
         if self.padded_loss:
             entries = real * batch.nao[:real].max().to(entries).square()
         counts = [entries] * len(errors)

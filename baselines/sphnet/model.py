@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +18,7 @@ from hambench.chem.blocks import layout
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, GraphSpec
 from hambench.data.groups import Grouping, Rule
+from hambench.data.guess import GuessName, guess_of
 from hambench.energy_model import EnergyModel, HeadName, atom_sums, scalar_head
 from hambench.errors import ConfigError
 from hambench.losses import label_errors, mse_plus_mae
@@ -60,12 +62,14 @@ class SPHNet(Model):
         gate_scope: ``molecule``, or ``batch`` as published: see `PairGate`.
         loss_blocks: ``all``: MSE + MAE over the whole matrices; ``published``: over on-site blocks
             and one block of each pair, so that pairs count half.
-        initial_guess: what is predicted is the Hamiltonian less this; ``none`` is on offer.
-        theory: level of theory of the initial guess.
+        initial_guess: what is predicted is the Hamiltonian less this: ``minao``, the Fock matrix of
+            PySCF's guess, as published, or ``none``.
+        theory: level of theory of the labels, and so of the initial guess, whose functional the
+            public code fixes whatever the labels are.
         unused_weights: carry the weights the public code has without effect.
 
     Raises:
-        ConfigError: heads do not divide the channels, or an initial guess is wanted.
+        ConfigError: heads do not divide the channels.
     """
 
     def __init__(
@@ -96,17 +100,12 @@ class SPHNet(Model):
         adaptive_steps: Degree = 1000,
         gate_scope: GateScope = "molecule",
         loss_blocks: LossBlocks = "all",
-        initial_guess: Literal["none", "minao"] = "none",
+        initial_guess: GuessName = "none",
         theory: str | dict[str, Any] | None = None,
         unused_weights: bool = False,
     ) -> None:
         super().__init__(basis)
-        if initial_guess != "none":
-            raise ConfigError(
-                f"initial_guess is {initial_guess}, which sphnet does not subtract yet; set "
-                "model.hyperparameters.initial_guess=none"
-            )
-        self.theory = theory
+        self._guess = guess_of(initial_guess, theory, basis, "sphnet")
         self.backbone = make_backbone(
             basis,
             channels=channels,
@@ -139,7 +138,7 @@ class SPHNet(Model):
     @property
     def graph(self) -> GraphSpec:
         """All pairs; short edges, edges of the convolutions, groups; matrix elements."""
-        return graph_of(self.basis, self._reach, self._groups, self)
+        return replace(graph_of(self.basis, self._reach, self._groups, self), guess=self._guess)
 
     def forward(self, batch: Batch) -> Prediction:
         """Predict; in training this may begin another step of the `Clock`."""

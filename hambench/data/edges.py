@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hambench.chem.molecule import Molecule
 from hambench.data import sidecar
-from hambench.data.graph import neighbours
+from hambench.data.neighbours import neighbours
 from hambench.data.rows import Part, Rows
 from hambench.errors import HambenchError
 

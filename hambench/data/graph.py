@@ -11,7 +11,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,13 +20,14 @@ from torch import Tensor
 from torch_geometric.data import Batch as GraphBatch
 from torch_geometric.data import Data
 
-from hambench.chem.blocks import BlockLayout, BlockMap, layout
+from hambench.chem.blocks import BlockLayout, layout
 from hambench.chem.molecule import Molecule, symbol
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.packing import LabelMap, label_map
 from hambench.chem.stored import StoredMatrix
 from hambench.data.groups import Grouping, group_labels, group_pairs
 from hambench.data.guess import Guess
+from hambench.data.neighbours import neighbour_pairs, shortest, within
 from hambench.data.orbital_labels import orbital_labels
 from hambench.errors import ConfigError, DataError
 
@@ -282,7 +282,7 @@ def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
     for field in LABELS:  # the bulk of a batch: joined without a second copy
         if field in graphs[0]:
             steps = [graph.__inc__(field, graph[field]) for graph in graphs]
-            batch[field] = _joined([graph[field] for graph in graphs], steps)
+            batch[field] = joined([graph[field] for graph in graphs], steps)
     labelled = [graph for graph in graphs if "orbitals" in graph]
     if labelled:
         batch.orbitals = _stacked([graph.orbitals for graph in labelled], 0)
@@ -300,7 +300,7 @@ def _stacked(parts: Sequence[Tensor], padding: int) -> Tensor:
     return out
 
 
-def _joined(parts: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
+def joined(parts: Sequence[Tensor], steps: Sequence[int]) -> Tensor:
     """Parts one behind the other; to each is added the sum of the ``steps`` before it."""
     first = parts[0]
     out = first.new_empty(*first.shape[:-1], sum(part.shape[-1] for part in parts))
@@ -322,66 +322,6 @@ def pair_labels(batch: Batch, field: str = "pair_values") -> tuple[Tensor, Tenso
     return batch.pair_places.reshape(-1).long(), (batch.pair_signs * batch[field]).reshape(-1)
 
 
-def entry_places(batch: Batch, blocks: BlockLayout, width: int) -> tuple[Tensor, Tensor]:
-    """Where labels stand in matrices (B, width, width) of the molecules, padded and made flat.
-
-    Computed on the device of the batch, with no need to wait for it.
-
-    Args:
-        batch: with labels.
-        blocks: of its block vectors.
-        width: orbitals of the largest molecule, or more.
-
-    Returns:
-        For ``batch.node_places``, and for the places of `pair_labels`; of the matrix element that
-        stands at each in uncoupled vectors.
-    """
-    tables, z = blocks.tables(batch.nao.device), batch.numbers
-    before = torch.cumsum(tables.count[z], 0) - tables.count[z]
-    first = before - (torch.cumsum(batch.nao, 0) - batch.nao)[batch.batch]
-
-    def places(within: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        row = first[i] + tables.number[z[i], tables.row[within]]
-        column = first[j] + tables.number[z[j], tables.column[within]]
-        return (batch.batch[i] * width + row) * width + column
-
-    atom = batch.node_places // blocks.size
-    pairs = batch.pair_places.reshape(-1).long()
-    i, j = batch.edge_index[:, pairs // blocks.size]
-    return (
-        places(batch.node_places % blocks.size, atom, atom),
-        places(pairs % blocks.size, i, j),
-    )
-
-
-def matrix_map(batch: Batch, blocks: BlockLayout) -> BlockMap:
-    """Index maps between the block vectors of a batch and its matrices, flat one behind the other.
-
-    On the device of the batch; they are made on the CPU, so this waits for the device.
-    """
-    atoms = torch.bincount(batch.batch, minlength=len(batch.nao))
-    owner = batch.batch[batch.edge_index[1]]
-    edges = torch.bincount(owner, minlength=len(batch.nao))
-    first = torch.cumsum(atoms, 0) - atoms
-    pairs = (batch.edge_index - first[owner]).cpu().split(edges.tolist(), dim=1)
-    elements = batch.numbers.cpu().split(atoms.tolist())
-    maps = [
-        blocks.block_map(z.numpy(), e.contiguous().numpy())
-        for z, e in zip(elements, pairs, strict=True)
-    ]
-    steps = {
-        "node_places": (atoms * blocks.size).tolist(),
-        "node_matrix": batch.nao.square().tolist(),
-        "edge_places": (edges * blocks.size).tolist(),
-        "edge_matrix": batch.nao.square().tolist(),
-    }
-    joined = {
-        field: _joined([getattr(one, field) for one in maps], step).to(batch.nao.device)
-        for field, step in steps.items()
-    }
-    return BlockMap(**joined)
-
-
 def collate(molecules: Sequence[Molecule], spec: GraphSpec) -> Batch:
     """Molecules as one batch.
 
@@ -399,51 +339,6 @@ def collate(molecules: Sequence[Molecule], spec: GraphSpec) -> Batch:
     return batch_graphs([build_graph(molecule, spec) for molecule in listed])
 
 
-def neighbour_pairs(
-    positions: NDArray[np.float64], cutoff: float | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Edges (2, E) of atoms closer than ``cutoff`` Angstrom, and their reverse pairs (2, E/2).
-
-    Args:
-        positions: (N, 3) Angstrom.
-        cutoff: None connects all atoms.
-    """
-    n = len(positions)
-    near = neighbours(positions, cutoff)
-    return _complete(n) if near.sum() == n * (n - 1) else adjacent(near)
-
-
-def neighbours(positions: NDArray[np.float64], cutoff: float | None) -> NDArray[np.bool_]:
-    """(N, N) whether two different atoms are closer than ``cutoff`` Angstrom; None: all are."""
-    if cutoff is None:
-        return ~np.eye(len(positions), dtype=bool)
-    difference = positions[:, None] - positions[None]
-    near: NDArray[np.bool_] = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference)) < cutoff
-    np.fill_diagonal(near, False)
-    return near
-
-
-def within(
-    positions: NDArray[np.float64], edges: NDArray[np.int64], reach: float
-) -> NDArray[np.int64]:
-    """Which of the edges (2, E) are shorter than ``reach`` Angstrom, (E',) ascending."""
-    vectors = positions[edges[0]] - positions[edges[1]]
-    return np.flatnonzero(np.einsum("ij,ij->i", vectors, vectors) < reach**2)
-
-
-def shortest(
-    positions: NDArray[np.float64], edges: NDArray[np.int64], reach: float, most: int
-) -> NDArray[np.int64]:
-    """As `within`, and at most ``most`` of the edges that end at an atom, the shortest."""
-    vectors = positions[edges[0]] - positions[edges[1]]
-    squares = np.einsum("ij,ij->i", vectors, vectors)
-    order = np.lexsort((squares, edges[1]))  # by end, then by length; stable
-    target = edges[1][order]
-    rank = np.arange(len(order)) - np.searchsorted(target, target)
-    chosen = order[(rank < most) & (squares[order] < reach**2)]
-    return np.sort(chosen)
-
-
 def list_edges(graph: MoleculeGraph, positions: NDArray[np.float64], spec: GraphSpec) -> None:
     """Give a graph the lists of its edges that the spec asks for."""
     edges = graph.edge_index.numpy()
@@ -451,21 +346,6 @@ def list_edges(graph: MoleculeGraph, positions: NDArray[np.float64], spec: Graph
         graph.near_index = torch.from_numpy(within(positions, edges, spec.reach))
     if spec.nearest is not None:
         graph.nearest_index = torch.from_numpy(shortest(positions, edges, *spec.nearest))
-
-
-@lru_cache(maxsize=256)
-def _complete(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    return adjacent(~np.eye(n, dtype=bool))
-
-
-def adjacent(near: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Edges of a symmetric (N, N) adjacency, sorted by target then source, and pair indices."""
-    target, source = np.nonzero(near)
-    number = np.zeros(near.shape, dtype=np.int64)
-    number[source, target] = np.arange(len(source))
-    up = source < target
-    pairs = np.stack([number[source[up], target[up]], number[target[up], source[up]]])
-    return np.stack([source, target]), pairs
 
 
 def _label(

@@ -18,6 +18,7 @@ import hashlib
 import json
 import logging
 import sqlite3
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -61,6 +62,7 @@ _DECIDING: Final = ("xc", "basis", "fit", "grid_level", "nlc_grid_level")
 """Settings of a theory that change a Fock matrix of a given density."""
 _WORTH: Final = 5.0  # seconds of computing in this process, after which others help
 _KEPT_EVERY: Final = 1.0  # seconds between commits, each of which waits for the disk
+_TOLD_EVERY: Final = 60.0  # seconds between log lines where there is no terminal
 _PATIENCE: Final = 60.0  # seconds to wait for the commits of others
 _PAGE: Final = 16384  # bytes
 
@@ -162,15 +164,19 @@ class Guess:
         order = np.random.default_rng().permutation(rows).tolist()
         shown = order if show is None else show(order, "initial guesses")
         todo = (_geometry(molecules, i) for i in shown if not file.has(_key(molecules, i)))
-        count, waiting, kept_at = 0, [], time.monotonic()
+        count, waiting, kept_at, told_at = 0, [], time.monotonic(), time.monotonic()
         with closing(_all_computed(todo, theory, cores() if workers is None else workers)) as done:
             try:
                 for molecule, triangle in done:
                     waiting.append((content_hash(molecule, ()), triangle))
                     count += 1
-                    if time.monotonic() - kept_at > _KEPT_EVERY:
+                    now = time.monotonic()
+                    if now - kept_at > _KEPT_EVERY:
                         file.add(waiting)
                         waiting, kept_at = [], time.monotonic()
+                    if now - told_at > _TOLD_EVERY and show and not sys.stderr.isatty():
+                        told_at = now
+                        logger.info("initial guesses: %d computed here, of %d", count, len(rows))
             finally:
                 file.add(waiting)
         return count

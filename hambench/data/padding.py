@@ -23,11 +23,11 @@ from hambench.data.graph import (
     GraphSpec,
     MoleculeGraph,
     Shape,
-    adjacent,
     batch_graphs,
     build_graph,
     list_edges,
 )
+from hambench.data.neighbours import adjacent
 
 _SPACING = 1.5  # Angstrom between neighbours, unless the cutoff is too small for their edges
 _NEIGHBOURS = 24  # edges of an atom, so that these are short and atoms need not be close

@@ -85,8 +85,9 @@ def fit(
 
     Afterwards the model has the weights of its best validation (averaged ones with EMA), or the
     last ones where ``val`` is empty. ``folder`` gets ``log.jsonl`` and ``checkpoints/`` with
-    ``last.pt``, ``previous.pt`` and ``best.safetensors``. A fresh run first lets the model
-    `prepare`; budgets in minutes count from there, validations included.
+    ``last.pt``, ``previous.pt`` and ``best.safetensors``. Initial guesses that the model learns
+    beyond are computed first, and a fresh run lets the model `prepare`; budgets in minutes count
+    from there, validations included.
 
     Args:
         model: freshly built; converted to the recipe's precision in place.

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from hambench.chem.blocks import layout, pack, unpack
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.rotation import ao_rotation
-from hambench.data.graph import neighbour_pairs
+from hambench.data.neighbours import neighbour_pairs
 from hambench.harmonics import harmonic_rotation
 
 MOLECULES = {

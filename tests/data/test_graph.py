@@ -10,15 +10,9 @@ import torch
 
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import (
-    GraphSpec,
-    batch_graphs,
-    build_graph,
-    collate,
-    matrix_map,
-    neighbour_pairs,
-    pair_labels,
-)
+from hambench.data.graph import GraphSpec, batch_graphs, build_graph, collate, pair_labels
+from hambench.data.matrices import matrix_map
+from hambench.data.neighbours import neighbour_pairs
 from hambench.errors import ConfigError, DataError
 
 BASIS = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9])

@@ -29,7 +29,7 @@ from hambench.data.graph import build_graph, collate
 from hambench.data.padding import padded
 from hambench.errors import ConfigError
 from hambench.losses import label_errors, mse_plus_mae
-from hambench.registry import build_energy_model
+from hambench.models import build_energy_model
 
 NABLA = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9, 16, 17, 35])
 SVP = OrbitalBasis.load("def2-svp", [1, 6, 7, 8])
@@ -321,16 +321,16 @@ def test_overfits_one_water() -> None:
     molecule = task.split("train")[0]
     batch = collate([molecule], model.graph)
     truth = torch.from_numpy(molecule.hamiltonian)
-    rates = [1e-3] * 200 + [3e-4] * 150 + [1e-4] * 150 + [2e-5] * 300
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0, amsgrad=True)
-    error = float("inf")
-    for rate in rates:
-        optimizer.param_groups[0]["lr"] = rate
+    steps, error = 2000, float("inf")
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.02)
+    for _ in range(steps):
         prediction = model(batch)
         optimizer.zero_grad()
         model.loss(prediction, batch).value().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
         error = float((prediction.matrices()[0].detach() - truth).abs().mean())
         if error < 1e-5:
             break

@@ -25,8 +25,8 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import collate
 from hambench.errors import CheckpointError
 from hambench.losses import label_errors, mse_plus_mae
+from hambench.models import build_energy_model
 from hambench.o3.products import HarmonicProduct, harmonics, triangle_paths
-from hambench.registry import build_energy_model
 from hambench.units import BOHR
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -425,7 +425,6 @@ def test_forces_are_the_slope_of_the_energy() -> None:
     ("options", "message"),
     [
         ({"channels": 12}, "12 channels for 8 heads; .* such as 16"),
-        ({"initial_guess": "minao"}, "initial_guess is minao, which sphnet does not subtract"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], message: str) -> None:
