@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -51,6 +52,7 @@ class EnergyCalculator(Calculator):
             )
         self.model = model.to(device).eval()
         self.device = torch.device(device)
+        self._told: set[str] = set()
 
     def calculate(
         self,
@@ -65,6 +67,7 @@ class EnergyCalculator(Calculator):
                 cell.
         """
         super().calculate(atoms, properties, system_changes)
+        self._remark()
         energies, forces = self.model.energy_and_forces(
             collate([_molecule(self.atoms, self.model)], self.model.graph).to(self.device)
         )
@@ -74,6 +77,20 @@ class EnergyCalculator(Calculator):
             "free_energy": energy,
             "forces": forces.double().cpu().numpy() * HARTREE_EV,
         }
+
+    def _remark(self) -> None:
+        """Warn, once per set of elements, of those without a reference energy."""
+        known = self.model.references.cpu()
+        absent = {
+            SYMBOLS[z] for z in set(self.atoms.numbers.tolist()) if z < len(known) and known[z] == 0
+        }
+        if absent - self._told:
+            self._told |= absent
+            warnings.warn(
+                f"the model was trained without {', '.join(sorted(absent))}: energies of molecules "
+                "that hold it are far off, forces on it are not learned",
+                stacklevel=2,
+            )
 
 
 def calculator(

@@ -49,6 +49,7 @@ class Cell:
         task.check_given()
         metrics = config.score.metrics or task.metrics
         Scorer(metrics, theory=_theory(task, metrics))
+        _check_kind(metrics, task, energies=config.strategy is not None)
         for split in _used(config, task):
             task.split(split)
         torch.manual_seed(config.seed)
@@ -153,6 +154,17 @@ def open_task(config: RunConfig) -> Task:
             f"has v{task.version}; run the cell anew, or use the hambench it was made with"
         )
     return task
+
+
+def _check_kind(metrics: Sequence[str], task: Task, *, energies: bool) -> None:
+    """ConfigError for a metric of another quantity than the task's models predict."""
+    predicted = "energy" if energies else "hamiltonian"
+    for name in metrics:
+        if find_metric(name).of not in (None, predicted):
+            raise ConfigError(
+                f"metric '{name}' is not of what models of task '{task.name}' predict; take some "
+                f"of {', '.join(task.metrics)}, or others of `hambench list metrics`"
+            )
 
 
 def _theory(task: Task, metrics: Sequence[str]) -> Theory | None:

@@ -173,6 +173,12 @@ def test_what_does_not_go_together_is_said(tmp_path: Path) -> None:
         run(compose([*floor, "strategy=frozen", f"root={tmp_path}"]))
     with pytest.raises(ConfigError, match="predicts energies, task 'organic_mini' asks for"):
         run(compose(["task=organic_mini", "model=element_reference", f"data={DATA}"]))
+    for words in (
+        ["task=organic_mini_energy", *SMALL, f"data={DATA}", "score.metrics=[h_mae]"],
+        ["task=water_mini", *SMALL, "score.metrics=[energy_mae]"],
+    ):
+        with pytest.raises(ConfigError, match=r"mae' is not of what models of task '.*' predict"):
+            run(compose([*words, f"root={tmp_path}"]))
     seen = cell(tmp_path, "frozen", "score.split=validation")
     with pytest.raises(ConfigError, match="sees 4 of 4 molecules of split 'validation'"):
         run(seen)
@@ -286,6 +292,8 @@ def test_a_run_is_a_calculator(runs: dict[str, experiment.Outcome]) -> None:
         relaxation.run(fmax=0.0, steps=5)
     assert atoms.get_potential_energy() < start
     assert not math.isnan(atoms.get_potential_energy())
+    with pytest.warns(UserWarning, match="the model was trained without F: energies of molecules"):
+        Atoms("HF", [[0, 0, 0], [0, 0, 0.92]], calculator=calculator).get_potential_energy()
     with pytest.raises(ConfigError, match=r"does not know Kr, Xe; it is for H C N O F S"):
         Atoms("XeKr", [[0, 0, 0], [0, 0, 3]], calculator=calculator).get_potential_energy()
     with pytest.raises(ConfigError, match="the atoms are periodic"):

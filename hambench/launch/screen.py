@@ -61,4 +61,4 @@ def summary(progress: Progress) -> str:
 def primary_metric(folder: Path) -> str:
     """Name and value of the first metric of a finished run: ``"h_mae 58 [49, 70] uEh"``."""
     name, metric = next(iter(read_result(folder).metrics.items()))
-    return f"{name} {format_score(Score(**metric.model_dump()))}"
+    return f"{name} {format_score(Score(**metric.model_dump()), name)}"
