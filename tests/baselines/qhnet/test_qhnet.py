@@ -535,9 +535,16 @@ def test_full_size_overfits_one_water() -> None:
     torch.manual_seed(0)
     model = hambench.build_model("qhnet", task.basis)
     batch = collate([molecule], model.graph)
-    steps = 1500
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
+    steps, options = 2500, {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.0}
+    optimizer = torch.optim.AdamW(model.parameters(), **options)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        1e-3,
+        total_steps=steps,
+        pct_start=0.1,
+        cycle_momentum=False,
+        final_div_factor=1e5,
+    )
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
         model.loss(model(batch), batch).value().backward()
