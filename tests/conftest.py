@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # also of the processes that tests start
 
 import numpy as np
 import pytest
@@ -27,6 +27,12 @@ for _number, _handler in {
 }.items():
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Again before each test: libraries, such as those of UMAP, set what torch reads too."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

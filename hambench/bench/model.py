@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -43,7 +43,8 @@ class StepBench:
     """What a training step on a batch costs.
 
     Attributes:
-        model, case, device, precision: of what, where.
+        model, settings: preset, and hyperparameters of other values than its own.
+        case, device, precision: of what, where.
         threads: of a CPU.
         molecules, atoms, edges: of the batch.
         parameters: trainable ones.
@@ -64,6 +65,7 @@ class StepBench:
     """
 
     model: str
+    settings: dict[str, Any]
     case: str
     device: str
     precision: str
@@ -95,6 +97,7 @@ def measure(
     precision: Precision = "float32",
     threads: int = 1,
     repeats: int = 10,
+    settings: Mapping[str, Any] | None = None,
 ) -> list[StepBench]:
     """The training step of a model, on one batch of each case.
 
@@ -106,9 +109,10 @@ def measure(
         precision: of the parameters and of products; of any recipe.
         threads: of a CPU.
         repeats: timed steps.
+        settings: hyperparameters that replace those of the preset.
 
     Raises:
-        ConfigError: no such case or device; a model without parameters.
+        ConfigError: no such case or device; a model without parameters, or wrong hyperparameters.
         RegistryError: no such model, or one without a recipe.
     """
     for name in cases:
@@ -120,7 +124,7 @@ def measure(
     try:
         with matmul_precision("high" if precision == "tf32" else "highest"):
             return [
-                _measure(model, name, batch_size, where, precision, repeats)
+                _measure(model, dict(settings or {}), name, batch_size, where, precision, repeats)
                 for name in tqdm(cases, desc="steps", unit="case", leave=False)
             ]
     finally:
@@ -129,6 +133,7 @@ def measure(
 
 def _measure(
     model: str,
+    settings: dict[str, Any],
     name: str,
     batch_size: int | None,
     device: torch.device,
@@ -136,7 +141,8 @@ def _measure(
     repeats: int,
 ) -> StepBench:
     case, size = BATCHES[name]
-    network = build_model(model, OrbitalBasis.load(case.basis, case.numbers.tolist()))
+    basis = OrbitalBasis.load(case.basis, case.numbers.tolist())
+    network = build_model(model, basis, **settings)
     if not any(p.requires_grad for p in network.parameters()):
         raise ConfigError(f"{model} has no parameters to train, so no step to measure")
     cast(network, torch.float64 if precision == "float64" else torch.float32)
@@ -157,6 +163,7 @@ def _measure(
     times = _timed(step, alone, repeats)
     return StepBench(
         model=model,
+        settings=settings,
         case=case.name,
         device=str(device),
         precision=precision,

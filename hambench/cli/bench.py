@@ -6,12 +6,13 @@ import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hambench.cli.group import Group, WordsCommand
 from hambench.cli.table import align, as_json
+from hambench.errors import ConfigError
 
 if TYPE_CHECKING:
     from hambench.bench.loading import Memory, Supply
@@ -120,9 +121,10 @@ def data(
     help="Steps that are timed, in turns with the yardstick.",
 )  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
+@click.argument("settings", nargs=-1, metavar="[model.hyperparameters.KEY=VALUE]...")
 def model(
     model: str, cases: str, batch_size: int | None, device: str, precision: Precision,
-    threads: int, repeats: int, json_: bool,
+    threads: int, repeats: int, json_: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """A training step with the optimiser of its recipe, on random molecules.
 
@@ -135,19 +137,37 @@ def model(
     Examples:
       hambench bench model model=qhnet
       hambench bench model model=phisnet case=water batch_size=10 repeats=3
+      hambench bench model model=qhnet model.hyperparameters.channels=64
       hambench bench model model=helm case=ethanol,40_atoms device=cuda precision=tf32 --json
     """
     from hambench.bench.model import measure
 
     found = measure(
         model, cases.split(","), batch_size=batch_size, device=device, precision=precision,
-        threads=threads, repeats=repeats,
+        threads=threads, repeats=repeats, settings=_hyperparameters(settings),
     )  # fmt: skip
     if json_:
         click.echo(as_json([dataclasses.asdict(one) for one in found]))
         return
     click.echo(align(_step_table(found)))
     click.echo("\n" + align(_cost_table(found)))
+
+
+_SECTION = "model.hyperparameters."
+
+
+def _hyperparameters(words: Sequence[str]) -> dict[str, Any]:
+    """By name, of words as ``hambench run`` takes them."""
+    from hambench.compose import parse_override
+
+    found = {}
+    for word in words:
+        override = parse_override(word)
+        name = override.key_or_group.removeprefix(_SECTION)
+        if name == override.key_or_group or override.is_sweep_override():
+            raise ConfigError(f"'{word}' is no option here, expected {_SECTION}KEY=VALUE")
+        found[name] = override.value()
+    return found
 
 
 def _step_table(rows: list[StepBench]) -> Sequence[tuple[str, ...]]:

@@ -70,6 +70,7 @@ def test_cases_are_the_sizes_they_say() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_a_step_is_measured(precision) -> None:
+    threads = torch.get_num_threads()
     (found,) = measure("helm_small", ["water"], batch_size=2, repeats=2, precision=precision)
     assert (found.molecules, found.atoms, found.edges) == (2, 6, 12)
     assert 0 < found.contractions.low <= found.contractions.median < found.step.high
@@ -80,7 +81,8 @@ def test_a_step_is_measured(precision) -> None:
     assert found.flops > 6 * found.atoms * 1000
     assert 100 < found.products < found.calls
     assert found.peak > 4 * found.parameters  # at least the gradients
-    assert torch.get_num_threads() == 1
+    assert found.threads == 1
+    assert torch.get_num_threads() == threads
 
 
 def test_what_cannot_be_measured() -> None:
@@ -92,8 +94,25 @@ def test_what_cannot_be_measured() -> None:
         measure("mean_block", ["water"], batch_size=1)
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("channels=8", r"'channels=8' is no option here, .*model.hyperparameters.KEY=VALUE"),
+        ("model.hyperparameters.channels=8,16", "is no option here"),
+        ("model.hyperparameters.chanels=8", "chanels.*channels"),
+        ("8", "cannot read '8'"),
+    ],
+)
+def test_wrong_words(word: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench", "model", "model=helm_small", "case=water", word])
+    assert left.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
 def test_the_command(capsys: pytest.CaptureFixture) -> None:
     words = ["bench", "model", "model=helm_small", "case=water", "batch_size=1", "repeats=1"]
+    words.append("model.hyperparameters.channels=8")
     for more in (["--json"], ["device=cpu"]):
         with pytest.raises(SystemExit) as left:
             cli.main([*words, *more])
@@ -101,9 +120,9 @@ def test_the_command(capsys: pytest.CaptureFixture) -> None:
         out = capsys.readouterr().out
         if more == ["--json"]:
             (found,) = json.loads(out)
-            assert found["model"] == "helm_small"
+            assert (found["model"], found["settings"]) == ("helm_small", {"channels": 8})
             assert found["step"]["median"] > 0
             assert found["launches"] is None
         else:
-            assert re.search(r"1 x water, def2-SVP  cpu, float32  2,\d{3},\d{3} ", out)
+            assert re.search(r"1 x water, def2-SVP  cpu, float32  \d{2,3},\d{3} ", out)
             assert "step/contractions" in out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import oracle_products as oracle
+import products_oracle as oracle
 import pytest
 import torch
 from e3nn import o3

@@ -310,28 +310,3 @@ def test_energies(head: str, rng: np.random.Generator) -> None:
     with torch.no_grad():
         plus, minus = model.energy(collate(sides, model.graph))
     assert float(-(plus - minus) / 2e-5) == pytest.approx(float(forces[2, 1]), rel=1e-4, abs=1e-8)
-
-
-@pytest.mark.slow
-def test_overfits_one_water() -> None:
-    """At full size, to less than 1e-5 Eh."""
-    task = hambench.load_task("water_mini")
-    torch.manual_seed(0)
-    model = hambench.build_model("phisnet", task.basis)
-    molecule = task.split("train")[0]
-    batch = collate([molecule], model.graph)
-    truth = torch.from_numpy(molecule.hamiltonian)
-    steps, error = 2000, float("inf")
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps, pct_start=0.02)
-    for _ in range(steps):
-        prediction = model(batch)
-        optimizer.zero_grad()
-        model.loss(prediction, batch).value().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        error = float((prediction.matrices()[0].detach() - truth).abs().mean())
-        if error < 1e-5:
-            break
-    assert error < 1e-5

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from phisnet_oracle import PathByPath
 
 import hambench
 from hambench.baselines.phisnet.names import entries
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import collate
-
-_SPEC = importlib.util.spec_from_file_location("oracle", Path(__file__).with_name("oracle.py"))
-oracle = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(oracle)
 
 SMALL = {"features": 4, "basis_functions": 5, "modules": 2, "head_blocks": 1, "cutoff": 2.5}
 
@@ -44,7 +38,7 @@ def test_values_and_gradients(order: int, rng: np.random.Generator) -> None:
         for spare in model.unused.by_name().values():
             if not spare.requires_grad:
                 spare.zero_()
-    slow = oracle.PathByPath(model)
+    slow = PathByPath(model)
     batch = collate(molecules(rng), model.graph)
     batch.positions.requires_grad_()
     prediction = model(batch)

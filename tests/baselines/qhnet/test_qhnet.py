@@ -525,32 +525,3 @@ def test_forces_are_the_slope_of_the_energy() -> None:
     slope = (energies.energies[9:] - energies.energies[:9]).view(3, 3) / 4e-5
     assert slope.abs().max() > 1e-3
     torch.testing.assert_close(forces, slope, rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.slow
-def test_full_size_overfits_one_water() -> None:
-    """Mean error below 1e-5 Eh on one geometry."""
-    task = hambench.load_task("water_mini")
-    molecule = task.split("train")[0]
-    torch.manual_seed(0)
-    model = hambench.build_model("qhnet", task.basis)
-    batch = collate([molecule], model.graph)
-    steps, options = 2500, {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.0}
-    optimizer = torch.optim.AdamW(model.parameters(), **options)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        1e-3,
-        total_steps=steps,
-        pct_start=0.1,
-        cycle_momentum=False,
-        final_div_factor=1e5,
-    )
-    for _ in range(steps):
-        optimizer.zero_grad(set_to_none=True)
-        model.loss(model(batch), batch).value().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        matrix = model(batch).matrices()[0]
-    assert float((matrix - torch.from_numpy(molecule.hamiltonian)).abs().mean()) < 1e-5

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from schnorb_oracle import Oracle
 from scipy.spatial.transform import Rotation
 
 import hambench
@@ -27,9 +26,6 @@ from hambench.errors import ConfigError, DataError
 from hambench.learn.validation import metric_name, molecule_errors
 from hambench.learn.weights import cast
 from hambench.model import Prediction
-
-sys.path.insert(0, str(Path(__file__).parent))
-from schnorb_oracle import Oracle
 
 MD17 = OrbitalBasis.load("def2-svp", [1, 6, 7, 8])
 NABLA = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9, 16, 17, 35])
@@ -454,28 +450,3 @@ def test_energies_of_a_published_preset_have_forces(rng: np.random.Generator) ->
             ends.append(float(model.energy(collate([moved], model.graph)).detach()))
         slope = (ends[0] - ends[1]) / (2 * step)
         assert float(forces[atom, axis]) == pytest.approx(-slope, abs=1e-8)
-
-
-# -- learning ------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_full_size_overfits_one_water() -> None:
-    task = hambench.load_task("water_mini")
-    molecule = task.split("train")[0]
-    torch.manual_seed(0)
-    model = hambench.build_model("schnorb", task.basis)
-    model.prepare([molecule])
-    batch = collate([molecule], model.graph)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-5, betas=(0.9, 0.99))
-    # what is left of the error is in proportion to the learning rate, so that has to fall
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 0.94 ** max(k - 60, 0))
-    for _ in range(220):
-        optimizer.zero_grad()
-        model.loss(model(batch), batch).value().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        (matrix,) = model(batch).matrices()
-    assert (matrix - torch.from_numpy(molecule.hamiltonian)).abs().mean() < 1e-5

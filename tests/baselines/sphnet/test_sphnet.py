@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -442,26 +441,3 @@ def test_presets(name: str) -> None:
     assert model.count_parameters() == {"sphnet": 17_588_842, "sphnet_small": 327_994}.get(
         name, 18_076_502
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [lambda: SPHNet(SVP, random_steps=100, adaptive_steps=50)])
-def test_full_size_overfits_one_water(make: Callable[[], SPHNet]) -> None:
-    """To less than 1e-5 Eh, through all phases; several minutes."""
-    mol = hambench.load_task("water_mini").split("train")[0]
-    torch.manual_seed(0)
-    model = make()
-    batch = collate([mol], model.graph)
-    steps = 1500
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        loss = model.loss(model(batch), batch).value()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-    model.eval()
-    error = (matrices(model, [mol])[0] - torch.from_numpy(mol.hamiltonian)).abs().mean()
-    assert float(error) < 1e-5

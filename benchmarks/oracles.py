@@ -1,0 +1,158 @@
+"""Forward and backward passes of a model against the same equations written path by path.
+
+The oracles are those that the tests compare values and gradients with (tests/oracles). Both
+compute, in turns and on one thread, the derivatives of one random sum of matrix elements. Example:
+
+    python benchmarks/oracles.py qhnet ethanol --repeats 3
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "oracles"))
+
+import phisnet_oracle
+import qhnet_oracle
+import schnorb_oracle
+import sphnet_oracle
+
+import hambench
+from hambench.baselines import SPHNet
+from hambench.bench.model import BATCHES
+from hambench.bench.timing import interleaved
+from hambench.chem.orbitals import OrbitalBasis
+from hambench.data.graph import Batch, collate
+from hambench.model import Prediction
+
+Pass = Callable[[], list[Tensor]]
+"""A forward pass: its matrix elements, in one order for both sides."""
+
+
+def qhnet(model: nn.Module, batch: Batch) -> tuple[Pass, Pass]:
+    slow = qhnet_oracle.PathByPath(model)
+
+    def blocks(network: nn.Module) -> list[Tensor]:
+        found = network(batch)
+        return [found.node, found.edge]
+
+    return lambda: blocks(model), lambda: blocks(slow)
+
+
+def phisnet(model: nn.Module, batch: Batch) -> tuple[Pass, Pass]:
+    slow = phisnet_oracle.PathByPath(model)
+
+    def fast() -> list[Tensor]:
+        found = model(batch)
+        return found.raw_matrices() + Prediction(batch, model.graph, *found.overlap).raw_matrices()
+
+    return fast, lambda: [one for kind in slow(batch) for one in kind]
+
+
+def schnorb(model: nn.Module, batch: Batch) -> tuple[Pass, Pass]:
+    weights = {
+        name: tensor.reshape(len(tensor), -1) if tensor.ndim > 2 else tensor
+        for name, tensor in hambench.baselines.schnorb.published.published_tensors(
+            model, lambda p: p.detach().clone()
+        ).items()
+    }
+    for tensor in weights.values():
+        tensor.requires_grad_()
+    mean = model.hyperparameters["mean_messages"]
+    slow = schnorb_oracle.Oracle(weights, model.orbitals, mean=mean)
+    rows = batch.numbers.view(len(batch.nao), -1)
+    places = batch.positions.view(*rows.shape, 3)
+
+    def plain() -> list[Tensor]:
+        return slow.cut(slow(rows, places)["H"], rows)
+
+    return lambda: model(batch).raw_matrices(), plain
+
+
+def sphnet(model: SPHNet, batch: Batch) -> tuple[Pass, Pass]:
+    """In the fixed phase, against all paths with coefficients of which most are zero."""
+    model.freeze()
+    layers = [*model.head.atom, *model.head.pair]
+    paths = [sphnet_oracle.Paths(coefficients=layer.product.coefficients) for layer in layers]
+    known = {"sparsity": model.hyperparameters["sparsity"]}
+    settings = sphnet_oracle.Settings(model.backbone.lmax, **known)
+    slots, square = model.graph.layout.slots, model.graph.layout.square
+    slow = sphnet_oracle.Oracle(dict(model.named_parameters()), slots, settings, paths)
+
+    def fast() -> list[Tensor]:
+        found = model(batch)
+        return [found.node[:, square], found.edge[batch.pair_index[1]][:, square]]
+
+    return fast, lambda: list(slow(batch))
+
+
+SIDES: dict[str, tuple[Callable[..., tuple[Pass, Pass]], str, dict[str, Any]]] = {
+    "phisnet": (phisnet, "phisnet_md17_ethanol", {"molecule": None}),
+    "qhnet": (qhnet, "qhnet", {}),
+    "schnorb": (schnorb, "schnorb", {"rotate": False}),
+    "sphnet": (sphnet, "sphnet", {"initial_guess": "none"}),
+}
+"""Which two passes, of which preset, with which hyperparameters of another value."""
+
+
+def derivatives(forward: Pass, seeds: list[Tensor]) -> list[Tensor]:
+    found = forward()
+    total = sum((one * seed).sum() for one, seed in zip(found, seeds, strict=True))
+    total.backward()
+    return [one.detach() for one in found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", choices=SIDES)
+    parser.add_argument("case", choices=BATCHES)
+    parser.add_argument("--batch-size", type=int, help="molecules; those of `hambench bench model`")
+    parser.add_argument("--repeats", type=int, default=3, help="times each side is timed")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=NUMBER", help="other hyperparameters"
+    )
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    sides, preset, options = SIDES[asked.model]
+    options |= {key: int(value) for key, value in (word.split("=") for word in asked.set)}
+    case, size = BATCHES[asked.case]
+    basis = OrbitalBasis.load(case.basis, case.numbers.tolist())
+    model = hambench.build_model(preset, basis, **options).train()
+    molecules = list(case.molecules(asked.batch_size or size))
+    model.prepare(molecules)
+    batch = collate(molecules, model.graph)
+    ours, plain = sides(model, batch)
+    with torch.no_grad():
+        seeds = [torch.randn_like(one) for one in ours()]
+    both = [derivatives(forward, seeds) for forward in (ours, plain)]
+    scale = max(float(one.abs().max()) for one in both[1])
+    error = max(float((a - b).abs().max()) for a, b in zip(*both, strict=True))
+    assert error < 1e-3 * scale, f"the oracle differs by {error:.1e} of {scale:.1e}"
+    times = interleaved(
+        {
+            "ours": lambda _: derivatives(ours, seeds) and None,
+            "path by path": lambda _: derivatives(plain, seeds) and None,
+        },
+        asked.repeats,
+    )
+    fast, slow = times.values()
+    print(
+        f"{asked.model}, {len(molecules)} x {case.name}: {fast.median:.2f} s, path by path "
+        f"{slow.median:.2f} s, {slow.median / fast.median:.1f} times as fast"
+    )
+
+
+if __name__ == "__main__":
+    main()
