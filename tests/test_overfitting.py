@@ -40,7 +40,7 @@ PLANS = [
     Plan("phisnet", 1500, 1e-3),
     Plan("qhnet", 1500, 1e-3),
     Plan("schnorb", 220, 5e-5),
-    Plan("sphnet", 1000, 1e-3, PHASES),
+    Plan("sphnet", 2000, 1e-3, PHASES),
 ]
 
 
@@ -61,7 +61,7 @@ def trained(plan: Plan, log: Callable[[str], None]) -> float:
     optimizer = torch.optim.Adam(model.parameters(), lr=plan.lr, betas=(0.9, 0.95), fused=True)
     warmup = plan.steps // 20
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda k: min(1, (k + 1) / warmup) * (1 - k / plan.steps) ** 4
+        optimizer, lambda k: min(1, (k + 1) / warmup) * (1 - k / plan.steps) ** 2
     )
     truth = torch.from_numpy(molecule.hamiltonian)
     for k in range(plan.steps):

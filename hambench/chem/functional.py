@@ -26,7 +26,7 @@ from hambench.chem.molecule import Molecule
 from hambench.chem.ordering import from_canonical
 from hambench.chem.theory import Theory
 from hambench.errors import ConfigError
-from hambench.units import BOHR
+from hambench.units import BOHR, DEBYE
 
 Matrix = NDArray[np.float64]
 
@@ -159,6 +159,19 @@ class State:
         energy, potential = self._semilocal
         two_electron = self.hamiltonian - self.functional.core - potential
         return self._core_and_constant + _trace(self.density, two_electron) / 2 + energy
+
+    @cached_property
+    def dipole(self) -> Matrix:
+        """(3,) dipole moment in Debye; of ions from the centre of the nuclear charges."""
+        field = self.functional.field
+        charges = field.mol.atom_charges()
+        places = np.asarray(field.mol.atom_coords())
+        origin = charges @ places / charges.sum() if field.mol.charge else np.zeros(3)
+        electronic = np.einsum(
+            "xij,ij->x", field.mol.intor_symmetric("int1e_r", comp=3), self.density
+        )
+        moment: Matrix = charges @ places - electronic - field.mol.charge * origin
+        return moment * DEBYE
 
     @cached_property
     def _semilocal(self) -> tuple[float, Matrix]:

@@ -14,6 +14,7 @@ from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.rotation import ao_rotation, random_rotation
 from hambench.chem.theory import THEORIES, Theory, named
+from hambench.units import DEBYE
 
 pytest.importorskip("pyscf")
 
@@ -27,6 +28,7 @@ LEVELS = {
     "hartree-fock": Theory("hf", "def2-svp", **COARSE),
     "short-ranged exchange": Theory("hse06", "def2-svp", **COARSE),
 }
+COARSE_PBE = Theory("pbe", "def2-tzvpd", **COARSE)
 
 
 def tight(theory: Theory) -> Theory:
@@ -103,3 +105,19 @@ def test_the_threshold_takes_orbitals_away() -> None:
     assert cut.at(fock).energy > whole.at(fock).energy
     diffuse = Functional(HI, Theory("hf", "def2-TZVPD"), threshold=None)
     assert diffuse.orthogonal.shape == (diffuse.basis.nao(HI.numbers),) * 2
+
+
+@pytest.mark.parametrize("molecule", [HF, ION, HI], ids=lambda molecule: molecule.id)
+def test_dipole_is_that_of_pyscf(molecule: Molecule) -> None:
+    """Of an ion from the centre of the nuclear charges, wherever the molecule lies."""
+    moments = []
+    for shift in (0.0, 3.0):
+        moved = replace(molecule, positions=molecule.positions + shift)
+        state = Functional(moved, COARSE_PBE).at(dft.initial_fock(moved, COARSE_PBE))
+        mol = state.functional.field.mol
+        expected = state.functional.field.dip_moment(mol, state.density, unit="AU", verbose=0)
+        centre = mol.atom_charges() @ mol.atom_coords() / mol.atom_charges().sum()
+        expected = DEBYE * (expected - molecule.charge * centre)
+        np.testing.assert_allclose(state.dipole, expected, atol=1e-10)
+        moments.append(state.dipole)
+    np.testing.assert_allclose(*moments, atol=1e-8)
