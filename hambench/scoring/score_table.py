@@ -3,8 +3,8 @@
 Intervals, paired comparisons and tests of significance need no more than this. Layout (version 1):
 attributes ``format``, ``version``, ``task``, ``task_version``, ``fingerprint``, ``split``;
 datasets ``id``, ``group`` and ``metric`` (text), ``settings`` (text, one JSON object per metric:
-what its numbers depend on beside prediction and label, such as a cutoff or an overlap threshold) and
-``terms`` (molecules, metrics, 2): numerators and denominators, see `hambench.scoring.metrics`.
+what its numbers depend on beside prediction and label, such as a cutoff or an overlap threshold)
+and ``terms`` (molecules, metrics, 2): numerators and denominators, see `hambench.scoring.metrics`.
 """
 
 from __future__ import annotations
