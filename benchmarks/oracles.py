@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +33,42 @@ import hambench
 from hambench.baselines import SPHNet
 from hambench.bench.model import BATCHES
 from hambench.bench.timing import interleaved
+from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, collate
 from hambench.model import Prediction
 
 Pass = Callable[[], list[Tensor]]
 """A forward pass: its matrix elements, in one order for both sides."""
+Sides = tuple[Pass, list[Pass]]
+"""Ours, and what does the same path by path, in parts where memory asks for it."""
 
 
-def qhnet(model: nn.Module, batch: Batch) -> tuple[Pass, Pass]:
+def qhnet(model: nn.Module, batch: Batch, molecules: list[Molecule]) -> Sides:
     slow = qhnet_oracle.PathByPath(model)
 
     def blocks(network: nn.Module) -> list[Tensor]:
         found = network(batch)
         return [found.node, found.edge]
 
-    return lambda: blocks(model), lambda: blocks(slow)
+    return lambda: blocks(model), [lambda: blocks(slow)]
 
 
-def phisnet(model: nn.Module, batch: Batch) -> tuple[Pass, Pass]:
+def phisnet(model: nn.Module, batch: Batch, molecules: list[Molecule]) -> Sides:
+    """The other side takes one molecule after the other: its broadcast products are large."""
     slow = phisnet_oracle.PathByPath(model)
 
     def fast() -> list[Tensor]:
         found = model(batch)
-        return found.raw_matrices() + Prediction(batch, model.graph, *found.overlap).raw_matrices()
+        overlaps = Prediction(batch, model.graph, *found.overlap).raw_matrices()
+        pairs = zip(found.raw_matrices(), overlaps, strict=True)
+        return [one for pair in pairs for one in pair]
 
-    return fast, lambda: [one for kind in slow(batch) for one in kind]
+    singles = [collate([molecule], model.graph) for molecule in molecules]
+    return fast, [partial(lambda one: [m for kind in slow(one) for m in kind], b) for b in singles]
 
 
-def schnorb(model: nn.Module, batch: Batch) -> tuple[Pass, Pass]:
+def schnorb(model: nn.Module, batch: Batch, molecules: list[Molecule]) -> Sides:
     weights = {
         name: tensor.reshape(len(tensor), -1) if tensor.ndim > 2 else tensor
         for name, tensor in hambench.baselines.schnorb.published.published_tensors(
@@ -77,10 +85,10 @@ def schnorb(model: nn.Module, batch: Batch) -> tuple[Pass, Pass]:
     def plain() -> list[Tensor]:
         return slow.cut(slow(rows, places)["H"], rows)
 
-    return lambda: model(batch).raw_matrices(), plain
+    return lambda: model(batch).raw_matrices(), [plain]
 
 
-def sphnet(model: SPHNet, batch: Batch) -> tuple[Pass, Pass]:
+def sphnet(model: SPHNet, batch: Batch, molecules: list[Molecule]) -> Sides:
     """In the fixed phase, against all paths with coefficients of which most are zero."""
     model.freeze()
     layers = [*model.head.atom, *model.head.pair]
@@ -94,10 +102,10 @@ def sphnet(model: SPHNet, batch: Batch) -> tuple[Pass, Pass]:
         found = model(batch)
         return [found.node[:, square], found.edge[batch.pair_index[1]][:, square]]
 
-    return fast, lambda: list(slow(batch))
+    return fast, [lambda: list(slow(batch))]
 
 
-SIDES: dict[str, tuple[Callable[..., tuple[Pass, Pass]], str, dict[str, Any]]] = {
+SIDES: dict[str, tuple[Callable[..., Sides], str, dict[str, Any]]] = {
     "phisnet": (phisnet, "phisnet_md17_ethanol", {"molecule": None}),
     "qhnet": (qhnet, "qhnet", {}),
     "schnorb": (schnorb, "schnorb", {"rotate": False}),
@@ -106,11 +114,15 @@ SIDES: dict[str, tuple[Callable[..., tuple[Pass, Pass]], str, dict[str, Any]]] =
 """Which two passes, of which preset, with which hyperparameters of another value."""
 
 
-def derivatives(forward: Pass, seeds: list[Tensor]) -> list[Tensor]:
-    found = forward()
-    total = sum((one * seed).sum() for one, seed in zip(found, seeds, strict=True))
-    total.backward()
-    return [one.detach() for one in found]
+def derivatives(passes: list[Pass], seeds: list[Tensor]) -> list[Tensor]:
+    """Outputs of forward passes, each followed by the backward pass of their random sum."""
+    found: list[Tensor] = []
+    for forward in passes:
+        some = forward()
+        here = seeds[len(found) : len(found) + len(some)]
+        sum((one * seed).sum() for one, seed in zip(some, here, strict=True)).backward()
+        found += [one.detach() for one in some]
+    return found
 
 
 def main() -> None:
@@ -133,17 +145,17 @@ def main() -> None:
     molecules = list(case.molecules(asked.batch_size or size))
     model.prepare(molecules)
     batch = collate(molecules, model.graph)
-    ours, plain = sides(model, batch)
+    ours, plain = sides(model, batch, molecules)
     with torch.no_grad():
         seeds = [torch.randn_like(one) for one in ours()]
-    both = [derivatives(forward, seeds) for forward in (ours, plain)]
+    both = [derivatives(passes, seeds) for passes in ([ours], plain)]
     scale = max(float(one.abs().max()) for one in both[1])
     error = max(float((a - b).abs().max()) for a, b in zip(*both, strict=True))
     assert error < 1e-3 * scale, f"the oracle differs by {error:.1e} of {scale:.1e}"
     times = interleaved(
         {
-            "ours": lambda _: derivatives(ours, seeds) and None,
-            "path by path": lambda _: derivatives(plain, seeds) and None,
+            "ours": lambda _: derivatives([ours], seeds),
+            "path by path": lambda _: derivatives(plain, seeds),
         },
         asked.repeats,
     )

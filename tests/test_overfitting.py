@@ -61,7 +61,7 @@ def trained(plan: Plan, log: Callable[[str], None]) -> float:
     optimizer = torch.optim.Adam(model.parameters(), lr=plan.lr, betas=(0.9, 0.95), fused=True)
     warmup = plan.steps // 20
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda k: min(1, (k + 1) / warmup) * (1 - k / plan.steps) ** 2
+        optimizer, lambda k: min(1, (k + 1) / warmup) * (1 - k / plan.steps) ** 3
     )
     truth = torch.from_numpy(molecule.hamiltonian)
     for k in range(plan.steps):
