@@ -31,6 +31,7 @@ import sphnet_oracle
 
 import hambench
 from hambench.baselines import SPHNet
+from hambench.baselines.schnorb.published import published_tensors
 from hambench.bench.model import BATCHES
 from hambench.bench.timing import interleaved
 from hambench.chem.molecule import Molecule
@@ -71,9 +72,7 @@ def phisnet(model: nn.Module, batch: Batch, molecules: list[Molecule]) -> Sides:
 def schnorb(model: nn.Module, batch: Batch, molecules: list[Molecule]) -> Sides:
     weights = {
         name: tensor.reshape(len(tensor), -1) if tensor.ndim > 2 else tensor
-        for name, tensor in hambench.baselines.schnorb.published.published_tensors(
-            model, lambda p: p.detach().clone()
-        ).items()
+        for name, tensor in published_tensors(model, lambda p: p.detach().clone()).items()
     }
     for tensor in weights.values():
         tensor.requires_grad_()
@@ -143,7 +142,6 @@ def main() -> None:
     basis = OrbitalBasis.load(case.basis, case.numbers.tolist())
     model = hambench.build_model(preset, basis, **options).train()
     molecules = list(case.molecules(asked.batch_size or size))
-    model.prepare(molecules)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(0.5)  # QHNet as it begins is not finite for 40 atoms on a grid
