@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,8 +38,8 @@ class Plan:
 PHASES = {"random_steps": 100, "adaptive_steps": 50, "initial_guess": "none"}
 PLANS = [
     Plan("helm", 1000, 1e-3, limit=1e-6),
-    Plan("phisnet", 1500, 1e-3),
-    Plan("qhnet", 1500, 1e-3),
+    Plan("phisnet", 2500, 3e-3),
+    Plan("qhnet", 2500, 1e-3),
     Plan("schnorb", 220, 5e-5),
     Plan("sphnet", 2000, 1e-3, PHASES),
 ]
@@ -61,7 +62,8 @@ def trained(plan: Plan, log: Callable[[str], None]) -> float:
     optimizer = torch.optim.Adam(model.parameters(), lr=plan.lr, betas=(0.9, 0.95), fused=True)
     warmup = plan.steps // 20
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda k: min(1, (k + 1) / warmup) * (1 - k / plan.steps) ** 3
+        optimizer,
+        lambda k: min(1, (k + 1) / warmup) * (1 + math.cos(math.pi * k / plan.steps)) / 2,
     )
     truth = torch.from_numpy(molecule.hamiltonian)
     for k in range(plan.steps):
