@@ -193,11 +193,17 @@ def _choices(parsed: Sequence[Override]) -> dict[str, str]:
 
 
 def _own_recipe(given: Mapping[str, Any]) -> str:
-    """The recipe of a preset's own name; of a body with energy heads, one for every strategy."""
+    """The recipe of a preset's own name; of a body with energy heads, one for every strategy.
+
+    A preset without one for a strategy takes that of the plain preset: ``helm_direct``.
+    """
     model = MODELS.preset(given["model"])
     strategy = given.get("strategy") or "direct"
     staged = is_energy_task(given["task"]) and "energy" in model.content
-    return f"{model.name}_{strategy}" if staged and strategy in get_args(Strategy) else model.name
+    if not staged or strategy not in get_args(Strategy):
+        return model.name
+    own = f"{model.name}_{strategy}"
+    return own if own in RECIPES.names else f"{model.entry}_{strategy}"
 
 
 def _refuse_redefinition(parsed: Sequence[Override], chosen: Mapping[str, str]) -> None:

@@ -58,3 +58,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return " None is installed."
     rest = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
     return f" Known: {', '.join(known[:_SHOWN])}{rest}."
+
+
+def first_of(names: Iterable[str]) -> str:
+    """``'a'``, or ``'a' and 3 more`` where there are more, the first of them sorted."""
+    known = sorted(names)
+    return f"'{known[0]}'" + (f" and {len(known) - 1} more" if len(known) > 1 else "")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from hambench.errors import CheckpointError
+from hambench.errors import CheckpointError, first_of
 
 _RULES: tuple[tuple[str, str], ...] = (
     (r"^backbone\.sphere_embedding\.", "backbone.element."),
@@ -59,8 +59,8 @@ def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         target = renamed(name)
         if target not in own:
             raise CheckpointError(
-                f"published tensor '{name}' (ours: '{target}') has no place in this model; "
-                "build the model with the checkpoint's generation and reductions"
+                f"published tensor '{name}' has no place in this {type(model).__name__}; build the "
+                "model with the checkpoint's generation and reductions"
             )
         if tensor.numel() != own[target].numel():
             raise CheckpointError(
@@ -71,7 +71,7 @@ def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     missing = [n for n in own if n not in mapped]
     if missing:
         raise CheckpointError(
-            f"the published checkpoint lacks '{missing[0]}' and {len(missing) - 1} more; "
+            f"the published checkpoint lacks {first_of(missing)}; "
             "build the model with the checkpoint's generation and reductions"
         )
     for name, tensor in mapped.items():

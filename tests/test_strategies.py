@@ -48,7 +48,8 @@ BEFORE = ("pretraining.max_steps=4", "pretraining.recipe.validate_every=2")
 def cell(root: Path, strategy: str, *words: str) -> RunConfig:
     before = () if strategy == "direct" or any("pretrained=" in w for w in words) else BEFORE
     task = "task=organic_mini_energy"
-    return compose([task, *SMALL, f"strategy={strategy}", f"root={root}", *FAST, *before, *words])
+    small = SMALL[-2:] if any(w.startswith("model=") for w in words) else SMALL
+    return compose([task, *small, f"strategy={strategy}", f"root={root}", *FAST, *before, *words])
 
 
 def run(config: RunConfig) -> experiment.Outcome:
@@ -253,6 +254,37 @@ def test_a_model_of_others_gets_the_same_stage(strategy: str, tmp_path: Path) ->
         (before,) = (tmp_path / "organic_mini" / "toy").iterdir()
         source = load_file(before / "checkpoints" / BEST)
         assert all(torch.equal(body[f"body.{name}"], source[name]) for name in source)
+
+
+TINY = {
+    "phisnet_md17": (
+        "features=4",
+        "basis_functions=4",
+        "modules=1",
+        "molecule=null",
+        "overlap=false",
+    ),
+    "qhnet_small": ("channels=4", "bottleneck=4"),
+    "schnorb": ("width=8", "factors=8"),
+    "sphnet_small": ("channels=8", "bottleneck=4", "initial_guess=none"),
+}
+
+
+@pytest.mark.parametrize("model", TINY)
+def test_every_baseline_can_be_pretrained(model: str, tmp_path: Path) -> None:
+    """Also presets that have no recipes of their own for energies: they take the plain preset's."""
+    words = [f"model.hyperparameters.{word}" for word in TINY[model]]
+    own = "phisnet_frozen" if model == "phisnet_md17" else f"{model}_frozen"
+    config = cell(tmp_path, "frozen", f"model={model}", *words)
+    assert config.recipe["name"] == own
+    outcome = run(config)
+    assert outcome.result.strategy == "frozen"
+    before = outcome.result.pretraining
+    assert before.steps == 4
+    assert all(
+        not name.startswith(("trunk.", "representation.", "backbone.")) for name in before.fresh
+    )
+    assert before.left_out
 
 
 def test_the_floor(tmp_path: Path) -> None:

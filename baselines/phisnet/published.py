@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hambench.baselines.phisnet.energy import PhiSNetEnergy
 from hambench.baselines.phisnet.names import SIGNS_KNOWN, Entry, entries
-from hambench.errors import CheckpointError
+from hambench.errors import CheckpointError, first_of
 from hambench.unused import UnusedWeights
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def load_published(model: PhiSNet | PhiSNetEnergy, weights: Mapping[str, Tensor]
     missing = [name for name in wanted if name not in given]
     if missing:
         raise CheckpointError(
-            f"the published checkpoint lacks '{missing[0]}' and {len(missing) - 1} more; build "
+            f"the published checkpoint lacks {first_of(missing)}; build "
             "the model with the checkpoint's modules, residual blocks and layers"
         )
     with torch.no_grad():

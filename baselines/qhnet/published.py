@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hambench.baselines.qhnet.model import QHNet
 from hambench.baselines.qhnet.unused import EDITIONS, unused_shapes
-from hambench.errors import CheckpointError
+from hambench.errors import CheckpointError, first_of
 
 _RULES: tuple[tuple[str, str], ...] = (
     (r"^node_embedding\.", "embedding."),
@@ -82,8 +82,8 @@ def load_published(model: QHNet, weights: Mapping[str, Tensor]) -> None:
         target = renamed(original)
         if target not in own:
             raise CheckpointError(
-                f"published tensor '{name}' (ours: '{target}') has no place in this model; "
-                "build the model with the checkpoint's layers"
+                f"published tensor '{name}' has no place in this {type(model).__name__}; build the "
+                "model with the checkpoint's layers"
             )
         if tensor.numel() != own[target].numel():
             raise CheckpointError(
@@ -95,7 +95,7 @@ def load_published(model: QHNet, weights: Mapping[str, Tensor]) -> None:
     missing = [name for name in own if name not in mapped]
     if missing:
         raise CheckpointError(
-            f"the published checkpoint lacks '{missing[0]}' and {len(missing) - 1} more; "
+            f"the published checkpoint lacks {first_of(missing)}; "
             "build the model with the checkpoint's layers, and learn_alpha as it had"
         )
     for name, tensor in mapped.items():

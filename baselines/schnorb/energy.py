@@ -49,7 +49,7 @@ class SchNOrbEnergy(EnergyModel):
         self.radial = Radial(
             settings["gaussians"], settings["cutoff"], settings["rounded_gaussians"]
         )
-        blocks = 2 * settings["lmax"] + int(settings["energy"])
+        blocks = 2 * settings["lmax"] + int(settings["energies"])
         self.representation = Representation(
             settings["elements"] or max(basis.elements) + 1,
             settings["width"],

@@ -48,7 +48,7 @@ class SchNOrb(Model):
         cutoff: Angstrom, where filters end; pairs beyond still have blocks.
         mean_messages: sums over neighbours that update atoms are means.
         overlap: learn the overlap too.
-        energy: learn total energies too.
+        energies: learn total energies too.
         loss: ``mse``, the sum of the mean squares of H, S (and E); or ``rmse_plus_mse`` of that
             sum, by which small errors still count.
         padded_loss: squares of H and S are divided by the size of a batch of matrices all as large
@@ -82,7 +82,7 @@ class SchNOrb(Model):
         cutoff: Positive = 10.0,
         mean_messages: bool = False,
         overlap: bool = False,
-        energy: bool = False,
+        energies: bool = False,
         loss: Literal["mse", "rmse_plus_mse"] = "rmse_plus_mse",
         padded_loss: bool = False,
         rotate: bool = True,
@@ -99,7 +99,7 @@ class SchNOrb(Model):
         parts = count_parameters(
             basis, width=width, factors=factors, directions=directions, layers=layers,
             blocks=blocks, gaussians=gaussians, rows=rows,
-            overlap_rows=overlap_rows if overlap else 0, energy=energy,
+            overlap_rows=overlap_rows if overlap else 0, energy=energies,
         )  # fmt: skip
         refuse_too_large(basis, parts)
         self.embedding_size = width
@@ -108,9 +108,15 @@ class SchNOrb(Model):
         self.radial = Radial(gaussians, cutoff, rounded_gaussians)
         # what the last block tells the atoms is of use to energies alone
         self.representation = Representation(
-            rows, width, factors, layers, blocks if energy else blocks - 1, gaussians, mean_messages
+            rows,
+            width,
+            factors,
+            layers,
+            blocks if energies else blocks - 1,
+            gaussians,
+            mean_messages,
         )
-        self.last = None if energy else PairState(width, factors, gaussians)
+        self.last = None if energies else PairState(width, factors, gaussians)
         self.factors = nn.ModuleList(
             PairFactor(width, factors, number > 0, directions) for number in range(blocks)
         )
@@ -121,7 +127,7 @@ class SchNOrb(Model):
         self.diagonal = nn.Parameter(torch.zeros(table))
         self.overlap_diagonal = nn.Parameter(torch.ones(table)) if overlap else None
         self.overlap_on_site = nn.Parameter(torch.zeros(overlap_rows, n, n)) if overlap else None
-        self.energies = EnergyNetwork(width) if energy else None
+        self.energies = EnergyNetwork(width) if energies else None
         for name, value in (
             ("diagonal_mean", torch.zeros(table, dtype=torch.float64)),
             ("energy_mean", torch.zeros(1, dtype=torch.float64)),
@@ -192,7 +198,7 @@ class SchNOrb(Model):
         for name, wanted, option in (
             ("Hamiltonian", True, ""),
             ("overlap", self.overlap_diagonal is not None, "overlap"),
-            ("energy", self.energies is not None, "energy"),
+            ("energy", self.energies is not None, "energies"),
         ):
             if wanted and getattr(molecule, name.lower()) is None:
                 way = f"set model.hyperparameters.{option}=false" if option else "take another task"
@@ -276,7 +282,7 @@ class SchNOrb(Model):
             if "energies" not in batch:
                 raise DataError(
                     "the molecules have no energies, which this model is to learn; set "
-                    "model.hyperparameters.energy=false"
+                    "model.hyperparameters.energies=false"
                 )
             errors.append((prediction.energies - batch.energies)[:real].to(entries))
             counts.append(torch.full_like(entries, real))

@@ -18,7 +18,7 @@ from hambench.baselines.schnorb.model import SchNOrb
 from hambench.baselines.schnorb.representation import TwoLayers
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.ordering import permutation
-from hambench.errors import CheckpointError
+from hambench.errors import CheckpointError, first_of
 
 _TWICE = re.compile(r"\.(ftensor|cfconv)\.(filter_network|cutoff_network)\.")
 """Tensors the public code lists a second time where they are used."""
@@ -55,8 +55,8 @@ def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, tensor in given.items():
         if name not in own:
             raise CheckpointError(
-                f"published tensor '{name}' has no place in this model; build the model with the "
-                "checkpoint's layers, overlap and energy"
+                f"published tensor '{name}' has no place in this SchNOrb; build the model with the "
+                "checkpoint's layers, overlap and energies"
             )
         if tensor.numel() != own[name].numel():
             raise CheckpointError(
@@ -65,8 +65,8 @@ def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             )
     if missing := [name for name in own if name not in given]:
         raise CheckpointError(
-            f"the published checkpoint lacks '{missing[0]}' and {len(missing) - 1} more; build the "
-            "model with the checkpoint's layers, overlap and energy"
+            f"the published checkpoint lacks {first_of(missing)}; build the "
+            "model with the checkpoint's layers, overlap and energies"
         )
     order = _order(model.basis, weights.get(_BASIS))
     with torch.no_grad():

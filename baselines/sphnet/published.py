@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hambench.baselines.sphnet.model import SPHNet
 from hambench.baselines.sphnet.unused import REST
-from hambench.errors import CheckpointError
+from hambench.errors import CheckpointError, first_of
 
 _RULES: tuple[tuple[str, str], ...] = (
     (r"^representation_model\.radial_basis_functions\._alpha$", "backbone.basis.raw"),
@@ -116,8 +116,8 @@ def load_published(model: SPHNet, weights: Mapping[str, Tensor]) -> None:
             ours = renamed(name)
             if ours not in own:
                 raise CheckpointError(
-                    f"published tensor '{name}' (ours: '{ours}') has no place in this model; "
-                    "build the model with the checkpoint's layers and sparsity"
+                    f"published tensor '{name}' has no place in this SPHNet; build the model "
+                    "with the checkpoint's layers and sparsity"
                 )
             size, target = own[ours].numel(), own[ours]
             missing.discard(ours)
@@ -130,7 +130,7 @@ def load_published(model: SPHNet, weights: Mapping[str, Tensor]) -> None:
             found.append((target, tensor))
     if missing:
         raise CheckpointError(
-            f"the published checkpoint lacks '{min(missing)}' and {len(missing) - 1} more; "
+            f"the published checkpoint lacks {first_of(missing)}; "
             "build the model with the checkpoint's layers and sparsity"
         )
     with torch.no_grad():

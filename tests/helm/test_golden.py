@@ -215,7 +215,7 @@ def test_wrong_checkpoints_are_named() -> None:
     del missing["backbone.norm.affine_weight"]
     with pytest.raises(CheckpointError, match=r"lacks 'backbone.norm.scale'"):
         load_published(case.model, missing)
-    with pytest.raises(CheckpointError, match=r"'head.unknown' .* has no place"):
+    with pytest.raises(CheckpointError, match=r"'head.unknown' has no place"):
         load_published(case.model, {**case.weights, "head.unknown": torch.zeros(1)})
     wide = Helm(case.basis, channels=16, layers=2, gaussians=8, reduce_edge=False)
     with pytest.raises(CheckpointError, match="build the model with the checkpoint's width"):

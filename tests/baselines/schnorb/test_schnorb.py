@@ -32,7 +32,7 @@ NABLA = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9, 16, 17, 35])
 LIGHT_NABLA = NABLA.restrict([1, 6, 7, 8, 9, 16, 17])
 OMOL = OrbitalBasis.load("def2-tzvpd")
 SMALL: dict[str, Any] = {"width": 8, "factors": 6, "directions": 2, "layers": 2, "gaussians": 12}
-ALL: dict[str, Any] = {**SMALL, "overlap": True, "energy": True, "loss": "mse"}
+ALL: dict[str, Any] = {**SMALL, "overlap": True, "energies": True, "loss": "mse"}
 
 
 def shaken(model: SchNOrb) -> SchNOrb:
@@ -117,7 +117,7 @@ def test_published_parameter_counts(preset, basis, total, parts) -> None:
 )
 def test_parameters_are_counted_before_they_are_made(options) -> None:
     model = SchNOrb(NABLA, **options)
-    energy, overlap = options.get("energy", False), options.get("overlap", False)
+    energy, overlap = options.get("energies", False), options.get("overlap", False)
     parts = count_parameters(
         NABLA, width=8, factors=6, directions=options["directions"], layers=2,
         blocks=2 * options.get("lmax", 2) + 1, gaussians=12, rows=options.get("elements", 36),
@@ -398,16 +398,18 @@ def test_it_is_validated_on_hamiltonians(rng: np.random.Generator) -> None:
     assert metric_name(model) == "h_mae"
 
 
-@pytest.mark.parametrize("label", ["energy", "overlap"])
-def test_missing_labels_are_named_with_the_option(label: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("label", "option"), [("energy", "energies"), ("overlap", "overlap")])
+def test_missing_labels_are_named_with_the_option(
+    label: str, option: str, rng: np.random.Generator
+) -> None:
     mols = [dataclasses.replace(m, **{label: None}) for m in molecules(MD17, rng)]
-    said = f"'0' has no {label}, .* set model.hyperparameters.{label}=false"
+    said = f"'0' has no {label}, .* set model.hyperparameters.{option}=false"
     with pytest.raises(DataError, match=said):
         SchNOrb(MD17, **ALL).prepare(mols)
-    SchNOrb(MD17, **{**ALL, label: False}).prepare(mols)
+    SchNOrb(MD17, **{**ALL, option: False}).prepare(mols)
     model = SchNOrb(MD17, **ALL)
     batch = collate(mols, model.graph)
-    with pytest.raises(DataError, match=r"holds no overlap|no energies.*energy=false"):
+    with pytest.raises(DataError, match=r"holds no overlap|no energies.*energies=false"):
         model.loss(model(batch), batch)
     with pytest.raises(ConfigError, match="predicts no energies"):
         SchNOrb(MD17, **SMALL).energy(batch)

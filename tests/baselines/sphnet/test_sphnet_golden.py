@@ -313,7 +313,7 @@ def test_wrong_checkpoints_are_named() -> None:
     del missing[f"{HEAD}output_ii.weight"]
     with pytest.raises(CheckpointError, match=r"lacks 'head.atom_expansion.bottleneck.weight'"):
         hambench.load_published(case.model, missing)
-    with pytest.raises(CheckpointError, match=r"'hami_model.unknown' .* has no place"):
+    with pytest.raises(CheckpointError, match=r"'hami_model.unknown' has no place"):
         hambench.load_published(case.model, {**case.weights, f"{HEAD}unknown": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="the checkpoint's layers and sparsity"):
         hambench.load_published(SPHNet(BASIS, channels=16), case.weights)
