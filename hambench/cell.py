@@ -48,8 +48,8 @@ class Cell:
         task = open_task(config)
         task.check_given()
         metrics = config.score.metrics or task.metrics
-        Scorer(metrics, theory=_theory(task, metrics))
-        _check_kind(metrics, task, energies=config.strategy is not None)
+        Scorer(metrics, theory=theory_of(task, metrics))
+        check_kind(metrics, task, energies=config.strategy is not None)
         for split in _used(config, task):
             task.split(split)
         torch.manual_seed(config.seed)
@@ -105,7 +105,7 @@ class Cell:
     @property
     def theory(self) -> Theory | None:
         """Level of theory of the labels, where a metric to compute needs it."""
-        return _theory(self.task, self.metrics)
+        return theory_of(self.task, self.metrics)
 
     @property
     def cutoff(self) -> float | None:
@@ -156,7 +156,7 @@ def open_task(config: RunConfig) -> Task:
     return task
 
 
-def _check_kind(metrics: Sequence[str], task: Task, *, energies: bool) -> None:
+def check_kind(metrics: Sequence[str], task: Task, *, energies: bool) -> None:
     """ConfigError for a metric of another quantity than the task's models predict."""
     predicted = "energy" if energies else "hamiltonian"
     for name in metrics:
@@ -167,7 +167,7 @@ def _check_kind(metrics: Sequence[str], task: Task, *, energies: bool) -> None:
             )
 
 
-def _theory(task: Task, metrics: Sequence[str]) -> Theory | None:
+def theory_of(task: Task, metrics: Sequence[str]) -> Theory | None:
     """Level of theory of a task, where one of the metrics needs it."""
     return task.level if any(find_metric(name).needs_theory for name in metrics) else None
 

@@ -99,7 +99,7 @@ class RunConfig(BaseModel):
     root: GivenPath = Path("runs")
     run_dir: GivenPath | None = None
     overwrite: bool = False
-    save_predictions: bool = False
+    save_predictions: bool | Literal["float64", "float32"] = False
     tensorboard: bool = False
     workers: Annotated[int, Field(ge=0)] = 0
     data: GivenPath | None = None
@@ -116,6 +116,11 @@ class RunConfig(BaseModel):
         """The recipe, with precision and budgets replaced where they were given by themselves."""
         given = {key: getattr(self, key) for key in _BUDGET}
         return self.recipe | {key: value for key, value in given.items() if value is not None}
+
+    @property
+    def predictions_dtype(self) -> Literal["float64", "float32"]:
+        """In which type predictions are kept, if they are; plain ``true`` means float64."""
+        return "float32" if self.save_predictions == "float32" else "float64"
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -167,7 +172,7 @@ def score_options(options: ScoreOptions, changes: Mapping[str, Any]) -> ScoreOpt
         return ScoreOptions.model_validate(options.model_dump() | dict(changes))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{first['loc'][0]}={first['input']}: {_said(first)}") from error
+        raise ConfigError(f"{first['loc'][0]}={first['input']}: {said(first)}") from error
 
 
 def read_config(path: Path) -> RunConfig:
@@ -213,10 +218,10 @@ def validated(content: Mapping[str, Any], where: str) -> RunConfig:
             raise ConfigError(
                 f"unknown key '{key}' in {where}.{nearest(key, [*known, *GROUPS, 'seed'])}"
             ) from error
-        raise ConfigError(f"{key}={first['input']!s:.60} in {where}: {_said(first)}") from error
+        raise ConfigError(f"{key}={first['input']!s:.60} in {where}: {said(first)}") from error
 
 
-def _said(problem: Mapping[str, Any]) -> str:
+def said(problem: Mapping[str, Any]) -> str:
     """What pydantic found, in our words where its own are not plain."""
     if problem["type"] == "list_type":
         return "expected a list, e.g. [h_mae,h_max]"

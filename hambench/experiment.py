@@ -183,7 +183,7 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
     if config.data != as_run.data or task.available:
         rundir.check_data(folder, outcome.result.fingerprint, task.fingerprint)
     wanted = config.save_predictions and config.strategy is None
-    if wanted and not _are_kept(kept, task, config.score.split):
+    if wanted and not _are_kept(kept, task, config):
         cell = Cell.build(config)
         assert isinstance(cell.model, Model)  # others predict energies alone
         with rundir.lock(folder):
@@ -192,12 +192,15 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
     return outcome
 
 
-def _are_kept(kept: Path, task: Task, split: str) -> bool:
-    """Whether a file has predictions for all molecules of a split; they are made anew if not."""
+def _are_kept(kept: Path, task: Task, config: RunConfig) -> bool:
+    """Whether a file has all predictions, no coarser than asked; they are made anew if not."""
     if not kept.is_file():
         return False
     try:
-        Predictions(kept).check_complete(task.split(split).ids, task.fingerprint)
+        found = Predictions(kept)
+        if (found.dtype, config.predictions_dtype) == ("float32", "float64"):
+            return False
+        found.check_complete(task.split(config.score.split).ids, task.fingerprint)
     except DataError as error:
         logger.warning("the predictions are made anew: %s", error)
         return False

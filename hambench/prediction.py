@@ -136,8 +136,9 @@ def score_predictions(
             writer = None
             if kept is not None:
                 file = write_predictions(
-                    kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint
-                )
+                    kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint,
+                    dtype=cell.config.predictions_dtype,
+                )  # fmt: skip
                 writer = stack.enter_context(file)
             others: Iterable[Array | None] = repeat(None) if turned is None else turned
             for (molecule, predicted), other in zip(predictions, others, strict=turned is not None):

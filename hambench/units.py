@@ -13,6 +13,9 @@ BOHR: Final = 0.529177210903
 HARTREE_EV: Final = 27.211386245988
 """Electronvolt per Hartree (CODATA 2018)."""
 
+KCAL_MOL: Final = 627.5094740631
+"""kcal/mol per Hartree (CODATA 2018, thermochemical calorie)."""
+
 HARTREE_KELVIN: Final = 315775.02480407
 """Kelvin per Hartree (Hartree over the Boltzmann constant, CODATA 2018)."""
 

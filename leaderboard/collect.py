@@ -11,7 +11,8 @@ from hambench.errors import DataError
 from hambench.files import atomic_write
 from hambench.leaderboard.page import page
 from hambench.leaderboard.ranking import Ranking, rank
-from hambench.leaderboard.tables import NOTE, ranking_table
+from hambench.leaderboard.reported import reported_table
+from hambench.leaderboard.tables import NOTE, Table, ranking_table
 from hambench.leaderboard.text import markdown
 from hambench.results import RESULT, Result, read_result
 
@@ -27,6 +28,13 @@ class Board:
 
     rankings: tuple[Ranking, ...]
     left_out: tuple[tuple[str, str], ...]
+
+    @property
+    def tables(self) -> list[Table]:
+        """The rankings, then what was published for the tasks in them."""
+        tasks = dict.fromkeys(ranking.task for ranking in self.rankings)
+        published = [table for task in tasks if (table := reported_table(task)) is not None]
+        return [*map(ranking_table, self.rankings), *published]
 
 
 def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
@@ -63,10 +71,9 @@ def write(board: Board, folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         RunError: the folder cannot be written, or the disk is full.
     """
-    tables = [ranking_table(ranking) for ranking in board.rankings]
     contents = {
-        "leaderboard.md": markdown("Leaderboard", NOTE, tables, board.left_out),
-        "index.html": page(tables, board.left_out),
+        "leaderboard.md": markdown("Leaderboard", NOTE, board.tables, board.left_out),
+        "index.html": page(board.tables, board.left_out),
     }
     written = []
     for name, content in contents.items():

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hambench.leaderboard.tables import Table, printable, ranking_table
+from hambench.leaderboard.tables import Table, printable
 
 if TYPE_CHECKING:
     from hambench.leaderboard.collect import Board
@@ -32,8 +32,8 @@ def markdown(
 
 
 def table(board: Board) -> str:
-    """All rankings as aligned text for a terminal."""
-    return plain([ranking_table(ranking) for ranking in board.rankings], board.left_out)
+    """All rankings, and published numbers, as aligned text for a terminal."""
+    return plain(board.tables, board.left_out)
 
 
 def plain(tables: Sequence[Table], left_out: Sequence[tuple[str, str]]) -> str:

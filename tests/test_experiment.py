@@ -130,6 +130,24 @@ def test_a_finished_run_is_given_as_asked_for_or_not_at_all(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("toy")
+def test_predictions_may_be_kept_in_half_the_space(tmp_path: Path):
+    first = run(cell(tmp_path, "save_predictions=float32"))
+    kept = first.folder / rundir.PREDICTIONS
+    assert Predictions(kept).dtype == "float32"
+    scores = experiment.evaluate(first.folder, progress=False)
+    exact = first.result.metrics["h_mae"].value
+    assert scores["h_mae"].value == pytest.approx(exact, rel=1e-5)
+    assert scores["h_mae"].value != exact
+    size = kept.stat().st_size
+    run(cell(tmp_path, "save_predictions=true"))  # finer is asked for: they are made anew
+    assert Predictions(kept).dtype == "float64"
+    assert kept.stat().st_size > 1.5 * size
+    run(cell(tmp_path, "save_predictions=float32"))  # coarser: they serve
+    assert Predictions(kept).dtype == "float64"
+    assert experiment.evaluate(first.folder, progress=False)["h_mae"].value == exact
+
+
+@pytest.mark.usefixtures("toy")
 def test_data_that_changed_in_place_are_found(tmp_path: Path):
     data = Path(shutil.copy(load_task("water_mini").path, tmp_path / "water.h5"))
     config = cell(tmp_path, f"data={data}")

@@ -44,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
     "prediction": {
         "cell", "rundir", "data", "external", "learn", "model", "results", "scoring", "chem",
     },
+    "rescore": {"registry", "cell", "config", "data", "scoring", "chem"},
     "pretraining": {"cell", "config", "rundir", "data", "energy_model", "learn", "results"},
     "experiment": {
         "registry", "cell", "prediction", "pretraining", "config", "rundir", "data", "model",

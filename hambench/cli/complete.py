@@ -26,7 +26,7 @@ _VALUES = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("float32", "float64", "tf32"),
     "overwrite": ("true", "false"),
-    "save_predictions": ("true", "false"),
+    "save_predictions": ("true", "float32", "false"),
     "tensorboard": ("true", "false"),
 }
 

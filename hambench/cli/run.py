@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,10 @@ import click
 
 from hambench.cli.complete import complete_override
 from hambench.cli.group import WordsCommand
-from hambench.cli.table import align, as_json
+from hambench.cli.table import as_json, of_scores
 
 if TYPE_CHECKING:
     from hambench.experiment import Outcome
-    from hambench.scoring import Score
 
 
 @click.command(options_metavar="[--cfg]")
@@ -87,7 +85,7 @@ def evaluate(
     if json_:
         click.echo(as_json({name: score._asdict() for name, score in scores.items()}))
     else:
-        click.echo(_table(scores))
+        click.echo(of_scores(scores))
 
 
 def _show(outcome: Outcome) -> None:
@@ -99,7 +97,7 @@ def _show(outcome: Outcome) -> None:
         click.echo(f"this run is finished already ({outcome.folder}); overwrite=true starts anew")
     scores = {name: Score(**metric.model_dump()) for name, metric in result.metrics.items()}
     click.echo(f"\n{result.preset} on {result.task} v{result.task_version}, {result.split} split")
-    click.echo(_table(scores))
+    click.echo(of_scores(scores))
     if result.pretraining is not None:
         before = result.pretraining
         value = Score(before.value, "Eh", None, 1)
@@ -119,12 +117,3 @@ def _show(outcome: Outcome) -> None:
         f"\n{result.parameters:,} parameters, {cost.steps} steps in {cost.wall_s:.0f} s{speed} on "
         f"{cost.device} (stopped by {cost.stopped_by})\nresult: {outcome.folder / 'result.json'}"
     )
-
-
-def _table(scores: Mapping[str, Score]) -> str:
-    """Metrics in reporting units with their 95 % intervals and numbers of molecules."""
-    from hambench.scoring import format_score
-
-    rows = [("metric", "value [95 % interval]", "n")]
-    rows += [(name, format_score(score, name), str(score.n)) for name, score in scores.items()]
-    return align(rows)

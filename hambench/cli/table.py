@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hambench.scoring import Score
 
 
 def align(rows: Sequence[tuple[str, ...]]) -> str:
@@ -17,3 +21,12 @@ def align(rows: Sequence[tuple[str, ...]]) -> str:
 def as_json(value: object) -> str:
     """Indented JSON."""
     return json.dumps(value, indent=2)
+
+
+def of_scores(scores: Mapping[str, Score]) -> str:
+    """Metrics in reporting units with their 95 % intervals and numbers of molecules."""
+    from hambench.scoring import format_score
+
+    rows = [("metric", "value [95 % interval]", "n")]
+    rows += [(name, format_score(score, name), str(score.n)) for name, score in scores.items()]
+    return align(rows)

@@ -31,8 +31,12 @@ _ID: Final = "id"
 _INSTALL: Final = "pip install 'hambench[energies]'"
 
 
-def read_energies(path: str | os.PathLike[str]) -> dict[str, float]:
+def read_energies(path: str | os.PathLike[str], *, predicted: bool = False) -> dict[str, float]:
     """Energies (Eh) by id.
+
+    Args:
+        path: the file.
+        predicted: of a model, which may fail: NaN and infinity are numbers too.
 
     Raises:
         DataError: the file is missing, of no known kind, without the columns; or a row has no
@@ -50,7 +54,7 @@ def read_energies(path: str | os.PathLike[str]) -> dict[str, float]:
             f"energies are read from {', '.join(readers)} files, {path} is none; convert it"
         )
     if not path.is_file():
-        raise DataError(f"the file of energies {path} does not exist; check energies=")
+        raise DataError(f"the file of energies {path} does not exist; check its path")
     found: dict[str, float] = {}
     try:
         for row, (name, value, per_hartree) in enumerate(readers[path.suffix](path), 1):
@@ -58,7 +62,7 @@ def read_energies(path: str | os.PathLike[str]) -> dict[str, float]:
                 raise DataError(f"row {row}: the id '{name}' was there before; give it once")
             try:
                 found[name] = float(value) / per_hartree
-                if not math.isfinite(found[name]):
+                if not (predicted or math.isfinite(found[name])):
                     raise ValueError
             except (TypeError, ValueError):
                 raise DataError(

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hambench.chem.triangle import pack_triangle, triangle_size, unpack_triangle
 from hambench.errors import DataError, VerificationError
-from hambench.hdf5 import atomic_hdf5, short
+from hambench.hdf5 import atomic_hdf5, is_hdf5, short
 
 FORMAT: Final = "hambench-predictions"
 VERSION: Final = 1
@@ -158,6 +158,7 @@ class Predictions:
         ids: names of the molecules, in order.
         failed: those whose prediction was not finite.
         has_turned: whether predictions for the molecules turned are there too.
+        dtype: "float64" or "float32", in which they were kept.
         task, task_version, fingerprint: of the data that was predicted.
 
     Raises:
@@ -184,6 +185,7 @@ class Predictions:
             self._nao = file["nao"][:].astype(np.int64)
             self._failed = file["failed"][:].astype(bool)
             self.has_turned = "turned" in file
+            self.dtype = str(file["values"].dtype)
             for key in ("values", "turned")[: 1 + self.has_turned]:
                 self._check(file[key])
         self.failed = tuple(np.array(self.ids, dtype=object)[self._failed])
@@ -237,21 +239,10 @@ class Predictions:
                 f"{self.path} was predicted on data with fingerprint {self.fingerprint[:12]}, the "
                 f"data here have {fingerprint[:12]}; score it on the data it was made for"
             )
-        wanted = set(ids)
-        for problem, names in (
-            ("lacks", wanted - set(self.ids)),
-            ("has, beyond the split,", set(self.ids) - wanted),
-        ):
-            if names:
-                raise VerificationError(
-                    f"{self.path} {problem} {len(names)} molecules (first: '{min(names)}') of "
-                    f"{len(wanted)}; predict the whole split and nothing else"
-                )
+        check_ids(self.path, self.ids, ids)
 
     def _check(self, values: h5py.Dataset) -> None:
-        for name, count in Counter(self.ids).items():
-            if count > 1:
-                raise DataError(f"{self.path} has molecule '{name}' {count} times; ids are unique")
+        check_unique(self.path, self.ids)
         columns = len(self._nao) == len(self._failed) == len(self.ids) and (self._nao > 0).all()
         sizes = triangle_size(self._nao)
         if columns:
@@ -281,3 +272,35 @@ class Predictions:
                 f"{self.path} cannot be read ({short(error)}); it is truncated, corrupt or of "
                 "another kind: run again with save_predictions=true"
             ) from error
+
+
+def is_predictions(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says of itself that `write_predictions` wrote it, in whatever version."""
+    if not is_hdf5(path):
+        return False
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except (OSError, RuntimeError):
+        return True  # damaged; reading it says so
+
+
+def check_unique(path: Path, ids: Iterable[str]) -> None:
+    """DataError for a molecule that comes more than once in a file of predictions."""
+    for name, count in Counter(ids).items():
+        if count > 1:
+            raise DataError(f"{path} has molecule '{name}' {count} times; ids are unique")
+
+
+def check_ids(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None:
+    """VerificationError where a file's molecules are not those that are to be scored."""
+    there, needed = set(found), set(wanted)
+    for problem, names in (
+        ("lacks", needed - there),
+        ("has, beyond the split,", there - needed),
+    ):
+        if names:
+            raise VerificationError(
+                f"{path} {problem} {len(names)} molecules (first: '{min(names)}') of "
+                f"{len(needed)}; predict the whole split and nothing else"
+            )

@@ -286,3 +286,18 @@ def test_missing_secondary_metrics_and_other_units(run: Write, tmp_path: Path) -
     assert "5000" not in lines[3]
     cells = write(board, tmp_path / "out")[0].read_text().splitlines()[-1].split("|")
     assert cells[5].strip() == ""
+
+
+def test_published_numbers_stand_apart(run: Write, tmp_path: Path) -> None:
+    runs = run("a", 1.0, task="md17_water", preset="better_than_all")
+    board = collect([runs])
+    assert order(board) == [(1, "better_than_all")]
+    title = "Published numbers for md17_water"
+    assert [made.title for made in board.tables] == ["md17_water v1", title]
+    assert table(board).index("better_than_all") < table(board).index(title)
+    for path in write(board, tmp_path / "site"):
+        text = path.read_text("utf-8").replace("\\", "")  # which Markdown escapes with
+        assert title in text
+        assert "arXiv 2510.00224, Table 2 (Hamiltonian errors)" in text
+    other = run("b", preset="on_water_mini").parent / "runs" / "b"
+    assert [made.title for made in collect([other]).tables] == ["water_mini v1"]
