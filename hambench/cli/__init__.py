@@ -23,6 +23,7 @@ from hambench.cli.embed import embed
 from hambench.cli.env import env
 from hambench.cli.generate import generate
 from hambench.cli.group import Group
+from hambench.cli.predict import predict
 from hambench.cli.run import evaluate, run
 from hambench.cli.show import completion, doctor, leaderboard, list_
 from hambench.cli.sweep import sweep
@@ -54,11 +55,12 @@ def cli(debug: bool) -> None:
       hambench run task=water_mini model=helm_small seed=0
       hambench sweep task=water_mini model=helm_small seed=0,1,2
       hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
+      hambench predict runs/water_mini/helm_small/seed0-1a2b3c4d water.xyz
       hambench leaderboard runs
     """
 
 
-_RUNS = (run, sweep, evaluate, embed, leaderboard, curves)
+_RUNS = (run, sweep, evaluate, predict, embed, leaderboard, curves)
 for _command in (*_RUNS, data, env, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):

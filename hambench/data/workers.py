@@ -6,13 +6,21 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.connection import wait
-from typing import Final
+from typing import Any, Final, TypeVar
 
 THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+_WORTH: Final = 5.0  # seconds of computing in one process, after which starting others pays
+
+J = TypeVar("J", bound=tuple[Any, ...])
+R = TypeVar("R")
 
 
 def cores() -> int:
@@ -42,6 +50,39 @@ def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def mapped(
+    function: Callable[..., R], jobs: Iterator[J], workers: int
+) -> Generator[tuple[J, R], None, None]:
+    """Jobs, in order, each with what a function makes of it; close it to end early.
+
+    By this process at first, then by several, for which a few jobs are drawn ahead.
+
+    Args:
+        function: called with the parts of a job; it and they can be pickled.
+        jobs: drawn by this process.
+        workers: processes, once they are worth their start; 1: none.
+
+    Raises:
+        BrokenProcessPool: one of them died.
+    """
+    start = time.monotonic()
+    for job in jobs:
+        yield job, function(*job)
+        if workers > 1 and time.monotonic() - start > _WORTH:
+            break
+    else:
+        return
+    waiting: deque[tuple[J, Future[R]]] = deque()
+    with pool(workers) as executor:
+        while True:
+            for job in islice(jobs, 2 * workers - len(waiting)):
+                waiting.append((job, executor.submit(function, *job)))
+            if not waiting:
+                return
+            job, future = waiting.popleft()
+            yield job, future.result()
 
 
 def _start_worker() -> None:
