@@ -203,12 +203,12 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} cannot be read as a list of SMILES: {reason}") from error
 
 
-def check_distances(molecule: Molecule, where: str) -> None:
-    """DataError, which begins with ``where``, for atoms nearer than `SHORTEST`."""
+def check_distances(molecule: Molecule, where: str, least: float = SHORTEST) -> None:
+    """DataError, which begins with ``where``, for atoms nearer than ``least`` Angstrom."""
     x = molecule.positions
     i, j = np.triu_indices(len(x), 1)
     nearest = float(np.linalg.norm(x[i] - x[j], axis=1).min(initial=np.inf))
-    if nearest < SHORTEST:
+    if nearest < least:
         raise DataError(
             f"{where} has two atoms {nearest:.2f} Angstrom apart; check the geometry, positions "
             "have to be in Angstrom"

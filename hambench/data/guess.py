@@ -237,11 +237,10 @@ def _all_computed(
     molecules: Iterator[Molecule], theory: Theory, workers: int
 ) -> Generator[Computed, None, None]:
     """Molecules and their guesses, in order."""
-    jobs = ((molecule, theory) for molecule in molecules)
+    jobs = ((molecule, (molecule, theory)) for molecule in molecules)
     with closing(mapped(_computed, jobs, workers)) as done:
         try:
-            for (molecule, _), triangle in done:
-                yield molecule, triangle
+            yield from done
         except BrokenProcessPool as error:
             raise RunError(
                 "a process that computes initial guesses died (killed, or out of memory); what is "

@@ -19,7 +19,7 @@ THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 _WORTH: Final = 5.0  # seconds of computing in one process, after which starting others pays
 
-J = TypeVar("J", bound=tuple[Any, ...])
+K = TypeVar("K")
 R = TypeVar("R")
 
 
@@ -53,36 +53,39 @@ def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def mapped(
-    function: Callable[..., R], jobs: Iterator[J], workers: int
-) -> Generator[tuple[J, R], None, None]:
-    """Jobs, in order, each with what a function makes of it; close it to end early.
+    function: Callable[..., R], jobs: Iterator[tuple[K, tuple[Any, ...]]], workers: int
+) -> Generator[tuple[K, R], None, None]:
+    """What a function makes of each job, in order; close it to end early.
 
     By this process at first, then by several, for which a few jobs are drawn ahead.
 
     Args:
-        function: called with the parts of a job; it and they can be pickled.
-        jobs: drawn by this process.
+        function: it, the arguments and what it returns can be pickled.
+        jobs: of each what to call it by, which stays here, and the arguments.
         workers: processes, once they are worth their start; 1: none.
 
+    Yields:
+        What the job is called by, and what the function returned.
+
     Raises:
-        BrokenProcessPool: one of them died.
+        BrokenProcessPool: a process died.
     """
     start = time.monotonic()
-    for job in jobs:
-        yield job, function(*job)
+    for key, arguments in jobs:
+        yield key, function(*arguments)
         if workers > 1 and time.monotonic() - start > _WORTH:
             break
     else:
         return
-    waiting: deque[tuple[J, Future[R]]] = deque()
+    waiting: deque[tuple[K, Future[R]]] = deque()
     with pool(workers) as executor:
         while True:
-            for job in islice(jobs, 2 * workers - len(waiting)):
-                waiting.append((job, executor.submit(function, *job)))
+            for key, arguments in islice(jobs, 2 * workers - len(waiting)):
+                waiting.append((key, executor.submit(function, *arguments)))
             if not waiting:
                 return
-            job, future = waiting.popleft()
-            yield job, future.result()
+            key, future = waiting.popleft()
+            yield key, future.result()
 
 
 def _start_worker() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from hambench import registry
 from hambench.chem import engine
@@ -13,6 +14,10 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.geometries import XYZ, check_distances, from_file
 from hambench.data.rows import Rows
 from hambench.errors import ConfigError, DataError
+
+_SHORTEST: Final = (
+    0.6  # Angstrom; bonds of hydrogen in Angstrom that are taken for bohr are shorter
+)
 
 
 class Listed(Rows):
@@ -107,4 +112,4 @@ def check_molecule(molecule: Molecule, basis: OrbitalBasis) -> None:
             "predicted of closed shells alone, check charge and multiplicity"
         )
     molecule.checked(basis.nao(molecule.numbers))
-    check_distances(molecule, called)
+    check_distances(molecule, called, _SHORTEST)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +17,6 @@ from tqdm import tqdm
 from hambench.cell import training_split
 from hambench.chem import engine
 from hambench.chem.molecule import Molecule, formula
-from hambench.chem.theory import Theory
 from hambench.data.rows import Rows, Unlabelled
 from hambench.data.workers import cores, mapped
 from hambench.domain import beyond, domain_of
@@ -157,11 +155,13 @@ def predict(
     domain = _domain(trained)
     found: dict[int, Predicted] = {}
     with (
-        nullcontext()
-        if targets.matrices is None
-        else write_matrices(targets.matrices, rows, basis, targets.order, _described(trained))
-    ) as file:
-        done = _examined(trained, whole, energy, batch_size, progress)
+        (
+            nullcontext()
+            if targets.matrices is None
+            else write_matrices(targets.matrices, rows, basis, targets.order, _described(trained))
+        ) as file,
+        closing(_examined(trained, whole, energy, batch_size, progress)) as done,
+    ):
         for (place, molecule, hamiltonian), (properties, orbitals) in done:
             failed = not np.isfinite(hamiltonian).all()
             if file is not None:
@@ -181,8 +181,8 @@ def predict(
     return Report(trained, domain, listed, targets.files, _remark(listed))
 
 
-class _Job(NamedTuple):
-    """A molecule, with its overlap where only its file has that, and what was predicted for it."""
+class _Found(NamedTuple):
+    """A molecule and the Hamiltonian that was predicted for it."""
 
     place: int
     molecule: Molecule
@@ -191,7 +191,7 @@ class _Job(NamedTuple):
 
 def _examined(
     trained: Trained, whole: Rows, energy: bool, batch_size: int | None, progress: bool
-) -> Iterator[tuple[_Job, tuple[Properties, Orbitals]]]:
+) -> Generator[tuple[_Found, tuple[Properties, Orbitals]], None, None]:
     """All molecules and what their predicted Hamiltonians say, by several processes if that pays.
 
     Raises:
@@ -203,10 +203,11 @@ def _examined(
         trained.model, rows, batch_size=batch_size or recipe.batch_size, max_edges=by_edges,
         progress=progress,
     )  # fmt: skip
-    source = rows if engine.is_installed() else whole
-    jobs = (_Job(place, source[place], hamiltonian) for place, hamiltonian in predictions)
-    function = partial(_examine, theory=trained.task.level, energy=energy)
-    with closing(mapped(function, jobs, cores())) as done:
+    source = rows if engine.is_installed() else whole  # whose overlaps have to do without it
+    found = (_Found(place, source[place], hamiltonian) for place, hamiltonian in predictions)
+    theory = trained.task.level
+    jobs = ((one, (one.molecule, one.hamiltonian, theory, energy)) for one in found)
+    with closing(mapped(examine, jobs, cores())) as done:
         try:
             yield from tqdm(
                 done, total=len(rows), desc="predict", unit="mol", leave=False,
@@ -217,12 +218,6 @@ def _examined(
                 "a process that evaluates predictions died (killed, or out of memory); start the "
                 "same command again with more memory, or without energies"
             ) from error
-
-
-def _examine(
-    place: int, molecule: Molecule, hamiltonian: Matrix, *, theory: Theory, energy: bool
-) -> tuple[Properties, Orbitals]:
-    return examine(molecule, hamiltonian, theory, energy)
 
 
 def _domain(trained: Trained) -> Domain | None:
