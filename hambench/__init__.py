@@ -28,6 +28,7 @@ _HOME = {
     "load_published": "hambench.models",
     "load_task": "hambench.registry",
     "open_data": "hambench.registry",
+    "scf_guess": "hambench.inference.guess",
     "score": "hambench.scoring",
 }
 
@@ -42,6 +43,7 @@ __all__ = [
     "load_published",
     "load_task",
     "open_data",
+    "scf_guess",
     "score",
 ]
 
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from hambench.chem.orbitals import OrbitalBasis
     from hambench.data.graph import collate
     from hambench.data.store import Store
+    from hambench.inference.guess import scf_guess
     from hambench.models import build_model, load_published
     from hambench.registry import load_task, open_data
     from hambench.scoring import score

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -24,10 +24,9 @@ from hambench.analysis.libraries import LIBRARIES, check_libraries
 from hambench.analysis.numbers import FOLDS, Findings, examine
 from hambench.analysis.picture import MIN_DISTANCE, NEIGHBOURS, Panel, draw_panels, project
 from hambench.cell import model_of
-from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.loader import Loader
-from hambench.data.rows import Rows
+from hambench.data.rows import Rows, Unlabelled
 from hambench.data.splits import clusters
 from hambench.errors import ConfigError, RunError
 from hambench.files import atomic_write
@@ -120,7 +119,7 @@ def embed(
     sources = _sources(folders, device)
     task = sources[0].run.task
     rows = _rows(sources, split)
-    geometries = _Geometries(rows)
+    geometries = Unlabelled(rows)
     if untrained:
         sources += _begun(sources, geometries[:1])
     sources = _told_apart(sources)
@@ -235,23 +234,6 @@ def on_site_energies(
         here = atoms.molecule == row
         found[here] = (sums / counts)[atoms.index[here]]
     return found
-
-
-class _Geometries(Rows):
-    """Molecules without the labels, of which embeddings need none."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Names of the rows."""
-        return self.rows.ids
-
-    def row(self, index: int) -> Molecule:
-        """Elements, positions, charge and multiplicity."""
-        geometry = self.rows.geometry(index)
-        return replace(geometry, hamiltonian=None, overlap=None, energy=None, forces=None)
 
 
 def _sources(folders: Sequence[Path], device: str) -> list[_Source]:

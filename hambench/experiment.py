@@ -17,6 +17,7 @@ from hambench.cell import Cell, open_task
 from hambench.chem.molecule import Molecule
 from hambench.config import RunConfig, read_config, score_options
 from hambench.data.task import Task
+from hambench.domain import domain_of
 from hambench.errors import DataError, HambenchError
 from hambench.external import ExternalModel
 from hambench.learn import FitResult, Interrupted, fit, load_weights
@@ -314,6 +315,7 @@ def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device)
         variant=task.spec.variant,
         split=config.score.split,
         training_split=cell.training_split,
+        domain=domain_of(task.split(cell.training_split)),
         model=registry.MODELS.preset(name).entry,
         preset=name,
         hyperparameters=model.hyperparameters,

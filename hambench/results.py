@@ -182,6 +182,20 @@ class Pretraining(Record):
     audit: Audit
 
 
+class Domain(Record):
+    """What a training set is made of; beyond it a model extrapolates.
+
+    Attributes:
+        elements: symbols, by atomic number.
+        charges: of its molecules, ascending.
+        atoms: of its largest molecule.
+    """
+
+    elements: tuple[str, ...]
+    charges: tuple[int, ...]
+    atoms: int = Field(ge=1)
+
+
 class Result(Record):
     """One finished cell, task x model x seed: the content of ``result.json``.
 
@@ -192,7 +206,7 @@ class Result(Record):
         data: the data files that were there.
         variant: name of the splits, where the task has several kinds.
         split: which split the metrics were computed on.
-        training_split: which split it was trained on.
+        training_split: which split it was trained on; ``domain`` what that is made of.
         training_rows, training_molecules: size of that split; conformers of a molecule count once
             in the second. Energy runs have it, and
         training_metrics: the metrics on the training split itself.
@@ -214,6 +228,7 @@ class Result(Record):
     variant: str = "default"
     split: str
     training_split: str = "train"
+    domain: Domain | None = None
     model: str
     preset: str
     hyperparameters: dict[str, Any]

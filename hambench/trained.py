@@ -42,7 +42,7 @@ def load_trained(
     """The model of a finished run.
 
     Args:
-        run_dir: of ``hambench run``.
+        run_dir: of ``hambench run``; or the best weights in it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data: where the task's data are now; None: where the run had them. The model alone needs
             none.
@@ -52,7 +52,7 @@ def load_trained(
         DataError: no run directory, not finished, or its weights cannot be read.
         CheckpointError: the weights are of another version of the model.
     """
-    folder = Path(run_dir)
+    folder = _run_directory(Path(run_dir))
     config = read_config(folder / rundir.CONFIG)
     if not rundir.is_finished(folder):
         raise DataError(f"the run in {folder} is not finished; finish it with its own command")
@@ -67,3 +67,15 @@ def load_trained(
     model = model_of(config, task)
     load_weights(folder / rundir.CHECKPOINTS / BEST, model)
     return Trained(folder, config, task, model.to(open_fabric(device).device).eval())
+
+
+def _run_directory(given: Path) -> Path:
+    """The run directory, where its best weights may be named instead."""
+    if not given.is_file() and given.suffix != Path(BEST).suffix:
+        return given
+    if given.absolute().parts[-2:] != (rundir.CHECKPOINTS, BEST):
+        raise DataError(
+            f"{given} is not the {rundir.CHECKPOINTS}/{BEST} of a run directory, whose "
+            f"{rundir.CONFIG} says what the weights are of; give the run directory"
+        )
+    return given.absolute().parent.parent

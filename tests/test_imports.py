@@ -30,6 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "learn": {"model", "losses", "energy_model", "data", "chem"},
     "scoring": {"chem"},
     "registry": {"data"},
+    "domain": {"results", "data", "chem"},
     "models": {"registry", "model", "energy_model", "external", "chem"},
     "environments": {"registry"},
     "external": {"environments", "learn", "chem"},
@@ -48,12 +49,16 @@ ARROWS: dict[str, set[str]] = {
     "pretraining": {"cell", "config", "rundir", "data", "energy_model", "learn", "results"},
     "experiment": {
         "registry", "cell", "prediction", "pretraining", "config", "rundir", "data", "model",
-        "external", "learn", "scoring", "results", "chem",
+        "external", "learn", "scoring", "results", "domain", "chem",
     },
     "launch": {
         "cell", "pretraining", "config", "compose", "rundir", "data", "learn", "scoring", "results",
     },
     "trained": {"models", "cell", "config", "rundir", "data", "model", "learn", "scoring"},
+    "inference": {
+        "trained", "cell", "domain", "registry", "data", "model", "energy_model", "learn",
+        "results", "chem",
+    },
     "analysis": {"scoring", "chem"},
     "embedding": {
         "analysis", "trained", "cell", "config", "rundir", "data", "model", "learn", "results",

@@ -7,6 +7,7 @@ done with it stands in `hambench.chem.dft` (self-consistent fields, labels) and
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -167,3 +168,21 @@ def canonical(matrix: Matrix, numbers: ArrayLike, basis: str) -> Matrix:
 def called(molecule: Molecule) -> str:
     """The molecule's id, else its formula, for messages."""
     return f"molecule '{molecule.id}'" if molecule.id else formula(molecule.numbers)
+
+
+def write_molden(
+    path: str | os.PathLike[str], mole: Any, levels: Matrix, coefficients: Matrix, occupied: Matrix
+) -> None:
+    """Write orbitals to a Molden file.
+
+    Args:
+        path: the file, which is opened for writing.
+        mole: PySCF's molecule.
+        levels: (m,) Eh.
+        coefficients: (nao, m) in PySCF's order.
+        occupied: (m,) occupations.
+    """
+    pyscf()
+    from pyscf.tools import molden
+
+    molden.from_mo(mole, os.fspath(path), coefficients, ene=levels, occ=occupied)

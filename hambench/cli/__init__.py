@@ -23,6 +23,7 @@ from hambench.cli.embed import embed
 from hambench.cli.env import env
 from hambench.cli.generate import generate
 from hambench.cli.group import Group
+from hambench.cli.predict import predict
 from hambench.cli.run import evaluate, run
 from hambench.cli.score import score
 from hambench.cli.show import completion, doctor, leaderboard, list_
@@ -56,11 +57,12 @@ def cli(debug: bool) -> None:
       hambench sweep task=water_mini model=helm_small seed=0,1,2
       hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
       hambench score predictions.h5 task=water_mini
+      hambench predict runs/water_mini/helm_small/seed0-1a2b3c4d water.xyz
       hambench leaderboard runs
     """
 
 
-_RUNS = (run, sweep, evaluate, score, embed, leaderboard, curves)
+_RUNS = (run, sweep, evaluate, score, predict, embed, leaderboard, curves)
 for _command in (*_RUNS, data, env, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):

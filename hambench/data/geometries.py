@@ -137,11 +137,7 @@ def _source(path: Path, found: Iterator[_Found], recipe: dict[str, Any]) -> Sour
                 "give every row an id of its own, or none"
             )
         first[molecule.id] = index
-        if (nearest := _shortest(molecule)) < SHORTEST:
-            raise DataError(
-                f"{source.where(index)} has two atoms {nearest:.2f} Angstrom apart; check the "
-                "geometry, positions have to be in Angstrom"
-            )
+        check_distances(molecule, source.where(index))
     return source
 
 
@@ -207,11 +203,16 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} cannot be read as a list of SMILES: {reason}") from error
 
 
-def _shortest(molecule: Molecule) -> float:
-    """Smallest distance of two atoms, Angstrom."""
+def check_distances(molecule: Molecule, where: str, least: float = SHORTEST) -> None:
+    """DataError, which begins with ``where``, for atoms nearer than ``least`` Angstrom."""
     x = molecule.positions
     i, j = np.triu_indices(len(x), 1)
-    return float(np.linalg.norm(x[i] - x[j], axis=1).min(initial=np.inf))
+    nearest = float(np.linalg.norm(x[i] - x[j], axis=1).min(initial=np.inf))
+    if nearest < least:
+        raise DataError(
+            f"{where} has two atoms {nearest:.2f} Angstrom apart; check the geometry, positions "
+            "have to be in Angstrom"
+        )
 
 
 def check_fit(source: Source, elements: Sequence[str], task: str) -> None:

@@ -20,13 +20,10 @@ import logging
 import sqlite3
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -41,7 +38,7 @@ from hambench.chem.triangle import pack_triangle, unpack_triangle
 from hambench.data.content import content_hash
 from hambench.data.location import data_folder
 from hambench.data.rows import Rows
-from hambench.data.workers import cores, pool
+from hambench.data.workers import cores, mapped
 from hambench.errors import ConfigError, DataError, HambenchError, RunError
 from hambench.files import explained
 from hambench.hdf5 import short
@@ -60,7 +57,6 @@ Shown = Callable[[Sequence[Any], str], Any]
 
 _DECIDING: Final = ("xc", "basis", "fit", "grid_level", "nlc_grid_level")
 """Settings of a theory that change a Fock matrix of a given density."""
-_WORTH: Final = 5.0  # seconds of computing in this process, after which others help
 _KEPT_EVERY: Final = 1.0  # seconds between commits, each of which waits for the disk
 _TOLD_EVERY: Final = 60.0  # seconds between log lines where there is no terminal
 _PATIENCE: Final = 60.0  # seconds to wait for the commits of others
@@ -240,24 +236,11 @@ Computed = tuple[Molecule, NDArray[np.float64]]
 def _all_computed(
     molecules: Iterator[Molecule], theory: Theory, workers: int
 ) -> Generator[Computed, None, None]:
-    """Molecules and their guesses: by this process at first, then by several, a few ahead."""
-    start = time.monotonic()
-    for molecule in molecules:
-        yield molecule, _computed(molecule, theory)
-        if workers > 1 and time.monotonic() - start > _WORTH:
-            break
-    else:
-        return
-    waiting: deque[tuple[Molecule, Future[NDArray[np.float64]]]] = deque()
-    with pool(workers) as executor:
+    """Molecules and their guesses, in order."""
+    jobs = ((molecule, (molecule, theory)) for molecule in molecules)
+    with closing(mapped(_computed, jobs, workers)) as done:
         try:
-            while True:
-                for molecule in islice(molecules, 2 * workers - len(waiting)):
-                    waiting.append((molecule, executor.submit(_computed, molecule, theory)))
-                if not waiting:
-                    return
-                molecule, future = waiting.popleft()
-                yield molecule, future.result()
+            yield from done
         except BrokenProcessPool as error:
             raise RunError(
                 "a process that computes initial guesses died (killed, or out of memory); what is "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import overload
 
 from hambench.chem.molecule import Molecule
@@ -91,6 +92,23 @@ class Part(Rows):
     def geometry(self, index: int) -> Molecule:
         """As `Rows.geometry`, of this part."""
         return self.whole.geometry(self.indices[index])
+
+
+class Unlabelled(Rows):
+    """Other `Rows` without their labels, which are not read where the file allows that."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the rows, in order."""
+        return self.rows.ids
+
+    def row(self, index: int) -> Molecule:
+        """Elements, positions, charge and multiplicity of the molecule at ``index``."""
+        geometry = self.rows.geometry(index)
+        return replace(geometry, hamiltonian=None, overlap=None, energy=None, forces=None)
 
 
 class RowError(DataError, IndexError):

@@ -6,13 +6,21 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.connection import wait
-from typing import Final
+from typing import Any, Final, TypeVar
 
 THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+_WORTH: Final = 5.0  # seconds of computing in one process, after which starting others pays
+
+K = TypeVar("K")
+R = TypeVar("R")
 
 
 def cores() -> int:
@@ -42,6 +50,42 @@ def pool(workers: int) -> Iterator[ProcessPoolExecutor]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def mapped(
+    function: Callable[..., R], jobs: Iterator[tuple[K, tuple[Any, ...]]], workers: int
+) -> Generator[tuple[K, R], None, None]:
+    """What a function makes of each job, in order; close it to end early.
+
+    By this process at first, then by several, for which a few jobs are drawn ahead.
+
+    Args:
+        function: it, the arguments and what it returns can be pickled.
+        jobs: of each what to call it by, which stays here, and the arguments.
+        workers: processes, once they are worth their start; 1: none.
+
+    Yields:
+        What the job is called by, and what the function returned.
+
+    Raises:
+        BrokenProcessPool: a process died.
+    """
+    start = time.monotonic()
+    for key, arguments in jobs:
+        yield key, function(*arguments)
+        if workers > 1 and time.monotonic() - start > _WORTH:
+            break
+    else:
+        return
+    waiting: deque[tuple[K, Future[R]]] = deque()
+    with pool(workers) as executor:
+        while True:
+            for key, arguments in islice(jobs, 2 * workers - len(waiting)):
+                waiting.append((key, executor.submit(function, *arguments)))
+            if not waiting:
+                return
+            key, future = waiting.popleft()
+            yield key, future.result()
 
 
 def _start_worker() -> None:

@@ -18,7 +18,6 @@ from hambench.chem import dft, engine
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.theory import Theory
-from hambench.data import guess as guesses
 from hambench.data.content import content_hash
 from hambench.data.graph import Batch, GraphSpec, Normalisation, build_graph, collate, pair_labels
 from hambench.data.guess import FOLDER, Guess, guess_of
@@ -303,7 +302,7 @@ def test_two_processes_at_once_and_one_is_killed(folder: Path) -> None:
 
 def test_several_workers_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real ones, from the first molecule on."""
-    monkeypatch.setattr(guesses, "_WORTH", 0.0)
+    monkeypatch.setattr("hambench.data.workers._WORTH", 0.0)
     mols = molecules(3)
     assert GUESS.complete(mols, workers=2) == 3
     for molecule in mols[1:3]:
