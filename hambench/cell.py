@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -19,6 +20,8 @@ from hambench.learn.device import open_fabric
 from hambench.learn.training import check_recipe
 from hambench.model import Model
 from hambench.scoring import ROTATION_ERROR, Scorer, find_metric
+from hambench.scoring.metrics import Sampled
+from hambench.scoring.sampling import drawn
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,26 @@ class Cell:
     def theory(self) -> Theory | None:
         """Level of theory of the labels, where a metric to compute needs it."""
         return _theory(self.task, self.metrics)
+
+    @property
+    def samples(self) -> dict[Sampled, frozenset[str]]:
+        """Ids of the scored split that each kind of metrics to compute is computed on."""
+        ids = self.task.split(self.config.score.split).ids
+        return {
+            kind: drawn(ids, options["n"], options["seed"])
+            for kind, options in self.scoring.items()
+        }
+
+    @property
+    def scoring(self) -> dict[Sampled, dict[str, Any]]:
+        """What the metrics to compute depend on, by kind: see `hambench.results.Result`."""
+        kinds = dict.fromkeys(find_metric(name).sample for name in self.metrics)
+        found = {kind: getattr(self.config.score, kind).model_dump() for kind in kinds if kind}
+        if "scf" in found and self.theory is not None:
+            from hambench.chem.scf import settings  # SciPy
+
+            found["scf"] |= settings(self.theory)
+        return found
 
     @property
     def cutoff(self) -> float | None:

@@ -22,6 +22,8 @@ ARROWS: dict[str, set[str]] = {
     "chem": set(),
     "o3": set(),
     "results": set(),
+    "provenance": {"results"},
+    "profiling": set(),
     "data": {"chem"},
     "model": {"data", "chem", "energy_model"},
     "unused": set(),
@@ -44,10 +46,11 @@ ARROWS: dict[str, set[str]] = {
     "prediction": {
         "cell", "rundir", "data", "external", "learn", "model", "results", "scoring", "chem",
     },
+    "cost": {"cell", "data", "external", "learn", "model", "profiling", "results", "chem"},
     "pretraining": {"cell", "config", "rundir", "data", "energy_model", "learn", "results"},
     "experiment": {
-        "registry", "cell", "prediction", "pretraining", "config", "rundir", "data", "model",
-        "external", "learn", "scoring", "results", "chem",
+        "registry", "cell", "cost", "prediction", "pretraining", "provenance", "config", "rundir",
+        "data", "model", "external", "learn", "scoring", "results", "chem",
     },
     "launch": {
         "cell", "pretraining", "config", "compose", "rundir", "data", "learn", "scoring", "results",
@@ -60,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},
     "doctor": {"registry", "environments", "data"},
-    "bench": {"registry", "models", "model", "learn", "data", "chem"},
+    "bench": {"registry", "models", "model", "learn", "data", "chem", "profiling"},
     "leaderboard": {"results", "scoring"},
     "tasks": {"chem", "data"},
     "helm": {"chem", "o3", "data", "model", "losses", "energy_model", "unused"},

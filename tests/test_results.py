@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hambench import results
+from hambench import provenance, results
 from hambench.errors import DataError
 
 
@@ -36,7 +36,7 @@ def a_result() -> results.Result:
             molecules_per_s=70.0,
             stopped_by="max_steps",
         ),
-        provenance=results.provenance(results.now(), 0, {"hambench": "0.1.0"}),
+        provenance=provenance.provenance(results.now(), 0, {"hambench": "0.1.0"}),
     )
 
 
@@ -94,7 +94,7 @@ def test_metrics_are_finite_and_intervals_ordered(value: float, interval: tuple 
 
 
 def test_provenance_knows_code_machine_and_libraries():
-    found = results.provenance(results.now(), 2, {})
+    found = provenance.provenance(results.now(), 2, {})
     assert found.libraries.keys() >= {"torch", "numpy", "h5py"}
     assert found.restarts == 2
     assert found.cores >= 1
@@ -103,5 +103,5 @@ def test_provenance_knows_code_machine_and_libraries():
 
 
 def test_command_line_hides_paths_of_the_program_and_secrets():
-    line = results.command_line(["/some/where/hambench", "run", "task=a b", "api_token=abc"])
+    line = provenance.command_line(["/some/where/hambench", "run", "task=a b", "api_token=abc"])
     assert line == "hambench run 'task=a b' 'api_token=***'"

@@ -14,6 +14,7 @@ from hambench.cli.table import align, as_json
 
 if TYPE_CHECKING:
     from hambench.experiment import Outcome
+    from hambench.results import Inference
     from hambench.scoring import Score
 
 
@@ -117,7 +118,21 @@ def _show(outcome: Outcome) -> None:
     speed = f", {cost.molecules_per_s:.3g} molecules/s" if cost.molecules_per_s else ""
     click.echo(
         f"\n{result.parameters:,} parameters, {cost.steps} steps in {cost.wall_s:.0f} s{speed} on "
-        f"{cost.device} (stopped by {cost.stopped_by})\nresult: {outcome.folder / 'result.json'}"
+        f"{cost.device} (stopped by {cost.stopped_by})"
+    )
+    if cost.inference is not None:
+        click.echo(_inference(cost.inference))
+    click.echo(f"result: {outcome.folder / 'result.json'}")
+
+
+def _inference(cost: Inference) -> str:
+    """What predicting takes, in one line."""
+    batch = f"{cost.max_edges} edges" if cost.batch_size is None else f"{cost.batch_size} molecules"
+    guess = "" if cost.guess_s is None else f", {cost.guess_s:.2g} s for an initial guess"
+    return (
+        f"predicts {cost.molecules_per_s:.3g} molecules/s in batches of {batch} (the model alone "
+        f"{cost.model_molecules_per_s:.3g}{guess}), {cost.flops / 1e6:.3g} MFLOP per molecule, "
+        f"{cost.peak_memory / 2**20:.3g} MiB"
     )
 
 

@@ -6,7 +6,8 @@ a time; ``hambench.scoring.predictions`` keeps what was predicted. Nothing here 
 
 from __future__ import annotations
 
-# isort: off (the order in which metrics are registered is that of tables)
+# Metrics are registered in this order, which is that of tables.
+# isort: off
 import hambench.scoring.matrix  # those of matrix elements, the first ...
 import hambench.scoring.total_energy  # ... of the energies they imply ...
 import hambench.scoring.dipole  # ... of dipole moments ...
