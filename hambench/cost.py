@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import Final
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -16,7 +17,7 @@ from hambench.chem.dft import initial_fock
 from hambench.data.graph import Batch, collate
 from hambench.data.guess import Guess
 from hambench.data.loader import Loader
-from hambench.data.rows import Rows
+from hambench.data.rows import Part, Rows
 from hambench.external import ExternalModel
 from hambench.learn.device import open_fabric
 from hambench.learn.reporters import bar
@@ -26,12 +27,15 @@ from hambench.profiling.contractions import Recorder
 from hambench.profiling.memory import peak_and_launches, synchronize
 from hambench.results import Inference
 
-_MOLECULES: Final = 256  # at most, evenly spaced
+_MOLECULES: Final = 256  # at most, ...
+_SECONDS: Final = 20.0  # ... and no other batch after that time
 _GUESSES: Final = 3  # computed anew to be timed
 
 
 def measured(cell: Cell, progress: bool = True) -> Inference | None:
     """Speed, memory and operations of predicting the scored split, batched as for its scores.
+
+    On molecules drawn from the split, the same at every call.
 
     Args:
         cell: its model as it is now; moved to the device, in evaluation mode.
@@ -44,23 +48,20 @@ def measured(cell: Cell, progress: bool = True) -> Inference | None:
     if isinstance(model, ExternalModel):
         return None
     split = cell.task.split(cell.config.score.split)
-    rows = split[:: -(-len(split) // _MOLECULES)]
+    order = np.random.default_rng(0).permutation(len(split))
+    rows = Part(split, order[:_MOLECULES].tolist())
     model.to(device).eval()
     if (guess := model.graph.guess) is not None:
         guess.complete(rows, bar if progress else None)
-    loader = Loader(
-        rows,
-        model.graph,
-        batch_size=cell.recipe.batch_size,
-        max_edges=cell.recipe.max_edges,
-        shuffle=False,
-        device=device,
-    )
+    limits = {"batch_size": cell.recipe.batch_size, "max_edges": cell.recipe.max_edges}
+    load = partial(Loader, spec=model.graph, **limits, shuffle=False, device=device)
     shown = tqdm(
-        loader.plan(0), desc="inference", unit="batch", leave=False,
+        load(rows).plan(0), desc="inference", unit="batch", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
     flops, model_s, peak, largest = 0, 0.0, 0, -1
+    done: list[int] = []
+    began = time.monotonic()
     with torch.no_grad(), matmul_precision("highest"):
         for places in shown:
             batch = collate([rows[place] for place in places], model.graph).to(device)
@@ -69,17 +70,19 @@ def measured(cell: Cell, progress: bool = True) -> Inference | None:
             if batch.num_edges > largest:
                 largest = batch.num_edges
                 peak, _ = peak_and_launches(partial(model, batch), device)
-        loop_s = _loop_seconds(model, loader)
+            done += places
+            if time.monotonic() - began > _SECONDS:
+                break
+        loop_s = _loop_seconds(model, load(Part(rows, done)))
     return Inference(
-        molecules=len(rows),
-        batch_size=cell.recipe.batch_size,
-        max_edges=cell.recipe.max_edges,
+        molecules=len(done),
+        **limits,
         threads=torch.get_num_threads() if device.type == "cpu" else None,
-        molecules_per_s=len(rows) / loop_s,
-        model_molecules_per_s=len(rows) / model_s,
+        molecules_per_s=len(done) / loop_s,
+        model_molecules_per_s=len(done) / model_s,
         guess_s=None if guess is None else _guess_seconds(guess, rows),
         peak_memory=peak,
-        flops=flops / len(rows),
+        flops=flops / len(done),
     )
 
 
@@ -111,7 +114,7 @@ def _guess_seconds(guess: Guess, rows: Rows) -> float | None:
     """Of the initial guess of a molecule, which `Loader` finds kept; None without PySCF."""
     if guess.theory is None or not engine.is_installed():
         return None
-    some = rows[:: -(-len(rows) // _GUESSES)]
+    some = rows[:_GUESSES]
     began = time.perf_counter()
     for row in range(len(some)):
         initial_fock(some.geometry(row), guess.theory)

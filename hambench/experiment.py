@@ -115,6 +115,8 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     cutoff: float | None = None,
     split: str | None = None,
+    energy_n: int | None = None,
+    scf_n: int | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Score]:
@@ -126,6 +128,8 @@ def evaluate(
     Args:
         folder: a run directory.
         metrics, cutoff, split: None: as in the run.
+        energy_n, scf_n: molecules that metrics of energies and dipole moments, and of SCFs are
+            computed on; None: as in the run.
         device: where the model predicts.
         progress: show progress on a terminal.
 
@@ -135,7 +139,10 @@ def evaluate(
     """
     as_run = read_config(folder / rundir.CONFIG)
     as_run = as_run.model_copy(update={"run_dir": folder})  # wherever it has been moved
-    asked = {"metrics": metrics and list(metrics), "cutoff": cutoff, "split": split}
+    asked: dict[str, Any] = {"metrics": metrics and list(metrics), "cutoff": cutoff, "split": split}
+    for kind, n in (("energy", energy_n), ("scf", scf_n)):
+        if n is not None:
+            asked[kind] = getattr(as_run.score, kind).model_dump() | {"n": n}
     options = score_options(as_run.score, {k: v for k, v in asked.items() if v is not None})
     cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
     rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)

@@ -51,7 +51,7 @@ class Inference(Record):
     """What predicting molecules of the scored split takes, on the device of the run.
 
     Attributes:
-        molecules: how many it was measured on, evenly spaced in the split.
+        molecules: how many it was measured on, drawn from the split.
         batch_size, max_edges: what limited a batch, as in the recipe.
         threads: of a CPU; None on a GPU.
         molecules_per_s: in the whole loop: rows are read, graphs built, outputs brought to memory.

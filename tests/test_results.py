@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from hambench import provenance, results
 from hambench.errors import DataError
 
+RESULTS = Path(__file__).resolve().parent.parent / "leaderboard" / "results"
+
 
 def a_result() -> results.Result:
     return results.Result(
@@ -51,6 +53,17 @@ def test_status_reads_back_equal(tmp_path: Path):
     status = results.Status(state="running", step=3, started=results.now(), updated=results.now())
     results.write_status(tmp_path, status)
     assert results.read_status(tmp_path) == status
+
+
+def test_results_from_before_inference_was_measured_are_read():
+    found = [results.read_result(path) for path in sorted(RESULTS.rglob("result.json"))]
+    assert len(found) >= 10
+    old = [one for one in found if one.cost.inference is None]
+    assert old
+    assert all(one.scoring == {} for one in old)
+    assert {one.energy_steps for one in old if one.strategy} == {
+        one.cost.steps for one in old if one.strategy
+    }
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> None:
 @click.option("--metrics", help="Names, separated by commas.  [default: those of the run]")
 @click.option("--split", help="Split to score.  [default: that of the run]")
 @click.option("--cutoff", type=float, help="Angstrom, for h_mae_in_cutoff.  [default: the model's]")
+@click.option("--energy-n", type=int, help="Molecules for energies, dipoles.  [default: the run's]")
+@click.option("--scf-n", type=int, help="Molecules for metrics of SCFs.  [default: the run's]")
 @click.option("--device", default="auto", show_default=True, help="Where the model predicts.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
@@ -69,6 +71,8 @@ def evaluate(
     metrics: str | None,
     split: str | None,
     cutoff: float | None,
+    energy_n: int | None,
+    scf_n: int | None,
     device: str,
     json_: bool,
 ) -> None:
@@ -80,11 +84,15 @@ def evaluate(
     Examples:
       hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
       hambench evaluate RUN_DIR --metrics h_mae,h_max --split validation
+      hambench evaluate RUN_DIR --metrics scf_iter_ratio,dipole_mae --scf-n 10
     """
     from hambench import experiment
 
     names = [name.strip() for name in metrics.split(",")] if metrics else None
-    scores = experiment.evaluate(run_dir, metrics=names, split=split, cutoff=cutoff, device=device)
+    scores = experiment.evaluate(
+        run_dir, metrics=names, split=split, cutoff=cutoff, energy_n=energy_n, scf_n=scf_n,
+        device=device,
+    )  # fmt: skip
     if json_:
         click.echo(as_json({name: score._asdict() for name, score in scores.items()}))
     else:
