@@ -53,10 +53,16 @@ def measured(cell: Cell, progress: bool = True) -> Inference | None:
     model.to(device).eval()
     if (guess := model.graph.guess) is not None:
         guess.complete(rows, bar if progress else None)
-    limits = {"batch_size": cell.recipe.batch_size, "max_edges": cell.recipe.max_edges}
-    load = partial(Loader, spec=model.graph, **limits, shuffle=False, device=device)
+    batch_size, max_edges = cell.recipe.batch_size, cell.recipe.max_edges
+
+    def loader(molecules: Rows) -> Loader:
+        return Loader(
+            molecules, model.graph, batch_size=batch_size, max_edges=max_edges, shuffle=False,
+            device=device,
+        )  # fmt: skip
+
     shown = tqdm(
-        load(rows).plan(0), desc="inference", unit="batch", leave=False,
+        loader(rows).plan(0), desc="inference", unit="batch", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
     flops, model_s, peak, largest = 0, 0.0, 0, -1
@@ -73,10 +79,11 @@ def measured(cell: Cell, progress: bool = True) -> Inference | None:
             done += places
             if time.monotonic() - began > _SECONDS:
                 break
-        loop_s = _loop_seconds(model, load(Part(rows, done)))
+        loop_s = _loop_seconds(model, loader(Part(rows, done)))
     return Inference(
         molecules=len(done),
-        **limits,
+        batch_size=batch_size,
+        max_edges=max_edges,
         threads=torch.get_num_threads() if device.type == "cpu" else None,
         molecules_per_s=len(done) / loop_s,
         model_molecules_per_s=len(done) / model_s,

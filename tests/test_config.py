@@ -111,7 +111,8 @@ def test_run_id_is_of_what_decides_the_weights():
     base = compose(CELL)
     same = ("device=cpu", "root=x", "run_dir=y", "overwrite=true", "save_predictions=true",
             "score.split=validation", "score.scf.n=3", "data=z", "tensorboard=true",
-            "recipe.log_every=7", "recipe.checkpoint_every_steps=9", "recipe.accumulate=1")  # fmt: skip
+            "recipe.log_every=7", "recipe.checkpoint_every_steps=9",
+            "recipe.accumulate=1")  # fmt: skip
     for override in same:
         assert compose([*CELL, override]).run_id == base.run_id, override
     other = ("seed=1", "max_steps=7", "precision=float64", "recipe.batch_size=3",
