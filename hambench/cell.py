@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from hambench import models, registry
 from hambench.chem.theory import Theory
-from hambench.config import RunConfig
+from hambench.config import RunConfig, ScoreOptions
 from hambench.data.task import Task
 from hambench.energy_model import EnergyModel
 from hambench.errors import ConfigError, RegistryError, nearest
@@ -19,6 +20,11 @@ from hambench.learn.device import open_fabric
 from hambench.learn.training import check_recipe
 from hambench.model import Model
 from hambench.scoring import ROTATION_ERROR, Scorer, find_metric
+from hambench.scoring.metrics import Sampled
+from hambench.scoring.sampling import drawn
+
+Scoring = dict[Sampled, dict[str, Any]]
+"""What metrics depend on that are computed on samples of the molecules, by kind of metric."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,16 @@ class Cell:
         return theory_of(self.task, self.metrics)
 
     @property
+    def scoring(self) -> Scoring:
+        """What the metrics to compute depend on, by kind: see `hambench.results.Result`."""
+        return scoring_of(self.metrics, self.config.score, self.theory)
+
+    @property
+    def samples(self) -> dict[Sampled, frozenset[str]]:
+        """Ids of the scored split that each kind of metrics to compute is computed on."""
+        return samples_of(self.scoring, self.task.split(self.config.score.split).ids)
+
+    @property
     def cutoff(self) -> float | None:
         """Angstrom, of ``h_mae_in_cutoff``: the one asked for, else the model's."""
         asked = self.config.score.cutoff
@@ -176,6 +192,22 @@ def _used(config: RunConfig, task: Task) -> tuple[str, str, str]:
     """The splits to score, to validate and to train on."""
     trained = training_split(task, config.train_on)
     return config.score.split, task.protocol.validation_split, trained
+
+
+def scoring_of(metrics: Sequence[str], options: ScoreOptions, theory: Theory | None) -> Scoring:
+    """What metrics computed on samples depend on, by kind: sizes, seeds, settings of SCFs."""
+    kinds = dict.fromkeys(find_metric(name).sample for name in metrics)
+    found = {kind: getattr(options, kind).model_dump() for kind in kinds if kind}
+    if "scf" in found and theory is not None:
+        from hambench.chem.scf import settings  # SciPy
+
+        found["scf"] |= settings(theory)
+    return found
+
+
+def samples_of(scoring: Scoring, ids: Sequence[str]) -> dict[Sampled, frozenset[str]]:
+    """Those of ``ids`` that each kind of metrics is computed on."""
+    return {kind: drawn(ids, one["n"], one["seed"]) for kind, one in scoring.items()}
 
 
 def training_split(task: Task, asked: str | None) -> str:

@@ -47,6 +47,18 @@ def _device(name: str) -> str:
     return name
 
 
+class SampleOptions(BaseModel):
+    """How many molecules of the split a kind of metrics is computed on, and the seed of the draw.
+
+    ``n`` None: all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n: Annotated[int, Field(gt=0)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 43
+
+
 class ScoreOptions(BaseModel):
     """How a run is scored; see ``configs/run.yaml``."""
 
@@ -55,6 +67,8 @@ class ScoreOptions(BaseModel):
     split: str = "test"
     metrics: Annotated[list[str], Field(min_length=1)] | None = None
     cutoff: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    energy: SampleOptions = SampleOptions()
+    scf: SampleOptions = SampleOptions(n=50)
 
 
 def _named(section: dict[str, Any]) -> dict[str, Any]:
@@ -172,7 +186,8 @@ def score_options(options: ScoreOptions, changes: Mapping[str, Any]) -> ScoreOpt
         return ScoreOptions.model_validate(options.model_dump() | dict(changes))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{first['loc'][0]}={first['input']}: {said(first)}") from error
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{key}={first['input']}: {said(first)}") from error
 
 
 def read_config(path: Path) -> RunConfig:

@@ -16,6 +16,7 @@ from hambench import registry, rundir
 from hambench.cell import Cell, open_task
 from hambench.chem.molecule import Molecule
 from hambench.config import RunConfig, read_config, score_options
+from hambench.cost import measured
 from hambench.data.task import Task
 from hambench.domain import domain_of
 from hambench.errors import DataError, HambenchError
@@ -38,13 +39,14 @@ from hambench.prediction import (
     score_table,
 )
 from hambench.pretraining import audited, begin_with, check_named
+from hambench.provenance import provenance
 from hambench.results import (
     Audit,
     Cost,
     DataFile,
+    Inference,
     Result,
     Status,
-    provenance,
     read_result,
     read_status,
     write_result,
@@ -114,6 +116,8 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     cutoff: float | None = None,
     split: str | None = None,
+    energy_n: int | None = None,
+    scf_n: int | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Score]:
@@ -125,6 +129,8 @@ def evaluate(
     Args:
         folder: a run directory.
         metrics, cutoff, split: None: as in the run.
+        energy_n, scf_n: molecules that metrics of energies and dipole moments, and of SCFs are
+            computed on; None: as in the run.
         device: where the model predicts.
         progress: show progress on a terminal.
 
@@ -134,19 +140,30 @@ def evaluate(
     """
     as_run = read_config(folder / rundir.CONFIG)
     as_run = as_run.model_copy(update={"run_dir": folder})  # wherever it has been moved
-    asked = {"metrics": metrics and list(metrics), "cutoff": cutoff, "split": split}
+    asked: dict[str, Any] = {"metrics": metrics and list(metrics), "cutoff": cutoff, "split": split}
+    for kind, n in (("energy", energy_n), ("scf", scf_n)):
+        if n is not None:
+            asked[kind] = getattr(as_run.score, kind).model_dump() | {"n": n}
     options = score_options(as_run.score, {k: v for k, v in asked.items() if v is not None})
     cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
     rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
     kept = folder / rundir.PREDICTIONS
     same = options.split == as_run.score.split
     if same and kept.is_file() and (not cell.needs_turned or Predictions(kept).has_turned):
-        return score_kept(cell, kept, progress)
+        return score_kept(cell, kept, progress, inference_s=_inference_s(folder))
     if same and cell.energies and (folder / ENERGIES).is_file():
         return score_table(cell, folder / ENERGIES)
     if isinstance(cell.model, Model):
         load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-    return _score_split(cell, progress)
+    return _score_split(cell, progress, inference_s=_inference_s(folder))
+
+
+def _inference_s(folder: Path) -> float | None:
+    """Seconds that predicting a molecule took in a run, where its result knows."""
+    if not rundir.is_finished(folder):
+        return None
+    inference = read_result(folder).cost.inference
+    return None if inference is None else inference.molecule_s
 
 
 def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
@@ -255,13 +272,16 @@ def _run(
             seed=config.seed, device=config.device, workers=config.workers, progress=progress,
             reporters=reporters, fingerprint=f"{task.fingerprint} {cell.training_split}",
         )  # fmt: skip
-    common = _common(cell, fitted, status.current, device)
+    inference = measured(cell, progress)
+    common = _common(cell, fitted, inference, status.current, device)
     if cell.energies:
         scored = score_energies(cell, folder / ENERGIES, progress)
         more = {**scored, "strategy": config.strategy, "pretraining": pretraining}
     else:
         kept = folder / rundir.PREDICTIONS if config.save_predictions else None
-        more = {"metrics": as_metrics(_score_split(cell, progress, kept))}
+        inference_s = None if inference is None else inference.molecule_s
+        scores = _score_split(cell, progress, kept, inference_s)
+        more = {"metrics": as_metrics(scores), "scoring": cell.scoring}
     result = Result(**common, **more)
     write_result(folder, result)
     return result
@@ -289,14 +309,25 @@ def _prepare(
     )
 
 
-def _score_split(cell: Cell, progress: bool, kept: Path | None = None) -> dict[str, Score]:
+def _score_split(
+    cell: Cell, progress: bool, kept: Path | None = None, inference_s: float | None = None
+) -> dict[str, Score]:
     """Predict and score the split of the configuration."""
     split = cell.config.score.split
     turned = predict_turned(cell, split, progress) if cell.needs_turned else None
-    return score_predictions(cell, predict(cell, split, progress), split, kept, turned)
+    return score_predictions(
+        cell, predict(cell, split, progress), split, kept, turned,
+        inference_s=inference_s, progress=progress,
+    )  # fmt: skip
 
 
-def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device) -> dict[str, Any]:
+def _common(
+    cell: Cell,
+    fitted: FitResult,
+    inference: Inference | None,
+    status: Status,
+    device: torch.device,
+) -> dict[str, Any]:
     """What the results of all runs have but their scores."""
     config, task, model = cell.config, cell.task, cell.model
     name = config.model["name"]
@@ -331,6 +362,7 @@ def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device)
             molecules_per_s=fitted.molecules_per_s,
             peak_memory=fitted.peak_memory,
             stopped_by=fitted.stopped_by,
+            inference=inference,
         ),
         provenance=made,
     )

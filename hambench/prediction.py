@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from itertools import repeat
@@ -120,18 +121,26 @@ def score_predictions(
     split: str,
     kept: Path | None = None,
     turned: Iterable[Array] | None = None,
+    *,
+    inference_s: float | None = None,
+    progress: bool = False,
 ) -> dict[str, Score]:
     """Scores of Hamiltonians or energies predicted for a split; Hamiltonians go to ``kept``.
 
-    Metrics that need PySCF are computed by one process per core. ``turned`` are predictions for
-    the molecules turned, where a metric needs them (`Cell.needs_turned`).
+    Metrics that need PySCF are computed by one process per core, on the samples of the
+    configuration; a bar shows how far they are. ``turned`` are predictions for the molecules
+    turned, where a metric needs them (`Cell.needs_turned`); ``inference_s`` seconds that predicting
+    a molecule takes.
     """
     groups = clusters(cell.task.split(split).ids)
-    task, many = cell.task, cell.theory is not None and cores() > 1
-    with pool(cores()) if many else nullcontext() as executor:
+    task, many, samples = cell.task, cell.theory is not None and cores() > 1, cell.samples
+    dear = len(frozenset[str]().union(*samples.values()))
+    with pool(cores()) if many else nullcontext() as executor, _shown(dear, progress) as shown:
         scorer = Scorer(
-            cell.metrics, cell.cutoff, task.basis, cell.theory, executor, ahead=2 * cores()
-        )
+            cell.metrics, cell.cutoff, task.basis, cell.theory,
+            None if executor is None else _Counted(executor, shown), ahead=2 * cores(),
+            samples=samples, inference_s=inference_s,
+        )  # fmt: skip
         with ExitStack() as stack:
             writer = None
             if kept is not None:
@@ -148,7 +157,28 @@ def score_predictions(
         return scorer.scores()
 
 
-def score_kept(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Score]:
+def _shown(total: int, progress: bool) -> tqdm[Any]:
+    """A bar of the molecules that PySCF works on, below that of predictions."""
+    hidden = not (progress and total and sys.stderr.isatty())
+    return tqdm(total=total, desc="PySCF", unit="mol", leave=False, position=1, disable=hidden)
+
+
+class _Counted(Executor):
+    """An executor whose finished work moves a bar."""
+
+    def __init__(self, executor: Executor, shown: tqdm[Any]) -> None:
+        self.executor, self.shown = executor, shown
+
+    def submit(self, fn: Callable[..., Any], /, *words: Any, **named: Any) -> Future[Any]:
+        """As the executor's own."""
+        future = self.executor.submit(fn, *words, **named)
+        future.add_done_callback(lambda _: self.shown.update())
+        return future
+
+
+def score_kept(
+    cell: Cell, kept: Path, progress: bool = True, *, inference_s: float | None = None
+) -> dict[str, Score]:
     """Scores of the Hamiltonians that a run kept, which must be of these very molecules."""
     split = cell.config.score.split
     molecules = cell.task.split(split)
@@ -161,7 +191,9 @@ def score_kept(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Score
         total=len(molecules), desc=f"score {split}", unit="mol", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
-    return score_predictions(cell, shown, split, turned=turned)
+    return score_predictions(
+        cell, shown, split, turned=turned, inference_s=inference_s, progress=progress
+    )
 
 
 def score_energies(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Any]:

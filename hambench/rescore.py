@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
-from hambench.cell import check_kind, theory_of
+from hambench.cell import check_kind, samples_of, scoring_of, theory_of
 from hambench.chem.molecule import Molecule
 from hambench.config import GivenPath, ScoreOptions, flatten, said
 from hambench.data.energies import read_energies
@@ -122,8 +122,9 @@ def score_file(path: Path, request: Request, *, progress: bool = True) -> Rescor
     many = theory is not None and cores() > 1
     with pool(cores()) if many else nullcontext() as executor:
         scorer = Scorer(
-            metrics, request.score.cutoff, task.basis, theory, executor, ahead=2 * cores()
-        )
+            metrics, request.score.cutoff, task.basis, theory, executor, ahead=2 * cores(),
+            samples=samples_of(scoring_of(metrics, request.score, theory), molecules.ids),
+        )  # fmt: skip
         pairs = zip(shown, predicted, strict=True)
         others: Iterable[Array | None] = repeat(None) if turned is None else turned
         for (molecule, one), other in zip(pairs, others, strict=turned is not None):

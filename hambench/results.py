@@ -1,4 +1,4 @@
-"""What a run leaves behind: the schema of ``result.json``, ``status.json``, and provenance.
+"""What a run leaves behind: the schema of ``result.json`` and ``status.json``.
 
 Both files are written atomically and are the truth about a run; an exit code or the state a
 scheduler reports is not.
@@ -7,14 +7,7 @@ scheduler reports is not.
 from __future__ import annotations
 
 import os
-import platform
-import re
-import shlex
-import subprocess
-import sys
 from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -28,21 +21,6 @@ SCHEMA_VERSION: Final = 1
 
 RESULT = "result.json"
 STATUS = "status.json"
-
-LIBRARIES = (
-    "torch",
-    "numpy",
-    "scipy",
-    "h5py",
-    "e3nn",
-    "torch-geometric",
-    "lightning",
-    "hydra-core",
-    "omegaconf",
-    "pydantic",
-    "pyscf",
-)
-"""Distributions whose versions a result records (where they are installed)."""
 
 Seconds = Annotated[FiniteFloat, Field(ge=0)]
 
@@ -66,10 +44,48 @@ class Metric(Record):
     unit: str
     ci95: Annotated[tuple[FiniteFloat, FiniteFloat] | None, AfterValidator(_ordered)]
     n: int = Field(ge=1)
+    std: Annotated[FiniteFloat, Field(ge=0)] | None = None
+
+
+class Inference(Record):
+    """What predicting molecules of the scored split takes, on the device of the run.
+
+    Attributes:
+        molecules: how many it was measured on, drawn from the split.
+        batch_size, max_edges: what limited a batch, as in the recipe.
+        threads: of a CPU; None on a GPU.
+        molecules_per_s: in the whole loop: rows are read, graphs built, outputs brought to memory.
+        model_molecules_per_s: in the model alone, from a batch on the device to its output there.
+        guess_s: seconds per molecule of the initial guess that the model learns beyond, by one
+            process; not in either rate. None where it has none, or PySCF is missing.
+        peak_memory: most bytes of tensors at a time in a forward pass of the largest batch, beyond
+            the batch and the parameters.
+        flops: of a forward pass per molecule, in products of matrices: multiplications and
+            additions.
+    """
+
+    molecules: int = Field(ge=1)
+    batch_size: int | None
+    max_edges: int | None
+    threads: int | None
+    molecules_per_s: Annotated[FiniteFloat, Field(gt=0)]
+    model_molecules_per_s: Annotated[FiniteFloat, Field(gt=0)]
+    guess_s: Seconds | None
+    peak_memory: int = Field(ge=0)
+    flops: Annotated[FiniteFloat, Field(ge=0)]
+
+    @property
+    def molecule_s(self) -> float:
+        """Seconds per molecule, with its initial guess where that is known."""
+        return 1 / self.molecules_per_s + (self.guess_s or 0.0)
 
 
 class Cost(Record):
-    """What the run took; times in seconds, memory in bytes, over all restarts."""
+    """What the run took; times in seconds, memory in bytes, over all restarts.
+
+    ``inference`` is what predicting takes; None in results from before it was measured, and of
+    models in environments of their own.
+    """
 
     device: str
     wall_s: Seconds
@@ -79,6 +95,7 @@ class Cost(Record):
     molecules_per_s: Annotated[FiniteFloat, Field(ge=0)] | None
     peak_memory: int | None = Field(default=None, ge=0)
     stopped_by: str
+    inference: Inference | None = None
 
 
 class Provenance(Record):
@@ -89,7 +106,7 @@ class Provenance(Record):
         commit: git commit of the source tree, None where there is none (an installed wheel).
         dirty: whether tracked files differed from that commit.
         python: version of the interpreter.
-        libraries: distribution name -> version, see `LIBRARIES`.
+        libraries: distribution name -> version, see `hambench.provenance.LIBRARIES`.
         plugins: distribution and version of every package that provides models or tasks.
         cuda: CUDA version torch was built for, None for a CPU build.
         gpu, cpu, cores, os: the machine; ``gpu`` is None where torch sees none.
@@ -216,6 +233,8 @@ class Result(Record):
         recipe: the resolved training recipe; ``seed`` fixes initialisation and data order.
         run_id: hash of the resolved specification (see `hambench.experiment`).
         metrics: by name, the task's primary metric first.
+        scoring: for each kind of metrics that is computed on a sample of the split (``energy``,
+            ``scf``): size ``n`` and ``seed`` of the draw, and what else its numbers depend on.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -236,6 +255,7 @@ class Result(Record):
     recipe: dict[str, Any]
     seed: int
     metrics: dict[str, Metric] = Field(min_length=1)
+    scoring: dict[str, dict[str, Any]] = {}
     strategy: Literal["direct", "frozen", "finetuned"] | None = None
     training_rows: int | None = Field(default=None, ge=1)
     training_molecules: int | None = Field(default=None, ge=1)
@@ -243,6 +263,11 @@ class Result(Record):
     pretraining: Pretraining | None = None
     cost: Cost
     provenance: Provenance
+
+    @property
+    def energy_steps(self) -> int:
+        """Steps of training on energies, of this run's one strategy; 0 for Hamiltonians."""
+        return 0 if self.strategy is None else self.cost.steps
 
 
 class Status(Record):
@@ -298,45 +323,6 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def provenance(started: datetime, restarts: int, plugins: dict[str, str]) -> Provenance:
-    """Provenance of this process, with ``finished`` set to now.
-
-    Args:
-        started: first start of the run.
-        restarts: how often it was started again.
-        plugins: distribution -> version of the packages models and tasks come from.
-    """
-    import torch
-
-    commit, dirty = _git(Path(__file__).resolve().parent.parent)
-    return Provenance(
-        package=_version("hambench") or "unknown",
-        commit=commit,
-        dirty=dirty,
-        python=platform.python_version(),
-        libraries={name: version for name in LIBRARIES if (version := _version(name))},
-        plugins=plugins,
-        cuda=torch.version.cuda,
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        cpu=_cpu(),
-        cores=os.cpu_count() or 1,
-        os=f"{platform.system()} {platform.release()}",
-        command=command_line(sys.argv),
-        restarts=restarts,
-        started=started,
-        finished=now(),
-    )
-
-
-def command_line(argv: list[str]) -> str:
-    """``argv`` as one shell line, the program by its name alone, values of secrets blanked."""
-    program = Path(argv[0]).name if argv else ""
-    program = "python -m hambench" if program == "__main__.py" else program
-    secret = re.compile(r"((?:token|password|secret|key)[\w.]*=).+", re.IGNORECASE)
-    rest = shlex.join(secret.sub(r"\1***", word) for word in argv[1:])
-    return f"{program} {rest}".strip()
-
-
 def _inside(path: str | os.PathLike[str], name: str) -> Path:
     path = Path(path)
     return path / name if path.is_dir() else path
@@ -364,38 +350,3 @@ def _read(path: Path, schema: type[R]) -> R:
             f"{path} is no valid {schema.__name__.lower()} of schema {SCHEMA_VERSION}: {where}: "
             f"{first['msg']}; restore it, update hambench, or replace the run with overwrite=true"
         ) from error
-
-
-@cache
-def _version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git(root: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the checkout at ``root``; (None, None) if it is not one."""
-    if not (root / ".git").exists():
-        return None, None
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=30
-        )
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None
-
-
-def _cpu() -> str:
-    """Model name of the processor, as far as the system tells."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1) if found else platform.processor() or platform.machine()

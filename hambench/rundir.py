@@ -104,8 +104,13 @@ def check_scoring(folder: Path, config: RunConfig) -> None:
     Raises:
         ConfigError: it was; the options are named.
     """
-    was, asked = read_config(folder / CONFIG).score.model_dump(), config.score.model_dump()
-    said = ", ".join(f"score.{key}={was[key]}" for key in was if was[key] != asked[key])
+    was = dict(flatten(read_config(folder / CONFIG).score.model_dump()))
+    asked = dict(flatten(config.score.model_dump()))
+    said = ", ".join(
+        f"score.{key}={value}"
+        for key, value in was.items()
+        if not isinstance(value, dict) and value != asked[key]
+    )
     if said:
         raise ConfigError(
             f"the run in {folder} is finished, and was scored with {said}; score it otherwise with "

@@ -25,6 +25,7 @@ DEBYE: Final = 2.541746473
 REPORT: Final[dict[str, tuple[str, float]]] = {
     "Eh": ("uEh", 1e6),
     "Eh^2": ("uEh^2", 1e12),
+    "D": ("D", 1.0),
     "1": ("", 1.0),
 }
 """How a table prints a stored unit: (label, factor). ``uEh`` is 1e-6 Hartree."""

@@ -9,7 +9,7 @@ import pytest
 
 from hambench import registry
 from hambench.compose import compose, is_energy_task
-from hambench.config import RunConfig, read_config
+from hambench.config import RunConfig, ScoreOptions, read_config
 from hambench.errors import ConfigError, DataError, RegistryError
 from hambench.learn import Recipe
 
@@ -81,6 +81,8 @@ def test_overrides_reach_every_section():
         ([*CELL, "~model.hyperparameters"], "takes away a key"),
         ([*CELL, "score.metrics=h_mae"], "expected a list, e.g. [h_mae,h_max]"),
         ([*CELL, "score.metrics=[]"], "score.metrics=[] in the configuration"),
+        ([*CELL, "score.scf.n=0"], "score.scf.n=0 in the configuration: expected greater than 0"),
+        ([*CELL, "score.scf.m=1"], "unknown key 'score.scf.m'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -96,11 +98,21 @@ def test_an_unknown_name_is_a_registry_error():
         compose(["task=x", "model=helm"])
 
 
+def test_samples_of_dear_metrics():
+    """50 molecules for SCFs; a config.yaml from before there were samples means the default."""
+    score = compose(CELL).score
+    assert (score.scf.n, score.scf.seed, score.energy.n, score.energy.seed) == (50, 43, None, 43)
+    changed = compose([*CELL, "score.scf.n=10", "score.energy.seed=1"]).score
+    assert (changed.scf.n, changed.scf.seed, changed.energy.seed) == (10, 43, 1)
+    assert ScoreOptions.model_validate({"split": "test"}) == score
+
+
 def test_run_id_is_of_what_decides_the_weights():
     base = compose(CELL)
     same = ("device=cpu", "root=x", "run_dir=y", "overwrite=true", "save_predictions=true",
-            "score.split=validation", "data=z", "tensorboard=true", "recipe.log_every=7",
-            "recipe.checkpoint_every_steps=9", "recipe.accumulate=1")  # fmt: skip
+            "score.split=validation", "score.scf.n=3", "data=z", "tensorboard=true",
+            "recipe.log_every=7", "recipe.checkpoint_every_steps=9",
+            "recipe.accumulate=1")  # fmt: skip
     for override in same:
         assert compose([*CELL, override]).run_id == base.run_id, override
     other = ("seed=1", "max_steps=7", "precision=float64", "recipe.batch_size=3",

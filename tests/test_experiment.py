@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 
 from hambench import experiment, rundir
 from hambench.compose import compose
-from hambench.config import RunConfig
+from hambench.config import RunConfig, read_config
 from hambench.data.store import Store, write_store
 from hambench.errors import ConfigError, DataError, RegistryError, RunError
 from hambench.learn.loop import BEST
@@ -70,6 +69,8 @@ def test_a_cell_leaves_its_files_and_a_full_result(tmp_path: Path):
         "cpu",
     )
     assert result.cost.epochs == 5.0
+    assert result.cost.inference is not None
+    assert (result.scoring, result.energy_steps) == ({}, 0)
     assert result.provenance.plugins["hambench-toy"] == "1.2.3"
 
 
@@ -415,18 +416,29 @@ def test_a_model_without_parameters_runs_and_is_scored_again(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("toy")
-def test_total_energies_are_scored_at_the_level_of_the_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_dear_metrics_are_scored_on_samples_at_the_level_of_the_task(tmp_path: Path):
     pytest.importorskip("pyscf")
-    predict = experiment.predict
-    monkeypatch.setattr(experiment, "predict", lambda *words: islice(predict(*words), 3))
-    config = cell(tmp_path, "score.metrics=[h_mae,e_dft_mae,e_dft_mae_floor,e_mix_mae]")
-    found = run(config).result.metrics
-    assert [found[name].n for name in found] == [3, 3, 3, 3]
+    asked = ["h_mae", "e_dft_mae", "e_dft_mae_floor", "e_mix_mae", "dipole_mae"]
+    words = [f"score.metrics=[{','.join(asked)},scf_optimal_ratio]", "score.scf.n=1"]
+    config = cell(tmp_path, *words, "score.energy.n=3", "save_predictions=true")
+    result = run(config).result
+    found = result.metrics
+    assert [found[name].n for name in asked] == [100, 3, 3, 3, 3]
+    assert (found["scf_optimal_ratio"].n, found["scf_convergence_rate"].n) == (1, 1)
+    assert 1 / 15 < found["scf_optimal_ratio"].value < 1 / 5
     assert found["e_dft_mae_floor"].value < 1e-10 < 1e-3 < found["e_dft_mae"].value
-    again = experiment.evaluate(config.folder, metrics=["e_dft_mae"], progress=False)
-    assert again["e_dft_mae"].value == pytest.approx(found["e_dft_mae"].value, rel=1e-9)
+    assert result.scoring["energy"] == {"n": 3, "seed": 43}
+    scf = result.scoring["scf"]
+    assert (scf["n"], scf["max_cycles"], scf["conv_tol"], scf["grid_level"]) == (1, 50, 1e-12, 5)
+    assert read_config(config.folder / rundir.CONFIG).score.energy.n == 3
+    again = experiment.evaluate(config.folder, metrics=["dipole_mae"], progress=False)
+    assert again["dipole_mae"].value == pytest.approx(found["dipole_mae"].value, rel=1e-9)
+    one = experiment.evaluate(config.folder, metrics=["dipole_mae"], energy_n=1, progress=False)
+    assert one["dipole_mae"].n == 1
+    with pytest.raises(ConfigError, match=r"scf\.n=0: expected greater than"):
+        experiment.evaluate(config.folder, scf_n=0, progress=False)
+    with pytest.raises(ConfigError, match=r"was scored with score\.energy\.n=3; score it"):
+        run(cell(tmp_path, *words))
 
 
 @pytest.mark.usefixtures("toy")

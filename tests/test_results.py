@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hambench import results
+from hambench import provenance, results
 from hambench.errors import DataError
+
+RESULTS = Path(__file__).resolve().parent.parent / "leaderboard" / "results"
 
 
 def a_result() -> results.Result:
@@ -36,7 +38,7 @@ def a_result() -> results.Result:
             molecules_per_s=70.0,
             stopped_by="max_steps",
         ),
-        provenance=results.provenance(results.now(), 0, {"hambench": "0.1.0"}),
+        provenance=provenance.provenance(results.now(), 0, {"hambench": "0.1.0"}),
     )
 
 
@@ -51,6 +53,17 @@ def test_status_reads_back_equal(tmp_path: Path):
     status = results.Status(state="running", step=3, started=results.now(), updated=results.now())
     results.write_status(tmp_path, status)
     assert results.read_status(tmp_path) == status
+
+
+def test_results_from_before_inference_was_measured_are_read():
+    found = [results.read_result(path) for path in sorted(RESULTS.rglob("result.json"))]
+    assert len(found) >= 10
+    old = [one for one in found if one.cost.inference is None]
+    assert old
+    assert all(one.scoring == {} for one in old)
+    assert {one.energy_steps for one in old if one.strategy} == {
+        one.cost.steps for one in old if one.strategy
+    }
 
 
 @pytest.mark.parametrize(
@@ -94,7 +107,7 @@ def test_metrics_are_finite_and_intervals_ordered(value: float, interval: tuple 
 
 
 def test_provenance_knows_code_machine_and_libraries():
-    found = results.provenance(results.now(), 2, {})
+    found = provenance.provenance(results.now(), 2, {})
     assert found.libraries.keys() >= {"torch", "numpy", "h5py"}
     assert found.restarts == 2
     assert found.cores >= 1
@@ -103,5 +116,5 @@ def test_provenance_knows_code_machine_and_libraries():
 
 
 def test_command_line_hides_paths_of_the_program_and_secrets():
-    line = results.command_line(["/some/where/hambench", "run", "task=a b", "api_token=abc"])
+    line = provenance.command_line(["/some/where/hambench", "run", "task=a b", "api_token=abc"])
     assert line == "hambench run 'task=a b' 'api_token=***'"

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from hambench.bench.contractions import Recorder, replay
 from hambench.bench.molecules import ETHANOL, LARGE, MEDIUM, WATER, Case
 from hambench.bench.timing import Timing
 from hambench.chem.orbitals import OrbitalBasis
@@ -25,6 +23,8 @@ from hambench.learn.validation import matmul_precision
 from hambench.learn.weights import cast
 from hambench.model import Model, silent
 from hambench.models import build_model
+from hambench.profiling.contractions import Recorder, replay
+from hambench.profiling.memory import peak_and_launches, synchronize
 from hambench.registry import RECIPES
 
 Precision = Literal["float32", "float64", "tf32"]
@@ -158,7 +158,7 @@ def _measure(
         step.forward()
         step.backward()
     step.update()
-    peak, launches = _inspected(step.run, device)
+    peak, launches = peak_and_launches(step.run, device)
     alone = replay(recorded.contractions)
     times = _timed(step, alone, repeats)
     return StepBench(
@@ -229,45 +229,16 @@ def _timed(step: _Step, alone: Callable[[], None], repeats: int) -> dict[str, Ti
     }
     if step.batch.positions.is_cuda:  # where parts that are waited for are slower than the whole
         calls["step"] = step.run
+    device = step.batch.positions.device
     seconds: dict[str, list[float]] = {name: [] for name in (*calls, "step")}
     for _ in range(1 + repeats):
         for name, call in calls.items():
-            _wait(step.batch)
+            synchronize(device)
             start = time.perf_counter()
             call()
-            _wait(step.batch)
+            synchronize(device)
             seconds[name].append(time.perf_counter() - start)
     if "step" not in calls:
         parts = (seconds[name] for name in ("forward", "backward", "update"))
         seconds["step"] = [sum(some) for some in zip(*parts, strict=True)]
     return {name: Timing.of(times[1:]) for name, times in seconds.items()}
-
-
-def _wait(batch: Batch) -> None:
-    if batch.positions.is_cuda:
-        torch.cuda.synchronize(batch.positions.device)
-
-
-def _inspected(run: Callable[[], None], device: torch.device) -> tuple[int, int | None]:
-    """Most bytes of tensors at a time beyond those that were there, and kernels launched."""
-    kinds = [ProfilerActivity.CPU]
-    if device.type == "cuda":
-        kinds.append(ProfilerActivity.CUDA)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    with profile(activities=kinds, profile_memory=device.type == "cpu") as seen:
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    events = seen.profiler.kineto_results.events()
-    if device.type == "cuda":
-        launches = sum("LaunchKernel" in event.name() for event in events)
-        return torch.cuda.max_memory_allocated(device) - before, launches
-    # torch's own account of what it took and gave back: the same on every machine, and nothing of
-    # what else is in the process
-    changes = [event for event in events if event.name() == "[memory]"]
-    now = most = 0
-    for change in sorted(changes, key=lambda event: event.start_ns()):
-        now += change.nbytes()
-        most = max(most, now)
-    return most, None

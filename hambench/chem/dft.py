@@ -1,4 +1,4 @@
-"""Labels by self-consistent fields, starting points of such, and what a basis set says of itself.
+"""Labels by self-consistent fields, Fock matrices of guesses, and what a basis set says of itself.
 
 Everything that enters or leaves is in the house's units (Hartree, Angstrom) and canonical AO
 order. All calculations are closed-shell Kohn-Sham (``xc="hf"`` gives Hartree-Fock), by PySCF.
@@ -18,14 +18,12 @@ from hambench.chem import engine
 from hambench.chem.dispersion import dispersion
 from hambench.chem.functional import Functional, nuclear_forces
 from hambench.chem.molecule import SYMBOLS, Molecule
+from hambench.chem.scf import density_of
 from hambench.chem.theory import Theory
-from hambench.errors import ConfigError, RegistryError, RunError, nearest
+from hambench.errors import ConfigError, RegistryError, RunError
 from hambench.units import DEBYE
 
 Matrix = NDArray[np.float64]
-
-GUESSES: Final = ("minao", "atom", "1e")
-"""PySCF's initial guesses that `initial_fock` and `calculate` take."""
 
 SMALLEST_GAP: Final = 0.02
 """Eh (0.5 eV). Below it a closed shell is hardly the ground state: PBE gives 0.1 to 0.3 Eh for
@@ -82,7 +80,8 @@ def calculate(
         molecule: numbers, positions and charge are used; existing labels are ignored.
         theory: level of theory.
         forces: also compute forces, with the response of the integration grid.
-        guess: one of `GUESSES`, or a (nao, nao) canonical Hamiltonian in Eh to start from.
+        guess: one of `hambench.chem.scf.GUESSES`, or a (nao, nao) canonical Hamiltonian in Eh to
+            start from.
         ground_state: also require a gap of `SMALLEST_GAP` between occupied and empty orbitals,
             and an energy that no mixing of the two spins lowers (the stability of Seeger and
             Pople, J. Chem. Phys. 66, 3045 (1977)), its lowest eigenvalue being known to 5e-4 Eh
@@ -94,7 +93,7 @@ def calculate(
         ConfigError: PySCF is not installed; an open shell; an element outside the basis.
     """
     field = engine.mean_field(molecule, theory)
-    density, cycles = _initial_density(field, molecule, theory, guess), 0
+    density, cycles = density_of(Functional(molecule, theory), guess), 0
     if isinstance(guess, str) and theory.grid_level > _ROUGH["grid_level"]:
         rough = engine.mean_field(molecule, replace(theory, **_ROUGH))
         rough.kernel(density)
@@ -120,22 +119,10 @@ def calculate(
     return result
 
 
-def scf_from(hamiltonian: Matrix, molecule: Molecule, theory: Theory) -> DFTResult:
-    """One SCF started from the density of a given (nao, nao) canonical Hamiltonian (Eh).
-
-    No second attempt: `DFTResult.cycles` and `.converged` are what a study of SCF acceleration
-    counts. The cycle count does not include the Fock build of the starting density. Raises
-    ConfigError as `calculate` does.
-    """
-    field = engine.mean_field(molecule, theory)
-    field.kernel(_initial_density(field, molecule, theory, hamiltonian))
-    return _result(field, molecule, theory, field.cycles, forces=False)
-
-
 def initial_fock(molecule: Molecule, theory: Theory, guess: str = "minao") -> Matrix:
-    """(nao, nao) canonical Fock matrix (Eh) built from an initial guess of `GUESSES`."""
-    field = engine.mean_field(molecule, theory)
-    density = _initial_density(field, molecule, theory, guess)
+    """(nao, nao) canonical Fock matrix (Eh) of one of `hambench.chem.scf.GUESSES`."""
+    functional = Functional(molecule, theory)
+    field, density = functional.field, density_of(functional, guess)
     return engine.canonical(field.get_fock(dm=density), molecule.numbers, theory.basis)
 
 
@@ -184,15 +171,6 @@ def versions() -> dict[str, str]:
 
     _, _, dft = engine.pyscf()
     return {"pyscf": importlib.metadata.version("pyscf"), "libxc": dft.libxc.__version__}
-
-
-def _initial_density(field: Any, molecule: Molecule, theory: Theory, guess: str | Matrix) -> Matrix:
-    """Starting density in PySCF's order."""
-    if not isinstance(guess, str):
-        return Functional(molecule, theory).at(guess).density
-    if guess not in GUESSES:
-        raise ConfigError(f"unknown initial guess '{guess}'.{nearest(guess, GUESSES)}")
-    return np.asarray(field.get_init_guess(field.mol, guess))
 
 
 def _result(field: Any, molecule: Molecule, theory: Theory, cycles: int, forces: bool) -> DFTResult:

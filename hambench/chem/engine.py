@@ -1,7 +1,7 @@
 """PySCF behind one door: its molecules and mean fields, from and to the house's units and orders.
 
 No other module imports PySCF, and this one inside functions only: training needs none. What is
-done with it stands in `hambench.chem.dft` (self-consistent fields, labels) and
+done with it stands in `hambench.chem.dft` (labels), `hambench.chem.scf` (cycles from a start) and
 `hambench.chem.functional` (energies, Fock matrices and forces of a given Hamiltonian).
 """
 
@@ -24,6 +24,9 @@ from hambench.errors import ConfigError
 from hambench.units import BOHR
 
 Matrix = NDArray[np.float64]
+
+DIIS_SPACE: Final = 8
+"""Fock matrices that the DIIS of an SCF mixes; PySCF's default, said here to hold everywhere."""
 
 _ROUNDING: Final = 2e-14  # of the energy
 _NEAR: Final = 10.0  # times the threshold of the gradient
@@ -118,6 +121,7 @@ def mean_field(molecule: Molecule, theory: Theory) -> Any:
     field.conv_tol = theory.conv_tol
     field.conv_tol_grad = theory.conv_tol_grad
     field.max_cycle = theory.max_cycles
+    field.diis_space = DIIS_SPACE
     field.check_convergence = _convergence(theory)
     # one more diagonalisation confirms nothing: undamped, it multiplies the gradient by the inverse
     # of a small gap

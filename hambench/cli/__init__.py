@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = [word for word in words if word != "--debug"]
     # Threads of torch that spin while they wait slow a busy machine down a hundredfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # nothing of torch's profiler
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("hambench").setLevel(logging.INFO)
     try:

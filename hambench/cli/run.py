@@ -13,6 +13,7 @@ from hambench.cli.table import as_json, of_scores
 
 if TYPE_CHECKING:
     from hambench.experiment import Outcome
+    from hambench.results import Inference
 
 
 @click.command(options_metavar="[--cfg]")
@@ -59,6 +60,8 @@ def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> None:
 @click.option("--metrics", help="Names, separated by commas.  [default: those of the run]")
 @click.option("--split", help="Split to score.  [default: that of the run]")
 @click.option("--cutoff", type=float, help="Angstrom, for h_mae_in_cutoff.  [default: the model's]")
+@click.option("--energy-n", type=int, help="Molecules for energies, dipoles.  [default: the run's]")
+@click.option("--scf-n", type=int, help="Molecules for metrics of SCFs.  [default: the run's]")
 @click.option("--device", default="auto", show_default=True, help="Where the model predicts.")
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
@@ -66,6 +69,8 @@ def evaluate(
     metrics: str | None,
     split: str | None,
     cutoff: float | None,
+    energy_n: int | None,
+    scf_n: int | None,
     device: str,
     json_: bool,
 ) -> None:
@@ -77,11 +82,15 @@ def evaluate(
     Examples:
       hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
       hambench evaluate RUN_DIR --metrics h_mae,h_max --split validation
+      hambench evaluate RUN_DIR --metrics scf_iter_ratio,dipole_mae --scf-n 10
     """
     from hambench import experiment
 
     names = [name.strip() for name in metrics.split(",")] if metrics else None
-    scores = experiment.evaluate(run_dir, metrics=names, split=split, cutoff=cutoff, device=device)
+    scores = experiment.evaluate(
+        run_dir, metrics=names, split=split, cutoff=cutoff, energy_n=energy_n, scf_n=scf_n,
+        device=device,
+    )  # fmt: skip
     if json_:
         click.echo(as_json({name: score._asdict() for name, score in scores.items()}))
     else:
@@ -115,5 +124,19 @@ def _show(outcome: Outcome) -> None:
     speed = f", {cost.molecules_per_s:.3g} molecules/s" if cost.molecules_per_s else ""
     click.echo(
         f"\n{result.parameters:,} parameters, {cost.steps} steps in {cost.wall_s:.0f} s{speed} on "
-        f"{cost.device} (stopped by {cost.stopped_by})\nresult: {outcome.folder / 'result.json'}"
+        f"{cost.device} (stopped by {cost.stopped_by})"
+    )
+    if cost.inference is not None:
+        click.echo(_inference(cost.inference))
+    click.echo(f"result: {outcome.folder / 'result.json'}")
+
+
+def _inference(cost: Inference) -> str:
+    """What predicting takes, in one line."""
+    batch = f"{cost.max_edges} edges" if cost.batch_size is None else f"{cost.batch_size} molecules"
+    guess = "" if cost.guess_s is None else f", {cost.guess_s:.2g} s for an initial guess"
+    return (
+        f"predicts {cost.molecules_per_s:.3g} molecules/s in batches of {batch} (the model alone "
+        f"{cost.model_molecules_per_s:.3g}{guess}), {cost.flops / 1e6:.3g} MFLOP per molecule, "
+        f"{cost.peak_memory / 2**20:.3g} MiB"
     )

@@ -6,8 +6,14 @@ a time; ``hambench.scoring.predictions`` keeps what was predicted. Nothing here 
 
 from __future__ import annotations
 
-import hambench.scoring.matrix  # registers the metrics of matrix elements, the first ...
-import hambench.scoring.total_energy  # noqa: F401 (... and those of the energies they imply)
+# Metrics are registered in this order, which is that of tables.
+# isort: off
+import hambench.scoring.matrix  # those of matrix elements, the first ...
+import hambench.scoring.total_energy  # ... of the energies they imply ...
+import hambench.scoring.dipole  # ... of dipole moments ...
+import hambench.scoring.scf  # noqa: F401 (... and of SCFs that start from them)
+
+# isort: on
 from hambench.scoring.display import format_score
 from hambench.scoring.metrics import FAILURES, METRICS, ROTATION_ERROR, Metric, Score, find_metric
 from hambench.scoring.scorer import Scorer, score

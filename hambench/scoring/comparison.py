@@ -15,6 +15,7 @@ from hambench.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from hambench.chem.functional import Functional, State
+    from hambench.chem.scf import Acceleration
 
 
 class Comparison:
@@ -29,6 +30,8 @@ class Comparison:
         theory: level of theory of the label, for metrics that need it.
         turned: what was predicted for the molecule turned by its `scoring_rotation`, in that frame,
             for metrics that need it.
+        inference_s: seconds that predicting a molecule takes, for metrics of wall time; None: not
+            known.
 
     Raises:
         DataError: no label, a label unfit for scoring (`Molecule.checked`), or a prediction of
@@ -43,6 +46,7 @@ class Comparison:
         cutoff: float | None = None,
         theory: Theory | None = None,
         turned: object = None,
+        inference_s: float | None = None,
     ) -> None:
         counts = basis.ao_counts(molecule.numbers)
         self.nao = int(counts.sum())
@@ -58,6 +62,7 @@ class Comparison:
         self.turned = None if turned is None else self._checked(turned)
         self.cutoff = cutoff
         self.theory = theory
+        self.inference_s = inference_s
         self._counts = counts
 
     def _checked(self, prediction: object) -> NDArray[np.float64]:
@@ -140,16 +145,28 @@ class Comparison:
         return self._functional.at(self.label)
 
     @cached_property
+    def acceleration(self) -> Acceleration:
+        """SCFs from the prediction and from named guesses; raises as `predicted_state`."""
+        from hambench.chem.scf import Acceleration  # SciPy, which listing metrics needs not
+
+        return Acceleration(self.prediction, self.label, self.molecule, self._level)
+
+    @cached_property
     def _functional(self) -> Functional:
         from hambench.chem.functional import Functional  # SciPy, which listing metrics needs not
 
+        return Functional(self.molecule, self._level)
+
+    @property
+    def _level(self) -> Theory:
+        """The level of theory, of the basis of the matrices."""
         assert self.theory is not None  # as the scorer made sure
         if self.theory.basis.lower() != self.basis.name.lower():
             raise ConfigError(
                 f"molecule '{self.molecule.id}' is in {self.basis.name}, the level of theory in "
                 f"{self.theory.basis}; give the theory of the labels"
             )
-        return Functional(self.molecule, self.theory)
+        return self.theory
 
 
 def as_array(prediction: object) -> NDArray[Any]:

@@ -39,11 +39,15 @@ def format_numbers(value: float, ci95: tuple[float, float] | None) -> tuple[str,
 
 
 def format_score(score: Score, metric: str = "") -> str:
-    """A score of a metric as one text in its reporting unit: ``"12.3 [11.9, 12.8] uEh"``."""
+    """A score of a metric as one text in its reporting unit: ``"12.3 [11.9, 12.8] uEh"``.
+
+    With its standard deviation where it has one: ``"0.61 [0.59, 0.63] (std 0.07)"``.
+    """
     label, factor = reporting_unit(score.unit, metric)
     ends = None if score.ci95 is None else (score.ci95[0] * factor, score.ci95[1] * factor)
     number, interval = format_numbers(score.value * factor, ends)
-    return " ".join(part for part in (number, interval, label) if part)
+    spread = "" if score.std is None else f"(std {score.std * factor:.2g})"
+    return " ".join(part for part in (number, interval, label, spread) if part)
 
 
 def _exponent(value: float) -> int:

@@ -16,11 +16,18 @@ from hambench.errors import RegistryError, nearest
 Quantity = Literal["hamiltonian", "energy"]
 """What is predicted and compared."""
 
+Sampled = Literal["energy", "scf"]
+"""Kinds of metrics that are so dear that each is computed on a sample of the molecules: energies
+and dipole moments of one diagonalisation; self-consistent fields."""
+
 Terms = tuple[float, float]
 """Numerator and denominator of one molecule; a denominator of 0: the metric has no entry there."""
 
 FAILURES: Final = "failure_rate"
 """The metric that counts unusable predictions; it joins every score that has any."""
+
+CONVERGENCE: Final = "scf_convergence_rate"
+"""The metric that counts self-consistent fields that end; it joins every other metric of these."""
 
 ROTATION_ERROR: Final = "h_rotation_mae"
 """The metric that joins every score of a model that is not equivariant."""
@@ -31,16 +38,19 @@ class Score(NamedTuple):
 
     Attributes:
         value: in ``unit``.
-        unit: "Eh", or "1" for a pure number.
+        unit: "Eh", "D" (Debye), or "1" for a pure number.
         ci95: 95 % percentile bootstrap interval over molecules (lower, upper); None where
             there is no such thing: fewer than two molecules, or a maximum.
         n: molecules that entered.
+        std: standard deviation over them (that of the sample, divisor n), for metrics whose spread
+            is told beside the mean; else None.
     """
 
     value: float
     unit: str
     ci95: tuple[float, float] | None
     n: int
+    std: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Metric:
 
     Attributes:
         name: as it stands in task files, results and tables.
-        unit: of its value ("Eh", or "1" for a pure number).
+        unit: of its value ("Eh", "D" for Debye, or "1" for a pure number).
         direction: which way is better.
         description: one line with the formula; dH is prediction minus label, n the orbitals of
             a molecule, G the molecules.
@@ -60,6 +70,9 @@ class Metric:
         energy: whether its values are errors of total energies, which tables show in meV.
         needs_theory: whether it is computed with PySCF, at the labels' level of theory.
         needs_turned: whether it needs what was predicted for the molecule turned, too.
+        sample: the kind of sample it is computed on; None: all molecules. One of ``scf`` has no
+            entry where an SCF did not converge, and may have none at all.
+        spread: whether the standard deviation over the molecules belongs to the score.
     """
 
     name: str
@@ -72,6 +85,8 @@ class Metric:
     energy: bool = False
     needs_theory: bool = False
     needs_turned: bool = False
+    sample: Sampled | None = None
+    spread: bool = False
 
 
 METRICS: Final[dict[str, Metric]] = {}
@@ -88,6 +103,8 @@ def metric(
     energy: bool = False,
     needs_theory: bool = False,
     needs_turned: bool = False,
+    sample: Sampled | None = None,
+    spread: bool = False,
 ) -> Callable[[Callable[[Any], Terms]], Callable[[Any], Terms]]:
     """Register the decorated function of one molecule as a metric of its own name."""
 
@@ -97,7 +114,7 @@ def metric(
         of_energies = energy or of == "energy"
         METRICS[name] = Metric(
             name, unit, direction, description, terms, of, aggregate, of_energies, needs_theory,
-            needs_turned,
+            needs_turned, sample, spread,
         )  # fmt: skip
         return terms
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import lru_cache
 from itertools import compress, zip_longest
@@ -19,10 +20,12 @@ from hambench.errors import ConfigError, DataError, RunError
 from hambench.scoring.comparison import Comparison
 from hambench.scoring.energy import EnergyComparison
 from hambench.scoring.metrics import (
+    CONVERGENCE,
     FAILURES,
     METRICS,
     Metric,
     Quantity,
+    Sampled,
     Score,
     Terms,
     find_metric,
@@ -38,12 +41,16 @@ class Scorer:
 
     Args:
         metrics: names out of `METRICS`, of one quantity; None: all of Hamiltonians that can be
-            computed from a prediction, those that need a theory if it is given.
+            computed from a prediction, those that need a theory if it is given, without those of
+            SCFs. Any of these brings `CONVERGENCE` with it.
         cutoff: Angstrom, for ``h_mae_in_cutoff``; None: all pairs are within.
         basis: orbital basis; None: the one each molecule names.
         theory: level of theory of the labels, for metrics computed with PySCF (``e_dft_mae`` ...).
         executor: where those are computed, e.g. a pool of processes; None: here, one by one.
         ahead: molecules that may wait in the executor; `add` waits for the others.
+        samples: ids of the molecules that metrics of a kind (`Metric.sample`) are computed on;
+            a kind that is missing: all.
+        inference_s: seconds that predicting a molecule takes, for ``scf_total_time_ratio``.
 
     Raises:
         RegistryError: an unknown metric (with the nearest name).
@@ -59,6 +66,8 @@ class Scorer:
         theory: Theory | None = None,
         executor: Executor | None = None,
         ahead: int = 1,
+        samples: Mapping[Sampled, Collection[str]] | None = None,
+        inference_s: float | None = None,
     ) -> None:
         known = [
             name
@@ -66,6 +75,7 @@ class Scorer:
             if one.of in ("hamiltonian", None)
             and (theory is not None or not one.needs_theory)
             and not one.needs_turned
+            and one.sample != "scf"
         ]
         names = list(dict.fromkeys(known if metrics is None else metrics))
         if not names:
@@ -77,6 +87,8 @@ class Scorer:
         self.theory = theory
         self._asked = names
         self._named = metrics is not None
+        if any(find_metric(name).sample == "scf" for name in names) and CONVERGENCE not in names:
+            names.append(CONVERGENCE)
         self._metrics = [find_metric(name) for name in dict.fromkeys([*names, FAILURES])]
         self.quantity = _quantity(self._metrics)
         costly = [metric.name for metric in self._metrics if metric.needs_theory]
@@ -84,9 +96,11 @@ class Scorer:
             _check_theory(costly, theory)
         self._executor = executor if costly else None
         self._ahead = ahead
+        self._samples, self.inference_s = samples or {}, inference_s
         self._ids: dict[str, None] = {}
         self._groups: list[str] = []
         self._terms: list[list[Terms] | Future[list[Terms]]] = []
+        self._waiting: deque[int] = deque()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -118,12 +132,15 @@ class Scorer:
                 f"molecule '{name}' is scored twice; every row of a test set counts once"
             )
         compared = self._compared(prediction, molecule, turned)
-        if self._executor is None:
-            self._terms.append(_terms(self._metrics, compared))
+        asked = [self._is_asked(metric, name) for metric in self._metrics]
+        dear = any(metric.needs_theory for metric in compress(self._metrics, asked))
+        if self._executor is None or not dear:
+            self._terms.append(_terms(self._metrics, asked, compared))
         else:
-            if len(self) >= self._ahead:
-                self._settle(len(self) - self._ahead)
-            self._terms.append(self._executor.submit(_terms, self._metrics, compared))
+            if len(self._waiting) >= self._ahead:
+                self._settle(self._waiting.popleft())
+            self._waiting.append(len(self))
+            self._terms.append(self._executor.submit(_terms, self._metrics, asked, compared))
         self._ids[name] = None
         self._groups.append(name if group is None else group)
 
@@ -135,7 +152,8 @@ class Scorer:
             seed: of the bootstrap, not of a run: intervals are the same at every call.
 
         Raises:
-            DataError: nothing was added, or a metric asked for has no entry in any molecule.
+            DataError: nothing was added, or a metric asked for has no entry in any molecule. One
+                of SCFs is left out then: `CONVERGENCE` says that none converged.
             RunError: every prediction is a failure.
         """
         if not self._terms:
@@ -148,8 +166,9 @@ class Scorer:
                 "training diverged: lower the learning rate or clip gradients"
             )
         present = (denominators > 0).any(axis=0)
-        if self._named and not present.all():
-            empty = self._metrics[int(np.argmin(present))]
+        needed = [self._named and metric.sample != "scf" for metric in self._metrics]
+        if (missing := needed & ~present).any():
+            empty = self._metrics[int(np.argmax(missing))]
             raise DataError(
                 f"{empty.name} has no entry in any of the {len(self)} molecules "
                 f"({empty.description}); leave this metric out"
@@ -173,7 +192,9 @@ class Scorer:
                 case "max":
                     ratio, interval = numerators[entered[:, k], k].max(), None
             ends = None if interval is None else (float(interval[0]), float(interval[1]))
-            scores[metric.name] = Score(float(ratio), metric.unit, ends, int(entered[:, k].sum()))
+            values = numerators[entered[:, k], k] / denominators[entered[:, k], k]
+            std = float(values.std()) if metric.spread else None
+            scores[metric.name] = Score(float(ratio), metric.unit, ends, len(values), std)
         return scores
 
     def table(self) -> dict[str, NDArray[Any]]:
@@ -207,8 +228,15 @@ class Scorer:
                 "turned; give it as turned, or leave the metric out"
             )
         return Comparison(
-            prediction, molecule, basis, self.cutoff, self.theory, turned if asking else None
-        )
+            prediction, molecule, basis, self.cutoff, self.theory, turned if asking else None,
+            self.inference_s,
+        )  # fmt: skip
+
+    def _is_asked(self, metric: Metric, name: str) -> bool:
+        """Whether a metric is computed on a molecule: it is in the metric's sample."""
+        if metric.sample is None or metric.sample not in self._samples:
+            return True
+        return name in self._samples[metric.sample]
 
     def _settle(self, place: int) -> list[Terms]:
         """Terms of the molecule added at a place, waited for where an executor has them."""
@@ -284,11 +312,17 @@ def score(
     return scorer.scores()
 
 
-def _terms(metrics: Sequence[Metric], compared: Comparison | EnergyComparison) -> list[Terms]:
-    """What one molecule adds to each metric; nothing where the prediction failed."""
+def _terms(
+    metrics: Sequence[Metric], asked: Sequence[bool], compared: Comparison | EnergyComparison
+) -> list[Terms]:
+    """What one molecule adds to each metric; nothing where it is not asked for, or has failed."""
+    wanted = [
+        is_asked and (metric.name == FAILURES or not compared.failed)
+        for metric, is_asked in zip(metrics, asked, strict=True)
+    ]
     return [
-        metric.terms(compared) if metric.name == FAILURES or not compared.failed else (0.0, 0.0)
-        for metric in metrics
+        metric.terms(compared) if is_wanted else (0.0, 0.0)
+        for metric, is_wanted in zip(metrics, wanted, strict=True)
     ]
 
 

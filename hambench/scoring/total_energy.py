@@ -15,7 +15,7 @@ from typing import Final
 from hambench.scoring.comparison import Comparison
 from hambench.scoring.metrics import Terms, metric
 
-_implied: Final = partial(metric, energy=True, needs_theory=True)
+_implied: Final = partial(metric, energy=True, needs_theory=True, sample="energy")
 
 
 @_implied("molecule mean of |E[Dp] - E[D]|: functional at the densities of prediction and label")

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from hambench import cli
-from hambench.bench.contractions import Recorder, replay
-from hambench.bench.model import BATCHES, _inspected, measure
+from hambench.bench.model import BATCHES, measure
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.errors import ConfigError, RegistryError
+from hambench.profiling.contractions import Recorder, replay
+from hambench.profiling.memory import peak_and_launches
 
 
 def test_products_are_recorded_forward_and_backward() -> None:
@@ -56,7 +57,7 @@ def test_peak_is_that_of_tensors() -> None:
         del y
         (z + 1).sum()
 
-    peak, launches = _inspected(work, torch.device("cpu"))
+    peak, launches = peak_and_launches(work, torch.device("cpu"))
     assert 8000 <= peak < 8200
     assert launches is None
 

@@ -62,17 +62,6 @@ def test_energy_of_converged_hamiltonian_is_the_energy(water: dft.DFTResult) -> 
     assert functional.energy_of(hamiltonian + 0.1 * np.eye(24), WATER, theory) > energy + 1e-6
 
 
-def test_scf_from_converged_hamiltonian_takes_few_cycles(water: dft.DFTResult) -> None:
-    theory = replace(PBE, fit=None, grid_level=3)
-    started = dft.scf_from(water.molecule.hamiltonian, WATER, theory)
-    assert started.converged
-    assert started.cycles <= water.cycles // 2
-    assert started.molecule.energy == pytest.approx(water.molecule.energy, abs=1e-10)
-    stopped = dft.scf_from(np.eye(24), WATER, replace(theory, max_cycles=2))
-    assert not stopped.converged
-    assert stopped.cycles == 2
-
-
 def test_initial_guesses_are_near_the_hamiltonian(water: dft.DFTResult) -> None:
     theory = replace(PBE, fit=None, grid_level=3)
     for guess in ("minao", "atom"):

@@ -1,0 +1,1 @@
+"""What a piece of work on tensors does: its products of matrices, its memory, its kernels."""
