@@ -7,7 +7,8 @@ a time; ``hambench.scoring.predictions`` keeps what was predicted. Nothing here 
 from __future__ import annotations
 
 import hambench.scoring.matrix  # registers the metrics of matrix elements, the first ...
-import hambench.scoring.total_energy  # noqa: F401 (... and those of the energies they imply)
+import hambench.scoring.spectrum  # ... then those of orbitals and levels ...
+import hambench.scoring.total_energy  # noqa: F401 (... and of the energies they imply)
 from hambench.scoring.display import format_score
 from hambench.scoring.metrics import FAILURES, METRICS, ROTATION_ERROR, Metric, Score, find_metric
 from hambench.scoring.scorer import Scorer, score

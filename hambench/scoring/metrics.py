@@ -20,7 +20,7 @@ Terms = tuple[float, float]
 """Numerator and denominator of one molecule; a denominator of 0: the metric has no entry there."""
 
 FAILURES: Final = "failure_rate"
-"""The metric that counts unusable predictions; it joins every score that has any."""
+"""The metric that counts unusable predictions, the first of the alarms: see `Metric.alarm`."""
 
 ROTATION_ERROR: Final = "h_rotation_mae"
 """The metric that joins every score of a model that is not equivariant."""
@@ -60,6 +60,11 @@ class Metric:
         energy: whether its values are errors of total energies, which tables show in meV.
         needs_theory: whether it is computed with PySCF, at the labels' level of theory.
         needs_turned: whether it needs what was predicted for the molecule turned, too.
+        needs_cutoff: whether it depends on the cutoff of scoring.
+        needs_spectrum: whether it needs overlaps, and depends on the threshold of their
+            eigenvalues.
+        percent: whether tables show it in 1e-2.
+        alarm: whether it counts what went wrong; it joins every score in which it is not zero.
     """
 
     name: str
@@ -72,6 +77,10 @@ class Metric:
     energy: bool = False
     needs_theory: bool = False
     needs_turned: bool = False
+    needs_cutoff: bool = False
+    needs_spectrum: bool = False
+    percent: bool = False
+    alarm: bool = False
 
 
 METRICS: Final[dict[str, Metric]] = {}
@@ -88,6 +97,10 @@ def metric(
     energy: bool = False,
     needs_theory: bool = False,
     needs_turned: bool = False,
+    needs_cutoff: bool = False,
+    needs_spectrum: bool = False,
+    percent: bool = False,
+    alarm: bool = False,
 ) -> Callable[[Callable[[Any], Terms]], Callable[[Any], Terms]]:
     """Register the decorated function of one molecule as a metric of its own name."""
 
@@ -97,7 +110,7 @@ def metric(
         of_energies = energy or of == "energy"
         METRICS[name] = Metric(
             name, unit, direction, description, terms, of, aggregate, of_energies, needs_theory,
-            needs_turned,
+            needs_turned, needs_cutoff, needs_spectrum, percent, alarm,
         )  # fmt: skip
         return terms
 
