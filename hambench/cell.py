@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hambench import models, registry
+from hambench.chem.engine import is_installed
 from hambench.chem.theory import Theory
 from hambench.config import RunConfig
 from hambench.data.task import Task
@@ -73,6 +74,21 @@ class Cell:
             return
         for split in _used(self.config, self.task):
             guess.check(self.task.split(split))
+
+    def check_overlaps(self) -> None:
+        """See whether metrics of the spectrum can be computed, if there are any to compute.
+
+        Raises:
+            ConfigError: the data have no overlaps, and PySCF, which computes them, is missing.
+        """
+        if not any(find_metric(name).needs_spectrum for name in self.metrics):
+            return
+        if self.task.split(self.config.score.split)[0].overlap is None and not is_installed():
+            raise ConfigError(
+                f"the data of task '{self.task.name}' have no overlaps, which its metrics of the "
+                "spectrum need; install what computes them, pip install 'hambench[pyscf]', or "
+                "leave these metrics out: score.metrics=[h_mae,h_mae_diag,h_mae_offdiag]"
+            )
 
     @property
     def training_split(self) -> str:

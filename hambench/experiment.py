@@ -15,7 +15,7 @@ import torch
 from hambench import registry, rundir
 from hambench.cell import Cell, open_task
 from hambench.chem.molecule import Molecule
-from hambench.config import RunConfig, read_config, score_options
+from hambench.config import RunConfig, read_config
 from hambench.data.task import Task
 from hambench.errors import DataError, HambenchError
 from hambench.external import ExternalModel
@@ -27,15 +27,7 @@ from hambench.learn.statistics import prepare
 from hambench.learn.validation import metric_name
 from hambench.learn.weights import save_weights
 from hambench.model import Model, silent
-from hambench.prediction import (
-    as_metrics,
-    predict,
-    predict_turned,
-    score_energies,
-    score_kept,
-    score_predictions,
-    score_table,
-)
+from hambench.prediction import as_metrics, score_energies, score_split
 from hambench.pretraining import audited, begin_with, check_named
 from hambench.results import (
     Audit,
@@ -45,12 +37,12 @@ from hambench.results import (
     Status,
     provenance,
     read_result,
-    read_status,
     write_result,
 )
-from hambench.scoring import Score
 from hambench.scoring.energy_table import ENERGIES
 from hambench.scoring.predictions import Predictions
+from hambench.scoring.score_table import SCORES, write_scores
+from hambench.scoring.summary import scores_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +87,7 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
         if isinstance(cell.model, ExternalModel):
             cell.model.check(cell.recipe, len(cell.task.split(cell.training_split)))
         cell.check_guesses()
+        cell.check_overlaps()
         check_named(config)
         audit = audited(cell)  # before what it would refuse is trained
         if config.pretraining is not None:
@@ -105,47 +98,6 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
                 status = _StatusFile(folder, rundir.begin(folder, config, fingerprint))
                 return Outcome(_followed(cell, audit, folder, status, progress), folder, fresh=True)
     return _finished(config, progress)
-
-
-def evaluate(
-    folder: Path,
-    *,
-    metrics: Sequence[str] | None = None,
-    cutoff: float | None = None,
-    split: str | None = None,
-    device: str = "auto",
-    progress: bool = True,
-) -> dict[str, Score]:
-    """Compute the metrics of a run again; nothing is written.
-
-    From ``predictions.h5`` or ``energies.csv`` where the run kept one for that split (no model is
-    needed then), else from its best weights.
-
-    Args:
-        folder: a run directory.
-        metrics, cutoff, split: None: as in the run.
-        device: where the model predicts.
-        progress: show progress on a terminal.
-
-    Raises:
-        DataError: no run directory, or neither predictions nor weights in it.
-        ConfigError: an unknown metric or split, a cutoff that is none, or the data have changed.
-    """
-    as_run = read_config(folder / rundir.CONFIG)
-    as_run = as_run.model_copy(update={"run_dir": folder})  # wherever it has been moved
-    asked = {"metrics": metrics and list(metrics), "cutoff": cutoff, "split": split}
-    options = score_options(as_run.score, {k: v for k, v in asked.items() if v is not None})
-    cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
-    rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
-    kept = folder / rundir.PREDICTIONS
-    same = options.split == as_run.score.split
-    if same and kept.is_file() and (not cell.needs_turned or Predictions(kept).has_turned):
-        return score_kept(cell, kept, progress)
-    if same and cell.energies and (folder / ENERGIES).is_file():
-        return score_table(cell, folder / ENERGIES)
-    if isinstance(cell.model, Model):
-        load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-    return _score_split(cell, progress)
 
 
 def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
@@ -188,7 +140,7 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
         assert isinstance(cell.model, Model)  # others predict energies alone
         with rundir.lock(folder):
             load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-            _score_split(cell, progress, kept)
+            score_split(cell, progress, kept)
     return outcome
 
 
@@ -252,13 +204,16 @@ def _run(
             reporters=reporters, fingerprint=f"{task.fingerprint} {cell.training_split}",
         )  # fmt: skip
     common = _common(cell, fitted, status.current, device)
+    more: dict[str, Any] = {}
     if cell.energies:
-        scored = score_energies(cell, folder / ENERGIES, progress)
-        more = {**scored, "strategy": config.strategy, "pretraining": pretraining}
+        scores, trained = score_energies(cell, folder / ENERGIES, progress)
+        more = {**trained, "strategy": config.strategy, "pretraining": pretraining}
     else:
         kept = folder / rundir.PREDICTIONS if config.save_predictions else None
-        more = {"metrics": as_metrics(_score_split(cell, progress, kept))}
-    result = Result(**common, **more)
+        scores = score_split(cell, progress, kept)
+    metrics = as_metrics(scores_of(scores, cell.metrics))
+    result = Result(**common, metrics=metrics, **more)
+    write_scores(folder / SCORES, scores)
     write_result(folder, result)
     return result
 
@@ -283,13 +238,6 @@ def _prepare(
         stopped_by="no parameters",
         restarts=0,
     )
-
-
-def _score_split(cell: Cell, progress: bool, kept: Path | None = None) -> dict[str, Score]:
-    """Predict and score the split of the configuration."""
-    split = cell.config.score.split
-    turned = predict_turned(cell, split, progress) if cell.needs_turned else None
-    return score_predictions(cell, predict(cell, split, progress), split, kept, turned)
 
 
 def _common(cell: Cell, fitted: FitResult, status: Status, device: torch.device) -> dict[str, Any]:

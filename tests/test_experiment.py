@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hambench import experiment, rundir
+from hambench import evaluation, experiment, rundir
 from hambench.compose import compose
 from hambench.config import RunConfig
 from hambench.data.store import Store, write_store
@@ -120,13 +120,13 @@ def test_a_finished_run_is_given_as_asked_for_or_not_at_all(tmp_path: Path):
     assert not (first.folder / rundir.PREDICTIONS).exists()
     again = run(cell(tmp_path, "save_predictions=true"))
     assert (again.fresh, again.result) == (False, first.result)
-    scores = experiment.evaluate(first.folder, progress=False)
+    scores = evaluation.evaluate(first.folder, progress=False)
     assert Predictions(first.folder / rundir.PREDICTIONS).fingerprint == first.result.fingerprint
     assert scores["h_mae"].value == first.result.metrics["h_mae"].value
     kept = first.folder / rundir.PREDICTIONS
     kept.write_bytes(kept.read_bytes()[:5000])  # they are made anew, not taken for whole
     run(cell(tmp_path, "save_predictions=true"))
-    assert experiment.evaluate(first.folder, progress=False) == scores
+    assert evaluation.evaluate(first.folder, progress=False) == scores
 
 
 @pytest.mark.usefixtures("toy")
@@ -135,7 +135,7 @@ def test_data_that_changed_in_place_are_found(tmp_path: Path):
     config = cell(tmp_path, f"data={data}")
     folder = run(config).folder
     shutil.copy(other_water(tmp_path), data)
-    for call in (lambda: run(config), lambda: experiment.evaluate(folder, progress=False)):
+    for call in (lambda: run(config), lambda: evaluation.evaluate(folder, progress=False)):
         with pytest.raises(ConfigError, match="on data with fingerprint"):
             call()
 
@@ -145,7 +145,7 @@ def test_data_that_changed_in_place_are_found(tmp_path: Path):
 def test_a_cutoff_that_is_none_is_refused(tmp_path: Path, cutoff: float):
     folder = run(cell(tmp_path)).folder
     with pytest.raises(ConfigError, match="cutoff="):
-        experiment.evaluate(folder, cutoff=cutoff, progress=False)
+        evaluation.evaluate(folder, cutoff=cutoff, progress=False)
 
 
 def other_water(folder: Path) -> Path:
@@ -181,7 +181,7 @@ def test_lost_parts_of_a_finished_run_are_named_with_a_way_out(tmp_path: Path):
     folder = run(config).folder
     (folder / rundir.CHECKPOINTS / BEST).unlink()
     with pytest.raises(DataError, match=r"there is no weights file .*overwrite=true"):
-        experiment.evaluate(folder, progress=False)
+        evaluation.evaluate(folder, progress=False)
     (folder / "result.json").write_text("{")
     with pytest.raises(DataError, match=r"is no valid result of schema .*overwrite=true"):
         run(config)
@@ -349,12 +349,12 @@ def test_evaluate_gives_the_very_numbers(tmp_path: Path):
     wanted = {
         name: tuple(metric.model_dump().values()) for name, metric in outcome.result.metrics.items()
     }
-    kept = experiment.evaluate(outcome.folder, progress=False)
+    kept = evaluation.evaluate(outcome.folder, progress=False)
     assert {name: tuple(score) for name, score in kept.items()} == wanted
     (outcome.folder / "predictions.h5").unlink()
-    anew = experiment.evaluate(outcome.folder, progress=False)
+    anew = evaluation.evaluate(outcome.folder, progress=False)
     assert {name: tuple(score) for name, score in anew.items()} == wanted
-    other = experiment.evaluate(
+    other = evaluation.evaluate(
         outcome.folder, metrics=["h_max", "h_mae_in_cutoff"], split="validation", cutoff=0.5,
         progress=False,
     )  # fmt: skip
@@ -379,19 +379,19 @@ def test_predictions_are_of_the_test_split(tmp_path: Path):
 @pytest.mark.usefixtures("toy")
 def test_evaluate_refuses_what_does_not_belong(tmp_path: Path):
     with pytest.raises(DataError, match="is no run directory"):
-        experiment.evaluate(tmp_path)
+        evaluation.evaluate(tmp_path)
     one = run(cell(tmp_path)).folder
     wide = run(cell(tmp_path, "model.hyperparameters.cutoff=4")).folder
     shutil.copy(one / rundir.CHECKPOINTS / BEST, wide / rundir.CHECKPOINTS / BEST)
     with pytest.raises(ConfigError, match=r"holds another model: its hyperparameters.cutoff is 5"):
-        experiment.evaluate(wide, progress=False)
+        evaluation.evaluate(wide, progress=False)
 
 
 def test_a_model_without_parameters_runs_and_is_scored_again(tmp_path: Path):
     config = compose(["task=water_mini", "model=mean_block", f"root={tmp_path}"])
     outcome = run(config)
     assert (outcome.result.parameters, outcome.result.cost.steps) == (0, 0)
-    scores = experiment.evaluate(outcome.folder, progress=False)
+    scores = evaluation.evaluate(outcome.folder, progress=False)
     assert scores["h_mae"].value == outcome.result.metrics["h_mae"].value
 
 
@@ -406,7 +406,7 @@ def test_total_energies_are_scored_at_the_level_of_the_task(
     found = run(config).result.metrics
     assert [found[name].n for name in found] == [3, 3, 3, 3]
     assert found["e_dft_mae_floor"].value < 1e-10 < 1e-3 < found["e_dft_mae"].value
-    again = experiment.evaluate(config.folder, metrics=["e_dft_mae"], progress=False)
+    again = evaluation.evaluate(config.folder, metrics=["e_dft_mae"], progress=False)
     assert again["e_dft_mae"].value == pytest.approx(found["e_dft_mae"].value, rel=1e-9)
 
 

@@ -137,13 +137,15 @@ class Scorer:
         compared = self._compared(prediction, molecule, turned)
         bare = copy(compared)  # for another process, without what is found here
         spectral = any(self._spectral) and not compared.failed
-        size = _size(compared) if spectral and isinstance(compared, Comparison) else None
+        waiting = compared if spectral and isinstance(compared, Comparison) else None
+        if waiting is not None:
+            _size(waiting)  # its errors come before anything is kept
         place = len(self)
         self._ids[name] = None
         self._groups.append(name if group is None else group)
         self._terms.append(_terms(self._metrics, compared, self._plain))
-        if size is not None:
-            self._wait(place, compared, size)
+        if waiting is not None:
+            self._wait(place, waiting)
         if not any(self._costly):
             return
         if self._executor is None:
@@ -239,12 +241,12 @@ class Scorer:
         if place in self._futures:
             self._terms[place] += self._futures.pop(place).result()
 
-    def _wait(self, place: int, compared: Comparison, size: tuple[str, int, int]) -> None:
+    def _wait(self, place: int, compared: Comparison) -> None:
         """Let a molecule wait for others whose spectra are found together with its own.
 
         More than `_WAITING` bytes never wait: what has most of them is solved.
         """
-        self._waiting.setdefault(size, []).append((place, compared))
+        self._waiting.setdefault(_size(compared), []).append((place, compared))
         self._bytes += _ARRAYS * compared.nao**2 * 8
         while self._bytes > _WAITING:
             self._solve(max(self._waiting, key=lambda k: len(self._waiting[k]) * k[1] ** 2))

@@ -84,7 +84,7 @@ def spectral_errors(
 
     def solved(*stacks: Any) -> list[SpectralErrors | Trouble]:
         try:
-            return _solved(xp, *stacks, electrons, threshold, whole)
+            return _solved(xp, stacks, electrons, threshold, whole)
         except xp.linalg.LinAlgError:  # of any of them: each by itself
             if len(stacks[0]) == 1:
                 return [Trouble.NOT_SOLVED]
@@ -95,14 +95,10 @@ def spectral_errors(
 
 
 def _solved(
-    xp: Any,
-    predictions: Any,
-    labels: Any,
-    overlaps: Any,
-    electrons: int,
-    threshold: float,
-    whole: bool,
+    xp: Any, stacks: tuple[Any, ...], electrons: int, threshold: float, whole: bool
 ) -> list[SpectralErrors | Trouble]:
+    """`spectral_errors` of arrays of a library; LinAlgError where a solver gives up."""
+    predictions, labels, overlaps = stacks
     n, pairs = overlaps.shape[-1], electrons // 2
     values, vectors = xp.linalg.eigh(overlaps)  # values ascend: the last ones are kept
     kept = _numpy((values > threshold).sum(-1))
