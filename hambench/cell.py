@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hambench import models, registry
+from hambench.chem.engine import is_installed
 from hambench.chem.theory import Theory
 from hambench.config import RunConfig, ScoreOptions
 from hambench.data.task import Task
@@ -21,7 +22,7 @@ from hambench.learn.training import check_recipe
 from hambench.model import Model
 from hambench.scoring import ROTATION_ERROR, Scorer, find_metric
 from hambench.scoring.metrics import Sampled
-from hambench.scoring.sampling import drawn
+from hambench.scoring.sampling import Sample, drawn
 
 Scoring = dict[Sampled, dict[str, Any]]
 """What metrics depend on that are computed on samples of the molecules, by kind of metric."""
@@ -80,6 +81,21 @@ class Cell:
         for split in _used(self.config, self.task):
             guess.check(self.task.split(split))
 
+    def check_overlaps(self) -> None:
+        """See whether metrics of the spectrum can be computed, if there are any to compute.
+
+        Raises:
+            ConfigError: the data have no overlaps, and PySCF, which computes them, is missing.
+        """
+        if not any(find_metric(name).needs_spectrum for name in self.metrics):
+            return
+        if self.task.split(self.config.score.split)[0].overlap is None and not is_installed():
+            raise ConfigError(
+                f"the data of task '{self.task.name}' have no overlaps, which its metrics of the "
+                "spectrum need; install what computes them, pip install 'hambench[pyscf]', or "
+                "leave these metrics out: score.metrics=[h_mae,h_mae_diag,h_mae_offdiag]"
+            )
+
     @property
     def training_split(self) -> str:
         """The split to train on."""
@@ -119,8 +135,8 @@ class Cell:
         return scoring_of(self.metrics, self.config.score, self.theory)
 
     @property
-    def samples(self) -> dict[Sampled, frozenset[str]]:
-        """Ids of the scored split that each kind of metrics to compute is computed on."""
+    def samples(self) -> dict[Sampled, Sample]:
+        """Molecules of the scored split that each kind of metrics is computed on."""
         return samples_of(self.scoring, self.task.split(self.config.score.split).ids)
 
     @property
@@ -205,9 +221,9 @@ def scoring_of(metrics: Sequence[str], options: ScoreOptions, theory: Theory | N
     return found
 
 
-def samples_of(scoring: Scoring, ids: Sequence[str]) -> dict[Sampled, frozenset[str]]:
+def samples_of(scoring: Scoring, ids: Sequence[str]) -> dict[Sampled, Sample]:
     """Those of ``ids`` that each kind of metrics is computed on."""
-    return {kind: drawn(ids, one["n"], one["seed"]) for kind, one in scoring.items()}
+    return {kind: Sample(drawn(ids, one["n"], one["seed"]), one) for kind, one in scoring.items()}
 
 
 def training_split(task: Task, asked: str | None) -> str:

@@ -15,7 +15,7 @@ import torch
 from hambench import registry, rundir
 from hambench.cell import Cell, open_task
 from hambench.chem.molecule import Molecule
-from hambench.config import RunConfig, read_config, score_options
+from hambench.config import RunConfig, read_config
 from hambench.cost import measured
 from hambench.data.task import Task
 from hambench.domain import domain_of
@@ -29,15 +29,7 @@ from hambench.learn.statistics import prepare
 from hambench.learn.validation import metric_name
 from hambench.learn.weights import save_weights
 from hambench.model import Model, silent
-from hambench.prediction import (
-    as_metrics,
-    predict,
-    predict_turned,
-    score_energies,
-    score_kept,
-    score_predictions,
-    score_table,
-)
+from hambench.prediction import as_metrics, score_energies, score_split
 from hambench.pretraining import audited, begin_with, check_named
 from hambench.provenance import provenance
 from hambench.results import (
@@ -48,12 +40,12 @@ from hambench.results import (
     Result,
     Status,
     read_result,
-    read_status,
     write_result,
 )
-from hambench.scoring import Score
 from hambench.scoring.energy_table import ENERGIES
 from hambench.scoring.predictions import Predictions
+from hambench.scoring.score_table import SCORES, write_scores
+from hambench.scoring.summary import scores_of
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +90,7 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
         if isinstance(cell.model, ExternalModel):
             cell.model.check(cell.recipe, len(cell.task.split(cell.training_split)))
         cell.check_guesses()
+        cell.check_overlaps()
         check_named(config)
         audit = audited(cell)  # before what it would refuse is trained
         if config.pretraining is not None:
@@ -108,62 +101,6 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
                 status = _StatusFile(folder, rundir.begin(folder, config, fingerprint))
                 return Outcome(_followed(cell, audit, folder, status, progress), folder, fresh=True)
     return _finished(config, progress)
-
-
-def evaluate(
-    folder: Path,
-    *,
-    metrics: Sequence[str] | None = None,
-    cutoff: float | None = None,
-    split: str | None = None,
-    energy_n: int | None = None,
-    scf_n: int | None = None,
-    device: str = "auto",
-    progress: bool = True,
-) -> dict[str, Score]:
-    """Compute the metrics of a run again; nothing is written.
-
-    From ``predictions.h5`` or ``energies.csv`` where the run kept one for that split (no model is
-    needed then), else from its best weights.
-
-    Args:
-        folder: a run directory.
-        metrics, cutoff, split: None: as in the run.
-        energy_n, scf_n: molecules that metrics of energies and dipole moments, and of SCFs are
-            computed on; None: as in the run.
-        device: where the model predicts.
-        progress: show progress on a terminal.
-
-    Raises:
-        DataError: no run directory, or neither predictions nor weights in it.
-        ConfigError: an unknown metric or split, a cutoff that is none, or the data have changed.
-    """
-    as_run = read_config(folder / rundir.CONFIG)
-    as_run = as_run.model_copy(update={"run_dir": folder})  # wherever it has been moved
-    asked: dict[str, Any] = {"metrics": metrics and list(metrics), "cutoff": cutoff, "split": split}
-    for kind, n in (("energy", energy_n), ("scf", scf_n)):
-        if n is not None:
-            asked[kind] = getattr(as_run.score, kind).model_dump() | {"n": n}
-    options = score_options(as_run.score, {k: v for k, v in asked.items() if v is not None})
-    cell = Cell.build(as_run.model_copy(update={"score": options, "device": device}))
-    rundir.check_data(folder, read_status(folder).fingerprint, cell.task.fingerprint)
-    kept = folder / rundir.PREDICTIONS
-    same = options.split == as_run.score.split
-    if same and kept.is_file() and (not cell.needs_turned or Predictions(kept).has_turned):
-        return score_kept(cell, kept, progress, inference_s=_inference_s(folder))
-    if same and cell.energies and (folder / ENERGIES).is_file():
-        return score_table(cell, folder / ENERGIES)
-    if isinstance(cell.model, Model):
-        load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-    return _score_split(cell, progress, inference_s=_inference_s(folder))
-
-
-def _inference_s(folder: Path) -> float | None:
-    """Seconds that predicting a molecule took in a run, where its result knows."""
-    if not rundir.is_finished(folder):
-        return None
-    inference = read_result(folder).cost.inference
-    return None if inference is None else inference.molecule_s
 
 
 def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
@@ -206,7 +143,7 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
         assert isinstance(cell.model, Model)  # others predict energies alone
         with rundir.lock(folder):
             load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-            _score_split(cell, progress, kept)
+            score_split(cell, progress, kept)
     return outcome
 
 
@@ -274,15 +211,18 @@ def _run(
         )  # fmt: skip
     inference = measured(cell, progress)
     common = _common(cell, fitted, inference, status.current, device)
+    more: dict[str, Any] = {}
     if cell.energies:
-        scored = score_energies(cell, folder / ENERGIES, progress)
-        more = {**scored, "strategy": config.strategy, "pretraining": pretraining}
+        scores, trained = score_energies(cell, folder / ENERGIES, progress)
+        more = {**trained, "strategy": config.strategy, "pretraining": pretraining}
     else:
         kept = folder / rundir.PREDICTIONS if config.save_predictions else None
         inference_s = None if inference is None else inference.molecule_s
-        scores = _score_split(cell, progress, kept, inference_s)
-        more = {"metrics": as_metrics(scores), "scoring": cell.scoring}
-    result = Result(**common, **more)
+        scores = score_split(cell, progress, kept, inference_s=inference_s)
+        more = {"scoring": cell.scoring}
+    metrics = as_metrics(scores_of(scores, cell.metrics))
+    result = Result(**common, metrics=metrics, **more)
+    write_scores(folder / SCORES, scores)
     write_result(folder, result)
     return result
 
@@ -307,18 +247,6 @@ def _prepare(
         stopped_by="no parameters",
         restarts=0,
     )
-
-
-def _score_split(
-    cell: Cell, progress: bool, kept: Path | None = None, inference_s: float | None = None
-) -> dict[str, Score]:
-    """Predict and score the split of the configuration."""
-    split = cell.config.score.split
-    turned = predict_turned(cell, split, progress) if cell.needs_turned else None
-    return score_predictions(
-        cell, predict(cell, split, progress), split, kept, turned,
-        inference_s=inference_s, progress=progress,
-    )  # fmt: skip
 
 
 def _common(

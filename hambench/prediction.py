@@ -1,4 +1,7 @@
-"""From a trained model to scores: predict a split, keep what was predicted, compare with labels."""
+"""From a trained model to scores: predict a split, keep what was predicted, compare with labels.
+
+What every molecule adds to every metric is a `ScoreTable`, molecules in the order of the split.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,8 @@ from hambench.results import Metric
 from hambench.scoring import Score, Scorer
 from hambench.scoring.energy_table import EnergyRow, read_energies, write_energies
 from hambench.scoring.predictions import Predictions, write_predictions
+from hambench.scoring.score_table import ScoreTable
+from hambench.scoring.summary import scores_of
 
 Array = NDArray[np.float64]
 
@@ -115,6 +120,18 @@ class _Turned(Rows):
         return replace(bare, positions=bare.positions @ scoring_rotation(bare).T)
 
 
+def scorer_of(
+    cell: Cell, executor: Executor | None = None, inference_s: float | None = None
+) -> Scorer:
+    """What computes the metrics of a cell; see `Scorer` for the other arguments."""
+    device = open_fabric(cell.config.device).device
+    return Scorer(
+        cell.metrics, cell.cutoff, cell.task.basis, cell.theory, executor, ahead=2 * cores(),
+        samples=cell.samples, inference_s=inference_s,
+        device=str(device) if device.type == "cuda" else None,
+    )  # fmt: skip
+
+
 def score_predictions(
     cell: Cell,
     predictions: Iterable[tuple[Molecule, Array]],
@@ -124,7 +141,7 @@ def score_predictions(
     *,
     inference_s: float | None = None,
     progress: bool = False,
-) -> dict[str, Score]:
+) -> ScoreTable:
     """Scores of Hamiltonians or energies predicted for a split; Hamiltonians go to ``kept``.
 
     Metrics that need PySCF are computed by one process per core, on the samples of the
@@ -133,14 +150,11 @@ def score_predictions(
     a molecule takes.
     """
     groups = clusters(cell.task.split(split).ids)
-    task, many, samples = cell.task, cell.theory is not None and cores() > 1, cell.samples
-    dear = len(frozenset[str]().union(*samples.values()))
+    dear = len(frozenset[str]().union(*(sample.ids for sample in cell.samples.values())))
+    task, many = cell.task, cell.theory is not None and cores() > 1
     with pool(cores()) if many else nullcontext() as executor, _shown(dear, progress) as shown:
-        scorer = Scorer(
-            cell.metrics, cell.cutoff, task.basis, cell.theory,
-            None if executor is None else _Counted(executor, shown), ahead=2 * cores(),
-            samples=samples, inference_s=inference_s,
-        )  # fmt: skip
+        counted = None if executor is None else _Counted(executor, shown)
+        scorer = scorer_of(cell, counted, inference_s)
         with ExitStack() as stack:
             writer = None
             if kept is not None:
@@ -154,7 +168,7 @@ def score_predictions(
                 scorer.add(predicted, molecule, groups[molecule.id], other)
                 if writer is not None:
                     writer.add(molecule.id, predicted, other)
-        return scorer.scores()
+        return _table(scorer, cell, split)
 
 
 def _shown(total: int, progress: bool) -> tqdm[Any]:
@@ -176,36 +190,73 @@ class _Counted(Executor):
         return future
 
 
-def score_kept(
-    cell: Cell, kept: Path, progress: bool = True, *, inference_s: float | None = None
-) -> dict[str, Score]:
-    """Scores of the Hamiltonians that a run kept, which must be of these very molecules."""
+def _table(scorer: Scorer, cell: Cell, split: str) -> ScoreTable:
+    """What a scorer has of all molecules of a split."""
+    task, ids = cell.task, cell.task.split(split).ids
+    place = {name: k for k, name in enumerate(scorer.ids)}
+    order = [place[name] for name in ids]
+    return ScoreTable(
+        task.name, task.version, task.fingerprint, split, ids,
+        tuple(scorer.groups[k] for k in order), scorer.settings, scorer.terms[order],
+    )  # fmt: skip
+
+
+def score_split(
+    cell: Cell,
+    progress: bool = True,
+    kept: Path | None = None,
+    *,
+    inference_s: float | None = None,
+) -> ScoreTable:
+    """Predict and score the split of the configuration; Hamiltonians go to ``kept``."""
+    split = cell.config.score.split
+    turned = predict_turned(cell, split, progress) if cell.needs_turned else None
+    predictions = predict(cell, split, progress)
+    return score_predictions(
+        cell, predictions, split, kept, turned, inference_s=inference_s, progress=progress
+    )
+
+
+def kept_hamiltonians(
+    cell: Cell, kept: Path, progress: bool = True
+) -> Iterator[tuple[Molecule, Array]]:
+    """Molecules of the scored split and the Hamiltonians that a run kept of these very ones."""
     split = cell.config.score.split
     molecules = cell.task.split(split)
     predictions = Predictions(kept)
     predictions.check_complete(molecules.ids, cell.task.fingerprint)
-    hamiltonians = predictions.matrices(molecules.ids)
-    turned = predictions.turned(molecules.ids) if cell.needs_turned else None
-    shown = tqdm(
-        zip(molecules, hamiltonians, strict=True),
+    yield from tqdm(
+        zip(molecules, predictions.matrices(molecules.ids), strict=True),
         total=len(molecules), desc=f"score {split}", unit="mol", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
+
+
+def score_kept(
+    cell: Cell, kept: Path, progress: bool = True, *, inference_s: float | None = None
+) -> ScoreTable:
+    """Scores of the Hamiltonians that a run kept, which must be of these very molecules."""
+    split = cell.config.score.split
+    ids = cell.task.split(split).ids
+    turned = Predictions(kept).turned(ids) if cell.needs_turned else None
+    predictions = kept_hamiltonians(cell, kept, progress)
     return score_predictions(
-        cell, shown, split, turned=turned, inference_s=inference_s, progress=progress
+        cell, predictions, split, turned=turned, inference_s=inference_s, progress=progress
     )
 
 
-def score_energies(cell: Cell, kept: Path, progress: bool = True) -> dict[str, Any]:
+def score_energies(
+    cell: Cell, kept: Path, progress: bool = True
+) -> tuple[ScoreTable, dict[str, Any]]:
     """Predict the training and the scored split, and write the table ``kept``.
 
     Returns:
-        Fields of a `Result`: ``metrics``, ``training_metrics``, ``training_rows``,
-        ``training_molecules``.
+        The scores of the scored split; fields of a `Result`: ``training_metrics``,
+        ``training_rows``, ``training_molecules``.
     """
     trained, scored = cell.training_split, cell.config.score.split
     rows: list[EnergyRow] = []
-    scores: dict[str, dict[str, Score]] = {}
+    scores: dict[str, ScoreTable] = {}
     for split in dict.fromkeys((trained, scored)):
         found = list(predict(cell, split, progress))
         scores[split] = score_predictions(cell, found, split)
@@ -216,15 +267,14 @@ def score_energies(cell: Cell, kept: Path, progress: bool = True) -> dict[str, A
         ]
     write_energies(kept, rows)
     own = [row for row in rows if row.split == trained]
-    return {
-        "metrics": as_metrics(scores[scored]),
-        "training_metrics": as_metrics(scores[trained]),
+    return scores[scored], {
+        "training_metrics": as_metrics(scores_of(scores[trained], cell.metrics)),
         "training_rows": len(own),
         "training_molecules": len({row.group for row in own}),
     }
 
 
-def score_table(cell: Cell, kept: Path) -> dict[str, Score]:
+def score_kept_energies(cell: Cell, kept: Path) -> ScoreTable:
     """Scores of the energies that a run kept, which must be of these very molecules."""
     split = cell.config.score.split
     found = {row.id: row.prediction for row in read_energies(kept) if row.split == split}

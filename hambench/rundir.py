@@ -16,6 +16,7 @@ from hambench.errors import ConfigError, DataError, RunError
 from hambench.files import atomic_write, explained, is_locked, locked
 from hambench.results import RESULT, STATUS, Status, now, read_status, write_status
 from hambench.scoring.energy_table import ENERGIES
+from hambench.scoring.score_table import SCORES
 
 CONFIG = "config.yaml"
 LOG = "log.jsonl"
@@ -28,8 +29,8 @@ LOCK = ".lock"
 CONSOLE = "console.log"  # what a run in the background said; of whoever started it
 
 _OURS = (
-    CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, RESULT, TENSORBOARD, TRACEBACK,
-    EXTERNAL,
+    CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, SCORES, RESULT, TENSORBOARD,
+    TRACEBACK, EXTERNAL,
 )  # fmt: skip
 
 

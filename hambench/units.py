@@ -32,3 +32,6 @@ REPORT: Final[dict[str, tuple[str, float]]] = {
 
 MEV: Final = ("meV", 1e3 * HARTREE_EV)
 """The same for errors of total energies stored in Eh."""
+
+PERCENT: Final = ("%", 1e2)
+"""The same for what the field prints in 1e-2."""

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hambench import experiment, rundir
+from hambench import evaluation, experiment, rundir
 from hambench.compose import compose
 from hambench.config import RunConfig, read_config
 from hambench.data.store import Store, write_store
@@ -122,13 +122,13 @@ def test_a_finished_run_is_given_as_asked_for_or_not_at_all(tmp_path: Path):
     assert not (first.folder / rundir.PREDICTIONS).exists()
     again = run(cell(tmp_path, "save_predictions=true"))
     assert (again.fresh, again.result) == (False, first.result)
-    scores = experiment.evaluate(first.folder, progress=False)
+    scores = evaluation.evaluate(first.folder, progress=False)
     assert Predictions(first.folder / rundir.PREDICTIONS).fingerprint == first.result.fingerprint
     assert scores["h_mae"].value == first.result.metrics["h_mae"].value
     kept = first.folder / rundir.PREDICTIONS
     kept.write_bytes(kept.read_bytes()[:5000])  # they are made anew, not taken for whole
     run(cell(tmp_path, "save_predictions=true"))
-    assert experiment.evaluate(first.folder, progress=False) == scores
+    assert evaluation.evaluate(first.folder, progress=False) == scores
 
 
 @pytest.mark.usefixtures("toy")
@@ -136,7 +136,7 @@ def test_predictions_may_be_kept_in_half_the_space(tmp_path: Path):
     first = run(cell(tmp_path, "save_predictions=float32"))
     kept = first.folder / rundir.PREDICTIONS
     assert Predictions(kept).dtype == "float32"
-    scores = experiment.evaluate(first.folder, progress=False)
+    scores = evaluation.evaluate(first.folder, progress=False)
     exact = first.result.metrics["h_mae"].value
     assert scores["h_mae"].value == pytest.approx(exact, rel=1e-5)
     assert scores["h_mae"].value != exact
@@ -146,7 +146,7 @@ def test_predictions_may_be_kept_in_half_the_space(tmp_path: Path):
     assert kept.stat().st_size > 1.5 * size
     run(cell(tmp_path, "save_predictions=float32"))  # coarser: they serve
     assert Predictions(kept).dtype == "float64"
-    assert experiment.evaluate(first.folder, progress=False)["h_mae"].value == exact
+    assert evaluation.evaluate(first.folder, progress=False)["h_mae"].value == exact
 
 
 @pytest.mark.usefixtures("toy")
@@ -155,7 +155,7 @@ def test_data_that_changed_in_place_are_found(tmp_path: Path):
     config = cell(tmp_path, f"data={data}")
     folder = run(config).folder
     shutil.copy(other_water(tmp_path), data)
-    for call in (lambda: run(config), lambda: experiment.evaluate(folder, progress=False)):
+    for call in (lambda: run(config), lambda: evaluation.evaluate(folder, progress=False)):
         with pytest.raises(ConfigError, match="on data with fingerprint"):
             call()
 
@@ -165,7 +165,7 @@ def test_data_that_changed_in_place_are_found(tmp_path: Path):
 def test_a_cutoff_that_is_none_is_refused(tmp_path: Path, cutoff: float):
     folder = run(cell(tmp_path)).folder
     with pytest.raises(ConfigError, match="cutoff="):
-        experiment.evaluate(folder, cutoff=cutoff, progress=False)
+        evaluation.evaluate(folder, cutoff=cutoff, progress=False)
 
 
 def other_water(folder: Path) -> Path:
@@ -201,7 +201,7 @@ def test_lost_parts_of_a_finished_run_are_named_with_a_way_out(tmp_path: Path):
     folder = run(config).folder
     (folder / rundir.CHECKPOINTS / BEST).unlink()
     with pytest.raises(DataError, match=r"there is no weights file .*overwrite=true"):
-        experiment.evaluate(folder, progress=False)
+        evaluation.evaluate(folder, progress=False)
     (folder / "result.json").write_text("{")
     with pytest.raises(DataError, match=r"is no valid result of schema .*overwrite=true"):
         run(config)
@@ -369,12 +369,12 @@ def test_evaluate_gives_the_very_numbers(tmp_path: Path):
     wanted = {
         name: tuple(metric.model_dump().values()) for name, metric in outcome.result.metrics.items()
     }
-    kept = experiment.evaluate(outcome.folder, progress=False)
+    kept = evaluation.evaluate(outcome.folder, progress=False)
     assert {name: tuple(score) for name, score in kept.items()} == wanted
     (outcome.folder / "predictions.h5").unlink()
-    anew = experiment.evaluate(outcome.folder, progress=False)
+    anew = evaluation.evaluate(outcome.folder, progress=False)
     assert {name: tuple(score) for name, score in anew.items()} == wanted
-    other = experiment.evaluate(
+    other = evaluation.evaluate(
         outcome.folder, metrics=["h_max", "h_mae_in_cutoff"], split="validation", cutoff=0.5,
         progress=False,
     )  # fmt: skip
@@ -399,19 +399,19 @@ def test_predictions_are_of_the_test_split(tmp_path: Path):
 @pytest.mark.usefixtures("toy")
 def test_evaluate_refuses_what_does_not_belong(tmp_path: Path):
     with pytest.raises(DataError, match="is no run directory"):
-        experiment.evaluate(tmp_path)
+        evaluation.evaluate(tmp_path)
     one = run(cell(tmp_path)).folder
     wide = run(cell(tmp_path, "model.hyperparameters.cutoff=4")).folder
     shutil.copy(one / rundir.CHECKPOINTS / BEST, wide / rundir.CHECKPOINTS / BEST)
     with pytest.raises(ConfigError, match=r"holds another model: its hyperparameters.cutoff is 5"):
-        experiment.evaluate(wide, progress=False)
+        evaluation.evaluate(wide, progress=False)
 
 
 def test_a_model_without_parameters_runs_and_is_scored_again(tmp_path: Path):
     config = compose(["task=water_mini", "model=mean_block", f"root={tmp_path}"])
     outcome = run(config)
     assert (outcome.result.parameters, outcome.result.cost.steps) == (0, 0)
-    scores = experiment.evaluate(outcome.folder, progress=False)
+    scores = evaluation.evaluate(outcome.folder, progress=False)
     assert scores["h_mae"].value == outcome.result.metrics["h_mae"].value
 
 
@@ -431,12 +431,12 @@ def test_dear_metrics_are_scored_on_samples_at_the_level_of_the_task(tmp_path: P
     scf = result.scoring["scf"]
     assert (scf["n"], scf["max_cycles"], scf["conv_tol"], scf["grid_level"]) == (1, 50, 1e-12, 5)
     assert read_config(config.folder / rundir.CONFIG).score.energy.n == 3
-    again = experiment.evaluate(config.folder, metrics=["dipole_mae"], progress=False)
+    again = evaluation.evaluate(config.folder, metrics=["dipole_mae"], progress=False)
     assert again["dipole_mae"].value == pytest.approx(found["dipole_mae"].value, rel=1e-9)
-    one = experiment.evaluate(config.folder, metrics=["dipole_mae"], energy_n=1, progress=False)
+    one = evaluation.evaluate(config.folder, metrics=["dipole_mae"], energy_n=1, progress=False)
     assert one["dipole_mae"].n == 1
     with pytest.raises(ConfigError, match=r"scf\.n=0: expected greater than"):
-        experiment.evaluate(config.folder, scf_n=0, progress=False)
+        evaluation.evaluate(config.folder, scf_n=0, progress=False)
     with pytest.raises(ConfigError, match=r"was scored with score\.energy\.n=3; score it"):
         run(cell(tmp_path, *words))
 

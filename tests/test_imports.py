@@ -47,6 +47,10 @@ ARROWS: dict[str, set[str]] = {
     "prediction": {
         "cell", "rundir", "data", "external", "learn", "model", "results", "scoring", "chem",
     },
+    "evaluation": {
+        "cell", "prediction", "config", "rundir", "data", "learn", "model", "results", "scoring",
+        "chem",
+    },
     "rescore": {"registry", "cell", "config", "data", "scoring", "chem"},
     "cost": {"cell", "data", "external", "learn", "model", "profiling", "results", "chem"},
     "pretraining": {"cell", "config", "rundir", "data", "energy_model", "learn", "results"},

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import hambench
-from hambench import experiment
+from hambench import evaluation, experiment
 from hambench.chem import dft, engine
 from hambench.chem.molecule import Molecule
 from hambench.chem.theory import Theory
@@ -64,7 +64,7 @@ def test_a_run_from_training_to_predictions(tmp_path: Path, asked: list[tuple[st
     rows = [json.loads(line) for line in (outcome.folder / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["val_h_mae"] == pytest.approx(found, rel=0.01)
 
-    again = experiment.evaluate(outcome.folder, metrics=["h_mae"], progress=False)["h_mae"].value
+    again = evaluation.evaluate(outcome.folder, metrics=["h_mae"], progress=False)["h_mae"].value
     assert again == pytest.approx(found, rel=1e-12)
 
     trained = load_trained(outcome.folder)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hambench import experiment, rundir
+from hambench import evaluation, experiment, rundir
 from hambench.compose import compose
 from hambench.results import read_result
 from hambench.scoring.predictions import Predictions
@@ -37,11 +37,11 @@ def test_a_model_that_is_not_equivariant_says_how_far_it_is(tmp_path: Path) -> N
     assert Predictions(kept).has_turned
     wanted = {name: tuple(metric.model_dump().values()) for name, metric in metrics.items()}
     for _ in range(2):  # from what was kept, then from the weights
-        again = experiment.evaluate(outcome.folder, progress=False)
+        again = evaluation.evaluate(outcome.folder, progress=False)
         assert list(again) == list(wanted)
         assert again[NAME].value == pytest.approx(wanted[NAME][0], rel=1e-9)
         kept.unlink(missing_ok=True)
-    alone = experiment.evaluate(outcome.folder, metrics=["h_mae"], progress=False)
+    alone = evaluation.evaluate(outcome.folder, metrics=["h_mae"], progress=False)
     assert list(alone) == ["h_mae"]
 
 
@@ -50,5 +50,5 @@ def test_an_equivariant_model_is_measured_when_asked(tmp_path: Path) -> None:
     assert NAME not in read_result(outcome.folder).metrics
     assert not Predictions(outcome.folder / rundir.PREDICTIONS).has_turned
     # what was kept does not tell: the weights do
-    found = experiment.evaluate(outcome.folder, metrics=[NAME], progress=False)
+    found = evaluation.evaluate(outcome.folder, metrics=[NAME], progress=False)
     assert found[NAME].value < 1e-10

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 import hambench
-from hambench import experiment
+from hambench import evaluation, experiment
 from hambench.compose import compose
 from hambench.config import RunConfig
 from hambench.data.graph import collate
@@ -100,7 +100,7 @@ def test_results_have_both_errors_and_the_table_behind_them(
         assert {r.group for r in tested} == {"2", "5"}
         task = load_task("organic_mini_energy", DATA)
         assert {r.id: r.label for r in tested} == {m.id: m.energy for m in task.split("test")}
-        again = experiment.evaluate(outcome.folder, progress=False)
+        again = evaluation.evaluate(outcome.folder, progress=False)
         assert again["energy_mae"].value == result.metrics["energy_mae"].value
         log = [json.loads(line) for line in (outcome.folder / "log.jsonl").open()]
         assert [row["step"] for row in log if "val_e_mae" in row] == [3, 6]
@@ -111,14 +111,14 @@ def test_scores_from_the_weights_are_those_of_the_table(
     runs: dict[str, experiment.Outcome], tmp_path: Path
 ) -> None:
     copy = shutil.copytree(runs["finetuned"].folder, tmp_path / "run")
-    kept = experiment.evaluate(copy, progress=False)
+    kept = evaluation.evaluate(copy, progress=False)
     (copy / ENERGIES).unlink()
-    made = experiment.evaluate(copy, progress=False, device="cpu")
+    made = evaluation.evaluate(copy, progress=False, device="cpu")
     assert made["energy_mae"].value == pytest.approx(kept["energy_mae"].value, rel=1e-9)
     lines = (runs["direct"].folder / ENERGIES).read_text().splitlines()
     (copy / ENERGIES).write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(DataError, match="7 molecules of split 'test', which has 8 others"):
-        experiment.evaluate(copy, progress=False)
+        evaluation.evaluate(copy, progress=False)
 
 
 def test_a_frozen_run_has_the_body_of_its_pretraining_to_the_bit(

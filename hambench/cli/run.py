@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,12 @@ import click
 
 from hambench.cli.complete import complete_override
 from hambench.cli.group import WordsCommand
-from hambench.cli.table import as_json, of_scores
+from hambench.cli.table import align, as_json, of_scores
 
 if TYPE_CHECKING:
     from hambench.experiment import Outcome
     from hambench.results import Inference
+    from hambench.scoring.breakdown import By, Part
 
 
 @click.command(options_metavar="[--cfg]")
@@ -63,6 +65,11 @@ def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> None:
 @click.option("--energy-n", type=int, help="Molecules for energies, dipoles.  [default: the run's]")
 @click.option("--scf-n", type=int, help="Molecules for metrics of SCFs.  [default: the run's]")
 @click.option("--device", default="auto", show_default=True, help="Where the model predicts.")
+@click.option(
+    "--breakdown",
+    type=click.Choice(("distance", "pairs")),
+    help="Instead, mean |dH| by distance of two atoms, or by pair of elements.",
+)
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
     run_dir: Path,
@@ -72,22 +79,36 @@ def evaluate(
     energy_n: int | None,
     scf_n: int | None,
     device: str,
+    breakdown: By | None,
     json_: bool,
 ) -> None:
-    """Compute the metrics of a run again, from its predictions or its best checkpoint.
+    """Show the metrics of a run, or compute others, without training anything again.
 
-    Nothing is written.
+    A metric that is in the run's scores.h5 with the same settings is not computed again. Others
+    are, from the predictions the run kept or else its best checkpoint, and scores.h5 gets their
+    columns, whole or not at all; result.json stays as it is. Of another split, and by --breakdown,
+    nothing is written.
 
     \b
     Examples:
       hambench evaluate runs/water_mini/helm_small/seed0-1a2b3c4d
+      hambench evaluate RUN_DIR --metrics h_mae,eps_occ,p_occ
       hambench evaluate RUN_DIR --metrics h_mae,h_max --split validation
       hambench evaluate RUN_DIR --metrics scf_iter_ratio,dipole_mae --scf-n 10
+      hambench evaluate RUN_DIR --breakdown distance
     """
-    from hambench import experiment
+    from hambench import evaluation
 
+    if breakdown is not None:
+        if metrics is not None or cutoff is not None:
+            raise click.UsageError(
+                "--breakdown is of |dH| over all pairs; leave out --metrics and --cutoff."
+            )
+        parts = evaluation.breakdown(run_dir, breakdown, split=split, device=device)
+        click.echo(as_json(list(map(_plain, parts))) if json_ else _breakdown(parts))
+        return
     names = [name.strip() for name in metrics.split(",")] if metrics else None
-    scores = experiment.evaluate(
+    scores = evaluation.evaluate(
         run_dir, metrics=names, split=split, cutoff=cutoff, energy_n=energy_n, scf_n=scf_n,
         device=device,
     )  # fmt: skip
@@ -140,3 +161,22 @@ def _inference(cost: Inference) -> str:
         f"{cost.model_molecules_per_s:.3g}{guess}), {cost.flops / 1e6:.3g} MFLOP per molecule, "
         f"{cost.peak_memory / 2**20:.3g} MiB"
     )
+
+
+def _plain(part: Part) -> dict[str, object]:
+    """A part of a breakdown as JSON has it."""
+    return {
+        "part": part.name, **part.score._asdict(), "elements": part.elements, "error": part.error
+    }  # fmt: skip
+
+
+def _breakdown(parts: Sequence[Part]) -> str:
+    """Parts in reporting units, with their shares of the matrix elements and of the error."""
+    from hambench.scoring import format_score
+
+    rows = [("part", "mean |dH| [95 % interval]", "elements", "error", "n")]
+    rows += [
+        (p.name, format_score(p.score), f"{p.elements:.1%}", f"{p.error:.1%}", str(p.score.n))
+        for p in parts
+    ]
+    return align(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from hambench.chem.molecule import Molecule, formula
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.theory import Theory
 from hambench.errors import ConfigError, DataError
+from hambench.scoring.spectra import WHOLE, SpectralErrors, Trouble, spectral_errors
 
 if TYPE_CHECKING:
     from hambench.chem.functional import Functional, State
@@ -32,6 +34,7 @@ class Comparison:
             for metrics that need it.
         inference_s: seconds that predicting a molecule takes, for metrics of wall time; None: not
             known.
+        threshold: of the overlap, for metrics of the spectrum; None: `overlap_threshold`.
 
     Raises:
         DataError: no label, a label unfit for scoring (`Molecule.checked`), or a prediction of
@@ -47,6 +50,7 @@ class Comparison:
         theory: Theory | None = None,
         turned: object = None,
         inference_s: float | None = None,
+        threshold: float | None = None,
     ) -> None:
         counts = basis.ao_counts(molecule.numbers)
         self.nao = int(counts.sum())
@@ -63,6 +67,7 @@ class Comparison:
         self.cutoff = cutoff
         self.theory = theory
         self.inference_s = inference_s
+        self.threshold = threshold
         self._counts = counts
 
     def _checked(self, prediction: object) -> NDArray[np.float64]:
@@ -131,6 +136,45 @@ class Comparison:
         return np.linalg.norm(positions[:, None] - positions[None], axis=-1) < self.cutoff
 
     @cached_property
+    def overlap(self) -> NDArray[np.float64]:
+        """(nao, nao) overlap of the reference: the molecule's own, else computed.
+
+        Raises:
+            ConfigError: it has to be computed, and PySCF is not installed.
+        """
+        if self.molecule.overlap is not None:
+            return self.molecule.overlap
+        from hambench.chem.dft import overlap  # SciPy, which listing metrics needs not
+
+        try:
+            return overlap(self.molecule.numbers, self.molecule.positions, self.basis.name)
+        except ConfigError as error:
+            raise ConfigError(
+                f"molecule '{self.molecule.id}' has no overlap, which metrics of the spectrum "
+                f"need: {error}; or leave these metrics out"
+            ) from error
+
+    @cached_property
+    def electrons(self) -> int:
+        """Electrons outside the effective cores; DataError where the charge leaves fewer than none.
+
+        Half of them, rounded down, are the occupied orbitals.
+        """
+        electrons = self.basis.electrons(self.molecule.numbers, self.molecule.charge)
+        if electrons < 0:
+            raise DataError(
+                f"molecule '{self.molecule.id}': a charge of {self.molecule.charge} leaves "
+                f"{formula(self.molecule.numbers)} {electrons} electrons; check its charge"
+            )
+        return electrons
+
+    @cached_property
+    def spectrum(self) -> SpectralErrors | Trouble:
+        """What the spectra of both differ by, or why that cannot be said; see `solve_together`."""
+        solve_together([self])
+        return self.spectrum
+
+    @cached_property
     def predicted_state(self) -> State:
         """What the prediction implies; it shares integrals, grid and orbital space with the label.
 
@@ -167,6 +211,30 @@ class Comparison:
                 f"{self.theory.basis}; give the theory of the labels"
             )
         return self.theory
+
+
+def solve_together(comparisons: Sequence[Comparison], device: str | None = None) -> None:
+    """Find the `Comparison.spectrum` of molecules of one basis set, size and number of electrons.
+
+    Args:
+        comparisons: of predictions that have not failed.
+        device: see `spectral_errors`.
+    """
+    from hambench.chem.levels import overlap_threshold  # SciPy, which listing metrics needs not
+
+    first = comparisons[0]
+    threshold = overlap_threshold(first.basis.name) if first.threshold is None else first.threshold
+    found = spectral_errors(
+        np.stack([c.prediction for c in comparisons]),
+        np.stack([c.label for c in comparisons]),
+        np.stack([c.overlap for c in comparisons]),
+        electrons=first.electrons,
+        threshold=threshold,
+        whole=first.basis.name in WHOLE,
+        device=device,
+    )
+    for comparison, errors in zip(comparisons, found, strict=True):
+        comparison.spectrum = errors
 
 
 def as_array(prediction: object) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hambench.scoring.metrics import METRICS, Score
-from hambench.units import MEV, REPORT
+from hambench.units import MEV, PERCENT, REPORT
 
 _HUGE = 1e7
 
@@ -14,10 +14,12 @@ def reporting_unit(unit: str, metric: str = "") -> tuple[str, float]:
     """Label and factor a stored unit is printed with.
 
     ``("uEh", 1e6)`` for ``"Eh"``; ``("meV", 27211.4)`` where the metric is of total energies, for
-    which the field says meV.
+    which the field says meV, and ``("%", 1e2)`` where it is printed in 1e-2.
     """
     if metric in METRICS and METRICS[metric].energy:
         return MEV
+    if metric in METRICS and METRICS[metric].percent:
+        return PERCENT
     return REPORT.get(unit, (unit, 1.0))
 
 

@@ -6,6 +6,10 @@ change of basis: the coupled form of a network is no place to take them.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from hambench.scoring.comparison import Comparison
 from hambench.scoring.metrics import Terms, metric
 
@@ -36,7 +40,7 @@ def h_mae_offdiag(c: Comparison) -> Terms:
     return (error / entries, 1.0) if entries else (0.0, 0.0)
 
 
-@metric("as h_mae, over on-site blocks and pairs closer than the cutoff alone")
+@metric("as h_mae, over on-site blocks and pairs closer than the cutoff alone", needs_cutoff=True)
 def h_mae_in_cutoff(c: Comparison) -> Terms:
     """What a model could have known: pairs it leaves out are not held against it here."""
     return c.block_errors[c.near].sum() / c.block_sizes[c.near].sum(), 1.0
@@ -54,6 +58,13 @@ def h_max(c: Comparison) -> Terms:
     return float(abs(c.difference).max()), 1.0
 
 
+@metric("molecule mean of ||dH||_F / ||H||_F, Frobenius norms", unit="1")
+def h_relative(c: Comparison) -> Terms:
+    """A pure number; the core levels of heavy atoms dominate the denominator."""
+    size = float(np.linalg.norm(c.label))
+    return (math.sqrt(c.squared_error) / size, 1.0) if size else (0.0, 0.0)
+
+
 @metric(
     "rotation error: as h_mae, of |H(Rx) - D(R) H(x) D(R)^T|, R one random rotation per molecule",
     needs_turned=True,
@@ -66,7 +77,7 @@ def h_rotation_mae(c: Comparison) -> Terms:
     return float(abs(c.rotation_difference).mean()), 1.0
 
 
-@metric("share of molecules whose prediction holds NaN or infinity", unit="1", of=None)
+@metric("share of molecules whose prediction holds NaN or infinity", unit="1", of=None, alarm=True)
 def failure_rate(c: Comparison) -> Terms:
     """Such molecules are missing from every other metric, whose n says how many entered."""
     return float(c.failed), 1.0

@@ -24,7 +24,7 @@ Terms = tuple[float, float]
 """Numerator and denominator of one molecule; a denominator of 0: the metric has no entry there."""
 
 FAILURES: Final = "failure_rate"
-"""The metric that counts unusable predictions; it joins every score that has any."""
+"""The metric that counts unusable predictions, the first of the alarms: see `Metric.alarm`."""
 
 CONVERGENCE: Final = "scf_convergence_rate"
 """The metric that counts self-consistent fields that end; it joins every other metric of these."""
@@ -73,6 +73,11 @@ class Metric:
         sample: the kind of sample it is computed on; None: all molecules. One of ``scf`` has no
             entry where an SCF did not converge, and may have none at all.
         spread: whether the standard deviation over the molecules belongs to the score.
+        needs_cutoff: whether it depends on the cutoff of scoring.
+        needs_spectrum: whether it needs overlaps, and depends on the threshold of their
+            eigenvalues.
+        percent: whether tables show it in 1e-2.
+        alarm: whether it counts what went wrong; it joins every score in which it is not zero.
     """
 
     name: str
@@ -87,6 +92,10 @@ class Metric:
     needs_turned: bool = False
     sample: Sampled | None = None
     spread: bool = False
+    needs_cutoff: bool = False
+    needs_spectrum: bool = False
+    percent: bool = False
+    alarm: bool = False
 
 
 METRICS: Final[dict[str, Metric]] = {}
@@ -105,6 +114,10 @@ def metric(
     needs_turned: bool = False,
     sample: Sampled | None = None,
     spread: bool = False,
+    needs_cutoff: bool = False,
+    needs_spectrum: bool = False,
+    percent: bool = False,
+    alarm: bool = False,
 ) -> Callable[[Callable[[Any], Terms]], Callable[[Any], Terms]]:
     """Register the decorated function of one molecule as a metric of its own name."""
 
@@ -114,7 +127,7 @@ def metric(
         of_energies = energy or of == "energy"
         METRICS[name] = Metric(
             name, unit, direction, description, terms, of, aggregate, of_energies, needs_theory,
-            needs_turned, sample, spread,
+            needs_turned, sample, spread, needs_cutoff, needs_spectrum, percent, alarm,
         )  # fmt: skip
         return terms
 

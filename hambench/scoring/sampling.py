@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Sample(NamedTuple):
+    """Molecules that a kind of metrics is computed on.
+
+    Attributes:
+        ids: their names.
+        settings: how they were drawn, and what else these metrics depend on; JSON-able.
+    """
+
+    ids: frozenset[str]
+    settings: Mapping[str, Any]
 
 
 def drawn(ids: Iterable[str], n: int | None, seed: int) -> frozenset[str]:

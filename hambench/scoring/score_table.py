@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from hambench.hdf5 import atomic_hdf5, short
 SCORES: Final = "scores.h5"
 FORMAT: Final = "hambench-scores"
 VERSION: Final = 1
+"""Raised with the layout, and whenever the numbers of a metric can change."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,15 @@ class ScoreTable:
     def of(self, metric: str) -> NDArray[np.float64]:
         """(molecules, 2) terms of one metric; KeyError where the table has it not."""
         return self.terms[:, list(self.settings).index(metric)]
+
+
+def merged(table: ScoreTable, new: ScoreTable) -> ScoreTable:
+    """A table with the metrics of another of the same molecules added, or put in their place."""
+    assert table.ids == new.ids
+    rest = [name for name in table.settings if name not in new.settings]
+    columns = [*(table.of(name) for name in rest), *(new.of(name) for name in new.settings)]
+    settings = {name: table.settings[name] for name in rest} | dict(new.settings)
+    return replace(table, settings=settings, terms=np.stack(columns, axis=1))
 
 
 def write_scores(path: str | os.PathLike[str], table: ScoreTable) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from copy import copy
 from functools import lru_cache
-from itertools import compress, zip_longest
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,33 @@ from hambench.chem import engine
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.theory import Theory
-from hambench.errors import ConfigError, DataError, RunError
-from hambench.scoring.comparison import Comparison
+from hambench.errors import ConfigError, DataError
+from hambench.scoring.comparison import Comparison, solve_together
 from hambench.scoring.energy import EnergyComparison
 from hambench.scoring.metrics import (
-    CONVERGENCE,
     FAILURES,
     METRICS,
     Metric,
     Quantity,
     Sampled,
     Score,
-    Terms,
     find_metric,
 )
-from hambench.scoring.statistics import RESAMPLES, ratio_intervals
+from hambench.scoring.sampling import Sample
+from hambench.scoring.statistics import RESAMPLES
+from hambench.scoring.summary import alarms, summarise, with_convergence
+
+_WAITING: Final = 32 * 2**20
+"""Bytes of molecules that may wait for others of their size."""
+_ARRAYS: Final = 4  # of (nao, nao) that each of them holds
 
 
 class Scorer:
     """Collects the errors of one molecule after another; holds a few numbers per molecule.
 
     A prediction with NaN or infinity is a *failure*: the molecule is missing from every metric
-    (whose ``n`` then is smaller), and ``failure_rate`` is reported, asked for or not.
+    (whose ``n`` then is smaller), and ``failure_rate`` is reported, asked for or not. So are the
+    other alarms, which say why a molecule is missing from metrics of the spectrum.
 
     Args:
         metrics: names out of `METRICS`, of one quantity; None: all of Hamiltonians that can be
@@ -47,10 +52,13 @@ class Scorer:
         basis: orbital basis; None: the one each molecule names.
         theory: level of theory of the labels, for metrics computed with PySCF (``e_dft_mae`` ...).
         executor: where those are computed, e.g. a pool of processes; None: here, one by one.
-        ahead: molecules that may wait in the executor; `add` waits for the others.
-        samples: ids of the molecules that metrics of a kind (`Metric.sample`) are computed on;
-            a kind that is missing: all.
+        ahead: pieces of work that may wait in the executor; `add` waits for the others.
+        samples: of the molecules, for metrics of a kind (`Metric.sample`); a kind that is missing:
+            all.
         inference_s: seconds that predicting a molecule takes, for ``scf_total_time_ratio``.
+        threshold: overlap eigenvectors below it are left out of spectra; None:
+            `hambench.chem.levels.overlap_threshold` of the basis.
+        device: torch's name of the GPU that finds spectra ("cuda"); None: NumPy on the processor.
 
     Raises:
         RegistryError: an unknown metric (with the nearest name).
@@ -66,8 +74,10 @@ class Scorer:
         theory: Theory | None = None,
         executor: Executor | None = None,
         ahead: int = 1,
-        samples: Mapping[Sampled, Collection[str]] | None = None,
+        samples: Mapping[Sampled, Sample] | None = None,
         inference_s: float | None = None,
+        threshold: float | None = None,
+        device: str | None = None,
     ) -> None:
         known = [
             name
@@ -82,25 +92,35 @@ class Scorer:
             raise ConfigError("no metric was asked for; name one or more, or None for all")
         if cutoff is not None and not cutoff > 0:
             raise ConfigError(f"the cutoff of scoring is {cutoff}, expected Angstrom above 0")
+        if threshold is not None and not threshold > 0:
+            raise ConfigError(
+                f"the threshold of overlaps is {threshold}, expected a number above 0"
+            )
         self.cutoff = cutoff
         self.basis = basis
         self.theory = theory
-        self._asked = names
+        self.threshold = threshold
+        self.device = device
+        self._asked = with_convergence(names)
         self._named = metrics is not None
-        if any(find_metric(name).sample == "scf" for name in names) and CONVERGENCE not in names:
-            names.append(CONVERGENCE)
-        self._metrics = [find_metric(name) for name in dict.fromkeys([*names, FAILURES])]
+        asked = [find_metric(name) for name in self._asked]
+        self._metrics = [*asked, *(metric for metric in alarms(asked) if metric not in asked)]
         self.quantity = _quantity(self._metrics)
         costly = [metric.name for metric in self._metrics if metric.needs_theory]
         if costly:
             _check_theory(costly, theory)
-        self._executor = executor if costly else None
+        self._executor = executor
         self._ahead = ahead
         self._samples, self.inference_s = samples or {}, inference_s
+        self._costly = np.array([metric.needs_theory for metric in self._metrics])
+        self._spectral = np.array([metric.needs_spectrum for metric in self._metrics])
+        self._plain = ~(self._costly | self._spectral)
         self._ids: dict[str, None] = {}
         self._groups: list[str] = []
-        self._terms: list[list[Terms] | Future[list[Terms]]] = []
-        self._waiting: deque[int] = deque()
+        self._terms: list[NDArray[np.float64]] = []
+        self._futures: dict[int, Future[NDArray[np.float64]]] = {}
+        self._waiting: dict[tuple[str, int, int], list[tuple[int, Comparison]]] = {}
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -132,70 +152,72 @@ class Scorer:
                 f"molecule '{name}' is scored twice; every row of a test set counts once"
             )
         compared = self._compared(prediction, molecule, turned)
-        asked = [self._is_asked(metric, name) for metric in self._metrics]
-        dear = any(metric.needs_theory for metric in compress(self._metrics, asked))
-        if self._executor is None or not dear:
-            self._terms.append(_terms(self._metrics, asked, compared))
-        else:
-            if len(self._waiting) >= self._ahead:
-                self._settle(self._waiting.popleft())
-            self._waiting.append(len(self))
-            self._terms.append(self._executor.submit(_terms, self._metrics, asked, compared))
+        bare = copy(compared)  # for another process, without what is found here
+        spectral = self._spectral.any() and not compared.failed
+        waiting = compared if spectral and isinstance(compared, Comparison) else None
+        if waiting is not None:
+            _size(waiting)  # its errors come before anything is kept
+        place, costly = len(self), self._costly & self._sampled(name)
         self._ids[name] = None
         self._groups.append(name if group is None else group)
+        self._terms.append(_terms(self._metrics, compared, self._plain))
+        if waiting is not None:
+            self._wait(place, waiting)
+        if self._executor is None:
+            self._terms[place] += _terms(self._metrics, compared, costly)
+        elif costly.any():
+            if len(self._futures) >= self._ahead:
+                self._settle(next(iter(self._futures)))
+            self._futures[place] = self._executor.submit(_terms, self._metrics, bare, costly)
 
     def scores(self, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Score]:
-        """All metrics asked for, in that order, then the failures if there are any.
+        """All metrics asked for, in that order, then the alarms that are not zero.
 
-        Args:
-            resamples: bootstrap samples of the intervals.
-            seed: of the bootstrap, not of a run: intervals are the same at every call.
-
-        Raises:
-            DataError: nothing was added, or a metric asked for has no entry in any molecule. One
-                of SCFs is left out then: `CONVERGENCE` says that none converged.
-            RunError: every prediction is a failure.
+        Arguments and errors as of `summarise`; metrics that were named must have an entry.
         """
-        if not self._terms:
-            raise DataError("there is nothing to score; give at least one molecule")
-        numerators, denominators = np.moveaxis(self._gathered(), 2, 0)
-        failed = int(numerators[:, self._metrics.index(METRICS[FAILURES])].sum())
-        if failed == len(self):
-            raise RunError(
-                f"all {failed} predictions hold NaN or infinity, there is nothing to score; the "
-                "training diverged: lower the learning rate or clip gradients"
-            )
-        present = (denominators > 0).any(axis=0)
-        needed = [self._named and metric.sample != "scf" for metric in self._metrics]
-        if (missing := needed & ~present).any():
-            empty = self._metrics[int(np.argmax(missing))]
-            raise DataError(
-                f"{empty.name} has no entry in any of the {len(self)} molecules "
-                f"({empty.description}); leave this metric out"
-            )
-        numerators, denominators = numerators[:, present], denominators[:, present]
-        entered = denominators > 0
-        intervals = ratio_intervals(
-            numerators, denominators, groups=self._groups, resamples=resamples, seed=seed
-        )
-        clusters = len(set(self._groups))
-        scores = {}
-        for k, metric in enumerate(compress(self._metrics, present)):
-            if metric.name not in self._asked and not failed:
-                continue
-            ratio = numerators[:, k].sum() / denominators[:, k].sum()
-            interval = intervals[k] if clusters > 1 else None
-            match metric.aggregate:
-                case "rms":
-                    ratio = np.sqrt(ratio)
-                    interval = None if interval is None else np.sqrt(interval)
-                case "max":
-                    ratio, interval = numerators[entered[:, k], k].max(), None
-            ends = None if interval is None else (float(interval[0]), float(interval[1]))
-            values = numerators[entered[:, k], k] / denominators[entered[:, k], k]
-            std = float(values.std()) if metric.spread else None
-            scores[metric.name] = Score(float(ratio), metric.unit, ends, len(values), std)
-        return scores
+        return summarise(
+            self._metrics, self.terms, self.groups, asked=self._asked, strict=self._named,
+            resamples=resamples, seed=seed,
+        )  # fmt: skip
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Names of the molecules, in the order they were added."""
+        return tuple(self._ids)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What the bootstrap resamples each of them with."""
+        return tuple(self._groups)
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Every metric that is computed, the alarms too, and what its numbers depend on.
+
+        That is, beside prediction and label: JSON-able values of this scorer.
+        """
+        from hambench.chem.levels import overlap_threshold  # SciPy, which listing metrics needs not
+
+        basis = None if self.basis is None else self.basis.name
+        threshold = self.threshold
+        if threshold is None and basis is not None:
+            threshold = overlap_threshold(basis)
+        samples = {kind: dict(sample.settings) for kind, sample in self._samples.items()}
+        return {
+            metric.name: ({"cutoff": self.cutoff} if metric.needs_cutoff else {})
+            | ({"threshold": threshold} if metric.needs_spectrum else {})
+            | ({"theory": self.theory.to_dict()} if metric.needs_theory and self.theory else {})
+            | (samples.get(metric.sample, {}) if metric.sample else {})
+            for metric in self._metrics
+        }
+
+    @property
+    def terms(self) -> NDArray[np.float64]:
+        """(G, metrics, 2) numerators and denominators of all molecules, columns as `settings`."""
+        self._solve_waiting()
+        for place in list(self._futures):
+            self._settle(place)
+        return np.array(self._terms, dtype=np.float64).reshape(len(self), len(self._metrics), 2)
 
     def table(self) -> dict[str, NDArray[Any]]:
         """Per molecule: ``id``, ``group``, and the value of every metric, NaN where it has none.
@@ -207,7 +229,7 @@ class Scorer:
             "id": np.array(list(self._ids), dtype=str),
             "group": np.array(self._groups, dtype=str),
         }
-        terms = self._gathered()
+        terms = self.terms
         for k, metric in enumerate(self._metrics):
             numerator, denominator = terms[:, k].T
             value = np.full(len(self), np.nan)
@@ -229,26 +251,40 @@ class Scorer:
             )
         return Comparison(
             prediction, molecule, basis, self.cutoff, self.theory, turned if asking else None,
-            self.inference_s,
+            self.inference_s, self.threshold,
         )  # fmt: skip
 
-    def _is_asked(self, metric: Metric, name: str) -> bool:
-        """Whether a metric is computed on a molecule: it is in the metric's sample."""
-        if metric.sample is None or metric.sample not in self._samples:
-            return True
-        return name in self._samples[metric.sample]
+    def _sampled(self, name: str) -> NDArray[np.bool_]:
+        """(metrics,) whether each is computed on a molecule: it is in the metric's sample."""
+        samples = (self._samples.get(m.sample) if m.sample else None for m in self._metrics)
+        return np.array([sample is None or name in sample.ids for sample in samples])
 
-    def _settle(self, place: int) -> list[Terms]:
-        """Terms of the molecule added at a place, waited for where an executor has them."""
-        terms = self._terms[place]
-        if isinstance(terms, Future):
-            terms = self._terms[place] = terms.result()
-        return terms
+    def _settle(self, place: int) -> None:
+        """Wait for what an executor computes of the molecule added at a place."""
+        if place in self._futures:
+            self._terms[place] += self._futures.pop(place).result()
 
-    def _gathered(self) -> NDArray[np.float64]:
-        """(G, metrics, 2) numerators and denominators of all molecules."""
-        terms = [self._settle(place) for place in range(len(self))]
-        return np.array(terms, dtype=np.float64).reshape(len(self), len(self._metrics), 2)
+    def _wait(self, place: int, compared: Comparison) -> None:
+        """Let a molecule wait for others whose spectra are found together with its own.
+
+        More than `_WAITING` bytes never wait: what has most of them is solved.
+        """
+        self._waiting.setdefault(_size(compared), []).append((place, compared))
+        self._bytes += _ARRAYS * compared.nao**2 * 8
+        while self._bytes > _WAITING:
+            self._solve(max(self._waiting, key=lambda k: len(self._waiting[k]) * k[1] ** 2))
+
+    def _solve_waiting(self) -> None:
+        for key in list(self._waiting):
+            self._solve(key)
+
+    def _solve(self, key: tuple[str, int, int]) -> None:
+        """Find the spectra of the molecules of a size, and what they add."""
+        places, compared = zip(*self._waiting.pop(key), strict=True)
+        self._bytes -= _ARRAYS * key[1] ** 2 * 8 * len(places)
+        solve_together(compared, self.device)
+        for place, one in zip(places, compared, strict=True):
+            self._terms[place] += _terms(self._metrics, one, self._spectral)
 
     def _basis_of(self, molecule: Molecule) -> OrbitalBasis:
         if self.basis is not None:
@@ -313,17 +349,26 @@ def score(
 
 
 def _terms(
-    metrics: Sequence[Metric], asked: Sequence[bool], compared: Comparison | EnergyComparison
-) -> list[Terms]:
-    """What one molecule adds to each metric; nothing where it is not asked for, or has failed."""
-    wanted = [
-        is_asked and (metric.name == FAILURES or not compared.failed)
-        for metric, is_asked in zip(metrics, asked, strict=True)
-    ]
-    return [
-        metric.terms(compared) if is_wanted else (0.0, 0.0)
-        for metric, is_wanted in zip(metrics, wanted, strict=True)
-    ]
+    metrics: Sequence[Metric], compared: Comparison | EnergyComparison, chosen: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """(metrics, 2) what one molecule adds to the chosen metrics; nothing if its prediction failed.
+
+    Zeros for the metrics that are not chosen.
+    """
+    terms = np.zeros((len(metrics), 2))
+    for k, (metric, wanted) in enumerate(zip(metrics, chosen, strict=True)):
+        if wanted and (metric.name == FAILURES or not compared.failed):
+            terms[k] = metric.terms(compared)
+    return terms
+
+
+def _size(compared: Comparison) -> tuple[str, int, int]:
+    """What molecules share whose spectra are found together: basis, orbitals and electrons.
+
+    The overlap is found too, so that an error of it is one of this molecule alone.
+    """
+    assert compared.overlap.ndim == 2
+    return compared.basis.name, compared.nao, compared.electrons
 
 
 def _check_theory(names: Sequence[str], theory: Theory | None) -> None:

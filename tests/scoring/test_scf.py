@@ -14,6 +14,7 @@ from hambench.chem.ordering import from_canonical
 from hambench.chem.theory import Theory
 from hambench.data.workers import pool
 from hambench.scoring import METRICS, Scorer, format_score, score
+from hambench.scoring.sampling import Sample
 
 pytest.importorskip("pyscf")
 
@@ -127,7 +128,8 @@ def test_inference_is_a_part_of_the_total_time(
 def test_samples(molecules: list[Molecule], noisy: list[np.ndarray]) -> None:
     """Metrics of a kind on some of the molecules, here and in processes, failures apart."""
     asked = ["h_mae", "e_dft_mae", "dipole_mae", "scf_iter_ratio"]
-    samples = {"scf": {"ammonia", "broken"}, "energy": {"water", "ammonia", "elsewhere"}}
+    chosen = {"scf": {"ammonia", "broken"}, "energy": {"water", "ammonia", "elsewhere"}}
+    samples = {kind: Sample(frozenset(ids), {"n": len(ids)}) for kind, ids in chosen.items()}
     many = [*molecules, replace(molecules[1], id="broken")]
     predicted = [*noisy, np.full_like(noisy[1], np.nan)]
     tables = []
