@@ -110,7 +110,8 @@ def test_order_ties_and_failures(run: Write) -> None:
     runs = run("d", preset="failing", metrics=partial)
     board = collect([runs])
     assert order(board) == [(1, "first"), (1, "tied"), (3, "last"), (None, "failing")]
-    assert "1.00%" in table(board)
+    assert board.rankings[0].ties is None
+    assert "1 of 100" in table(board)
 
 
 def test_ties_reach_to_the_first_of_a_rank_only(run: Write) -> None:
