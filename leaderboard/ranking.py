@@ -139,7 +139,7 @@ def rank(
         groups[key][name] = r
     rankings, left_out = [], []
     for (task, version, source, fingerprint, split, trained), members in sorted(groups.items()):
-        metric = _primary(members)
+        metric = primary(members)
         kept = {}
         for name, result in members.items():
             if reason := _unfit(result, metric):
@@ -156,18 +156,18 @@ def rank(
     return rankings, left_out
 
 
-def _primary(members: Mapping[str, Result]) -> str:
+def primary(members: Mapping[str, Result]) -> str:
     """The metric that most results name first, which is where the task's primary one stands."""
     first = Counter(next(iter(result.metrics)) for result in members.values())
     return min(first, key=lambda name: (-first[name], name))
 
 
-def _unfit(result: Result, primary: str) -> str:
+def _unfit(result: Result, first: str) -> str:
     """Why a result cannot be ranked by the primary metric; empty if it can."""
-    if primary not in METRICS:
-        return f"its first metric '{primary}' is not known to this version of hambench"
-    if primary not in result.metrics:
-        return f"it has no '{primary}', by which the others of its task are ranked"
+    if first not in METRICS:
+        return f"its first metric '{first}' is not known to this version of hambench"
+    if first not in result.metrics:
+        return f"it has no '{first}', by which the others of its task are ranked"
     for name, metric in result.metrics.items():
         if name in METRICS and metric.unit != METRICS[name].unit:
             return f"its '{name}' is in '{metric.unit}', expected '{METRICS[name].unit}'"

@@ -18,12 +18,13 @@ NOTE = (
     "scores of every molecule, a rank is 1 + the number of models that are significantly better, "
     "and models that share a letter under ties do not differ significantly: paired permutation "
     "tests on the same molecules, seeds counted, corrected for the number of pairs (Holm, 5 %). "
-    "Elsewhere entries whose intervals overlap that of the first of their rank share it. A model "
-    "that failed on some molecules is listed unranked. 1 uEh = 1e-6 Hartree."
+    "Two seeds tell little of others, one tells nothing. Elsewhere entries whose intervals overlap "
+    "that of the first of their rank share it. A model that failed on some molecules is listed "
+    "unranked. 1 uEh = 1e-6 Hartree."
 )
 
 
-_TIES = "models that share a letter do not differ significantly"
+TIES = "models that share a letter do not differ significantly"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def ranking_table(ranking: Ranking) -> Table:
     ties = ranking.ties
     columns = [
         Column("rank"),
-        *([Column("ties", numeric=False, hint=_TIES)] if ties is not None else []),
+        *([Column("ties", numeric=False, hint=TIES)] if ties is not None else []),
         Column("model", numeric=False),
         metric_column(ranking.metric),
         Column("sd", hint="sample standard deviation over seeds, in the unit of the metric"),

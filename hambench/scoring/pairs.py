@@ -87,6 +87,11 @@ class Difference(NamedTuple):
         """Whether the two differ at the 5 % level, corrected for the number of pairs."""
         return self.p_holm is not None and self.p_holm < ALPHA
 
+    def reversed(self) -> Difference:
+        """The second model minus the first."""
+        ends = None if self.ci95 is None else (-self.ci95[1], -self.ci95[0])
+        return self._replace(value=-self.value, ci95=ends, left_out=self.left_out[::-1])
+
 
 Differences = dict[tuple[int, int], Difference]
 """By the places (i, j) of two models in a panel, i < j."""
@@ -291,7 +296,10 @@ def _estimate(sample: _Sample, draws: Array | None, seed: int) -> Estimate | Non
         return None
     ends = None
     if draws is not None:
-        ends = interval(draws + sample.luck(len(draws), (seed, _FIRST)))
+        draws = draws + sample.luck(len(draws), (seed, _FIRST))
+        if (sample.terms >= 0).all():  # what has no sign is not below zero, whatever seeds say
+            draws = np.maximum(draws, 0)
+        ends = interval(draws)
     return Estimate(
         sample.value, ends, sample.spread, sample.n, tuple(float(v) for v in sample.seeds)
     )

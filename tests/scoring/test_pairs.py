@@ -227,6 +227,14 @@ def test_seeds_matter(rng: np.random.Generator) -> None:
     assert np.ptp(single.ci95) > 2 * 3 * single.spread / np.sqrt(3)
 
 
+def test_errors_are_not_negative(rng: np.random.Generator) -> None:
+    """Two seeds that are far apart."""
+    errors = np.array([[1.0], [4.0]]) * rng.gamma(9, 1 / 9, size=50)
+    low, high = estimates(gathered([table(e) for e in errors]))[0][0].ci95
+    assert low == 0
+    assert high > 6
+
+
 def test_molecules_without_an_entry_are_left_out_and_counted(rng: np.random.Generator) -> None:
     one, other = rng.gamma(2, size=(2, 2, 20))
     holes = one.copy(), other.copy()
