@@ -9,22 +9,17 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hambench.leaderboard.curves import ErrorMetric, Line, Point, Study
 from hambench.leaderboard.gains import (
     Equivalence,
     Gain,
-    Interval,
     gain,
-    interval,
     label_equivalence,
     resampled_errors,
 )
 from hambench.results import Result
-
-Array = NDArray[np.float64]
-
+from hambench.scoring.statistics import Array, Interval, interval
 
 Arm = tuple["Measured", Array | None]
 """A point, and its errors (R,) in the resamples that all points share, if there are any."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hambench.leaderboard.reported import reported_table
 from hambench.leaderboard.tables import NOTE, Table, ranking_table
 from hambench.leaderboard.text import markdown
 from hambench.results import RESULT, Result, read_result
+from hambench.scoring.score_table import SCORES, ScoreTable, read_scores
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,17 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
         DataError: a path that does not exist, or no result anywhere that can be ranked.
     """
     results: dict[str, Result] = {}
+    scores: dict[str, ScoreTable] = {}
     left_out: list[tuple[str, str]] = []
     for name, path in sorted(find_results(paths).items()):
         try:
             results[name] = read_result(path)
         except DataError as error:
             left_out.append((name, str(error).replace(str(path), RESULT)))
-    rankings, unranked = rank(results)
+            continue
+        with suppress(DataError):  # it is ranked without
+            scores[name] = scores_of(path, results[name])
+    rankings, unranked = rank(results, scores)
     if not rankings:
         name, reason = (left_out + unranked)[0]
         raise DataError(
@@ -86,6 +92,28 @@ def write(board: Board, folder: str | os.PathLike[str]) -> list[Path]:
 def build(paths: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> list[Path]:
     """`collect` and `write` in one."""
     return write(collect(paths), folder)
+
+
+def scores_of(path: Path, result: Result) -> ScoreTable:
+    """The scores of every molecule beside a ``result.json``.
+
+    Raises:
+        DataError: there are none, or they cannot be read or are of other data than the result.
+    """
+    file = path.parent / SCORES
+    if not file.is_file():
+        raise DataError(
+            f"{path.parent} has no {SCORES}, the scores of every molecule; "
+            f"`hambench evaluate {path.parent}` writes it"
+        )
+    table = read_scores(file)
+    for field in ("task", "task_version", "fingerprint", "split"):
+        if getattr(table, field) != getattr(result, field):
+            raise DataError(
+                f"{file} is of {field} {getattr(table, field)!s:.24}, {RESULT} beside it of "
+                f"{getattr(result, field)!s:.24}; `hambench evaluate {path.parent}` writes it anew"
+            )
+    return table
 
 
 def find_results(paths: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:

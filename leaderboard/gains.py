@@ -19,12 +19,16 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hambench.scoring.statistics import PERCENTILES, RESAMPLES, resampled_sums
+from hambench.scoring.statistics import (
+    PERCENTILES,
+    RESAMPLES,
+    Array,
+    Interval,
+    interval,
+    resampled_sums,
+)
 
-Array = NDArray[np.float64]
-Interval = tuple[float, float]
 Verdict = Literal["better", "worse", "no difference"]
 
 
@@ -94,12 +98,6 @@ def resampled_errors(
         for arm, part in zip(arms, np.split(errors, ends[:-1], axis=1), strict=True)
     ]
     return np.stack(means, axis=1)
-
-
-def interval(draws: Array) -> Interval:
-    """The 95 % percentile interval of resampled values (R,)."""
-    low, high = np.percentile(draws, PERCENTILES)
-    return float(low), float(high)
 
 
 def gain(base: float, other: float, base_draws: Array | None, other_draws: Array | None) -> Gain:

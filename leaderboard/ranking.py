@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
+from hambench.errors import HambenchError
 from hambench.results import Result
 from hambench.scoring import FAILURES, METRICS
+from hambench.scoring.pairs import differences, standings
+from hambench.scoring.panel import panel
+from hambench.scoring.score_table import ScoreTable
 
 _DESCRIPTIVE = ("name", "title", "source")  # words in a recipe that change no number
 
@@ -41,10 +45,12 @@ class Entry:
     Attributes:
         settings: 8 hexadecimal digits that tell settings of one preset apart.
         results: sorted by seed.
+        names: what each goes by in messages.
     """
 
     settings: str
     results: tuple[Result, ...]
+    names: tuple[str, ...]
 
     @property
     def preset(self) -> str:
@@ -66,6 +72,12 @@ class Entry:
         """Mean share of test molecules without a usable prediction."""
         found = (result.metrics.get(FAILURES) for result in self.results)
         return fmean(metric.value if metric else 0.0 for metric in found)
+
+    @property
+    def failures(self) -> tuple[int, ...]:
+        """How many test molecules have no usable prediction, for each seed."""
+        found = (result.metrics.get(FAILURES) for result in self.results)
+        return tuple(round(metric.value * metric.n) if metric else 0 for metric in found)
 
     def summary(self, name: str) -> Summary | None:
         """A metric over the seeds; None unless all seeds have it."""
@@ -94,6 +106,9 @@ class Ranking:
         metric: the primary metric, by which they are ranked.
         entries: (rank, entry); equal ranks are statistical ties, None is unranked: a model that
             failed on some molecules has no comparable mean.
+        ties: a text of letters for each entry, empty for an unranked one: ranked entries that share
+            a letter do not differ significantly. None where not all runs have the scores of every
+            molecule; ranks then are equal where intervals overlap.
     """
 
     task: str
@@ -104,15 +119,19 @@ class Ranking:
     training_split: str
     metric: str
     entries: tuple[tuple[int | None, Entry], ...]
+    ties: tuple[str, ...] | None
 
 
-def rank(results: Mapping[str, Result]) -> tuple[list[Ranking], list[tuple[str, str]]]:
+def rank(
+    results: Mapping[str, Result], scores: Mapping[str, ScoreTable]
+) -> tuple[list[Ranking], list[tuple[str, str]]]:
     """Rankings of all results, and those left out as (name, reason).
 
     Never mixed are tasks, task versions, data (fingerprint), splits, and training sets.
 
     Args:
         results: by the name a result goes by in messages.
+        scores: of every molecule, by the same names, of the results that have them.
     """
     groups: dict[tuple[str, int, str, str, str, str], dict[str, Result]] = defaultdict(dict)
     for name, r in results.items():
@@ -120,55 +139,56 @@ def rank(results: Mapping[str, Result]) -> tuple[list[Ranking], list[tuple[str, 
         groups[key][name] = r
     rankings, left_out = [], []
     for (task, version, source, fingerprint, split, trained), members in sorted(groups.items()):
-        metric = _primary(members)
+        metric = primary(members)
         kept = {}
         for name, result in members.items():
             if reason := _unfit(result, metric):
                 left_out.append((name, reason))
             else:
                 kept[name] = result
-        entries, superseded = _entries(kept)
+        entries, superseded = entries_of(kept)
         left_out += superseded
         if entries:
-            ranked = tuple(_ranked(entries, metric))
+            ranked, ties = _ranked(entries, metric, scores)
             rankings.append(
-                Ranking(task, version, fingerprint, source, split, trained, metric, ranked)
+                Ranking(task, version, fingerprint, source, split, trained, metric, ranked, ties)
             )
     return rankings, left_out
 
 
-def _primary(members: Mapping[str, Result]) -> str:
+def primary(members: Mapping[str, Result]) -> str:
     """The metric that most results name first, which is where the task's primary one stands."""
     first = Counter(next(iter(result.metrics)) for result in members.values())
     return min(first, key=lambda name: (-first[name], name))
 
 
-def _unfit(result: Result, primary: str) -> str:
+def _unfit(result: Result, first: str) -> str:
     """Why a result cannot be ranked by the primary metric; empty if it can."""
-    if primary not in METRICS:
-        return f"its first metric '{primary}' is not known to this version of hambench"
-    if primary not in result.metrics:
-        return f"it has no '{primary}', by which the others of its task are ranked"
+    if first not in METRICS:
+        return f"its first metric '{first}' is not known to this version of hambench"
+    if first not in result.metrics:
+        return f"it has no '{first}', by which the others of its task are ranked"
     for name, metric in result.metrics.items():
         if name in METRICS and metric.unit != METRICS[name].unit:
             return f"its '{name}' is in '{metric.unit}', expected '{METRICS[name].unit}'"
     return ""
 
 
-def _entries(results: Mapping[str, Result]) -> tuple[list[Entry], list[tuple[str, str]]]:
-    """Results by settings, one per seed: the one that finished last."""
+def entries_of(results: Mapping[str, Result]) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """Results by settings, one per seed: the one that finished last; the others, and why."""
     cells: dict[tuple[str, str, int], list[tuple[str, Result]]] = defaultdict(list)
     for name, result in results.items():
         cells[result.preset, _settings(result), result.seed].append((name, result))
-    entries: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    entries: dict[tuple[str, str], dict[str, Result]] = defaultdict(dict)
     superseded = []
     for (preset, settings, _), candidates in sorted(cells.items()):
         *earlier, (kept, last) = sorted(
             candidates, key=lambda c: (c[1].provenance.finished, c[1].model_dump_json(), c[0])
         )
-        entries[preset, settings].append(last)
+        entries[preset, settings][kept] = last
         superseded += [(name, f"{kept} is the same cell, finished later") for name, _ in earlier]
-    return [Entry(key[1], tuple(cells)) for key, cells in entries.items()], superseded
+    found = [Entry(key[1], tuple(of.values()), tuple(of)) for key, of in entries.items()]
+    return found, superseded
 
 
 def _settings(result: Result) -> str:
@@ -190,28 +210,51 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _ranked(entries: list[Entry], metric: str) -> list[tuple[int | None, Entry]]:
-    """Entries best first; one whose interval meets that of the first of its rank shares it."""
+def _ranked(
+    entries: list[Entry], metric: str, scores: Mapping[str, ScoreTable]
+) -> tuple[tuple[tuple[int | None, Entry], ...], tuple[str, ...] | None]:
+    """Entries best first with their ranks, and their ties as far as those are known."""
     sign = 1.0 if METRICS[metric].direction == "lower" else -1.0
-    summaries = {id(entry): entry.summary(metric) for entry in entries}
 
-    def order(entry: Entry) -> tuple[bool, float, str, str]:
-        summary = summaries[id(entry)]
-        assert summary is not None  # _unfit has seen to it
-        return entry.failure_rate > 0, sign * summary.value, entry.preset, entry.settings
+    def order(entry: Entry) -> tuple[float, str, str]:
+        return sign * _summary(entry, metric).value, entry.preset, entry.settings
 
-    ranked: list[tuple[int | None, Entry]] = []
-    leader: tuple[int, Summary] | None = None
-    for place, entry in enumerate(sorted(entries, key=order), start=1):
-        summary = summaries[id(entry)]
-        assert summary is not None
-        if entry.failure_rate > 0:
-            ranked.append((None, entry))
-            continue
-        if leader is None or not _meet(leader[1], summary):
-            leader = place, summary
-        ranked.append((leader[0], entry))
-    return ranked
+    whole = sorted((entry for entry in entries if not entry.failure_rate), key=order)
+    failing = sorted((entry for entry in entries if entry.failure_rate), key=order)
+    tested = _by_tests(whole, metric, scores)
+    ranks, ties = (_by_overlap(whole, metric), None) if tested is None else tested
+    ranked = [*zip(ranks, whole, strict=True), *((None, entry) for entry in failing)]
+    return tuple(ranked), None if ties is None else (*ties, *("" for _ in failing))
+
+
+def _by_tests(
+    entries: Sequence[Entry], metric: str, scores: Mapping[str, ScoreTable]
+) -> tuple[list[int], list[str]] | None:
+    """Ranks and ties of entries by paired tests; None where scores of molecules do not allow it."""
+    if any(name not in scores for entry in entries for name in entry.names):
+        return None
+    try:
+        models = panel([{n: scores[n] for n in entry.names} for entry in entries], [metric])
+    except HambenchError:  # scores of other settings of the metric, or of other data than theirs
+        return None
+    found = standings(range(len(entries)), differences(models)[0], METRICS[metric])
+    return [found[k].rank for k in found], [found[k].ties for k in found]
+
+
+def _by_overlap(entries: Sequence[Entry], metric: str) -> list[int]:
+    """Ranks of entries, best first; one whose interval meets that of the first of its rank ties."""
+    ranks: list[int] = []
+    for place, entry in enumerate(entries, start=1):
+        leader = ranks[-1] if ranks else place
+        one, other = (_summary(e, metric) for e in (entries[leader - 1], entry))
+        ranks.append(leader if _meet(one, other) else place)
+    return ranks
+
+
+def _summary(entry: Entry, metric: str) -> Summary:
+    summary = entry.summary(metric)
+    assert summary is not None  # _unfit has seen to it
+    return summary
 
 
 def _meet(one: Summary, other: Summary) -> bool:

@@ -14,10 +14,17 @@ from hambench.scoring.display import format_numbers, reporting_unit
 
 NOTE = (
     "Mean over seeds. In brackets the 95 % bootstrap interval over test molecules (mean of the "
-    "seeds' intervals), sd the sample standard deviation over seeds. Entries whose intervals "
-    "overlap that of the first of their rank share it. A model that failed on some molecules is "
-    "listed unranked. 1 uEh = 1e-6 Hartree."
+    "seeds' intervals), sd the sample standard deviation over seeds. Where all runs kept their "
+    "scores of every molecule, a rank is 1 + the number of models that are significantly better, "
+    "and models that share a letter under ties do not differ significantly: paired permutation "
+    "tests on the same molecules, seeds counted, corrected for the number of pairs (Holm, 5 %). "
+    "Two seeds tell little of others, one tells nothing. Elsewhere entries whose intervals overlap "
+    "that of the first of their rank share it. A model that failed on some molecules is listed "
+    "unranked. 1 uEh = 1e-6 Hartree."
 )
+
+
+TIES = "models that share a letter do not differ significantly"
 
 
 @dataclass(frozen=True)
@@ -66,13 +73,15 @@ def ranking_table(ranking: Ranking) -> Table:
         )
     )
     failures = any(entry.failure_rate for entry in entries)
+    ties = ranking.ties
     columns = [
         Column("rank"),
+        *([Column("ties", numeric=False, hint=TIES)] if ties is not None else []),
         Column("model", numeric=False),
-        _metric_column(ranking.metric),
+        metric_column(ranking.metric),
         Column("sd", hint="sample standard deviation over seeds, in the unit of the metric"),
-        *(_metric_column(name) for name in others),
-        *([_metric_column(FAILURES)] if failures else []),
+        *(metric_column(name) for name in others),
+        *([Column("failed", hint=METRICS[FAILURES].description)] if failures else []),
         Column("seeds"),
         Column("molecules", hint="test molecules scored"),
         Column("parameters"),
@@ -82,18 +91,19 @@ def ranking_table(ranking: Ranking) -> Table:
         Column("settings", numeric=False, hint="tells settings of one preset apart"),
     ]
     rows = []
-    for place, entry in ranking.entries:
+    for k, (place, entry) in enumerate(ranking.entries):
         primary = entry.summary(ranking.metric)
         assert primary is not None
         cost = [result.cost for result in entry.results]
         rows.append(
             (
                 Cell("-" if place is None else str(place), place),
+                *([Cell(ties[k])] if ties is not None else []),
                 Cell(entry.label, details=_details(entry)),
-                _score(primary, ranking.metric),
-                _spread(primary, ranking.metric),
+                score_cell(primary.value, primary.ci95, ranking.metric),
+                spread_cell(primary.spread, ranking.metric),
                 *(_score(entry.summary(name), name) for name in others),
-                *([Cell(f"{entry.failure_rate:.2%}", entry.failure_rate)] if failures else []),
+                *([_failed(entry)] if failures else []),
                 Cell(str(len(entry.seeds)), len(entry.seeds)),
                 Cell(str(primary.n), primary.n),
                 _count(result.parameters for result in entry.results),
@@ -121,26 +131,42 @@ def duration(seconds: float) -> Cell:
     return Cell(f"{hours} h {rest:02d} min" if hours else f"{minutes} min", seconds)
 
 
-def _metric_column(name: str) -> Column:
+def metric_column(name: str, heading: str = "") -> Column:
+    """The column of a metric, or of something else in its unit."""
     label, _ = reporting_unit(METRICS[name].unit, name)
-    heading = f"{name} / {label}" if label else name
-    return Column(heading, hint=f"{METRICS[name].description}; {METRICS[name].direction} is better")
+    heading = heading or name
+    return Column(
+        f"{heading} / {label}" if label else heading,
+        hint=f"{METRICS[name].description}; {METRICS[name].direction} is better",
+    )
+
+
+def score_cell(value: float, ci95: tuple[float, float] | None, name: str) -> Cell:
+    """A value of a metric with its interval."""
+    _, factor = reporting_unit(METRICS[name].unit, name)
+    ends = ci95 and (ci95[0] * factor, ci95[1] * factor)
+    number, interval = format_numbers(value * factor, ends)
+    return Cell(f"{number} {interval}".strip(), value * factor)
+
+
+def spread_cell(spread: float | None, name: str) -> Cell:
+    """A standard deviation over seeds; empty where there is none."""
+    if spread is None:
+        return Cell("")
+    value = spread * reporting_unit(METRICS[name].unit, name)[1]
+    return Cell(f"{value:.2g}", value)
 
 
 def _score(summary: Summary | None, name: str) -> Cell:
-    if summary is None:
-        return Cell("")
-    _, factor = reporting_unit(METRICS[name].unit, name)
-    ends = summary.ci95 and (summary.ci95[0] * factor, summary.ci95[1] * factor)
-    number, interval = format_numbers(summary.value * factor, ends)
-    return Cell(f"{number} {interval}".strip(), summary.value * factor)
+    return Cell("") if summary is None else score_cell(summary.value, summary.ci95, name)
 
 
-def _spread(summary: Summary, name: str) -> Cell:
-    if summary.spread is None:
-        return Cell("")
-    value = summary.spread * reporting_unit(METRICS[name].unit, name)[1]
-    return Cell(f"{value:.2g}", value)
+def _failed(entry: Entry) -> Cell:
+    """How many molecules of how many, over seeds."""
+    low, high = min(entry.failures), max(entry.failures)
+    found = [result.metrics[FAILURES].n for result in entry.results if FAILURES in result.metrics]
+    some = f"{low} to {high}" if low < high else str(low)
+    return Cell(f"{some} of {max(found)}" if found else some, entry.failure_rate)
 
 
 def _count(values: Iterable[int]) -> Cell:

@@ -16,6 +16,7 @@ import click
 
 import hambench
 from hambench.cli.bench import bench
+from hambench.cli.compare import compare
 from hambench.cli.curves import curves
 from hambench.cli.data import data
 from hambench.cli.download import download
@@ -62,7 +63,7 @@ def cli(debug: bool) -> None:
     """
 
 
-_RUNS = (run, sweep, evaluate, score, predict, embed, leaderboard, curves)
+_RUNS = (run, sweep, evaluate, score, predict, embed, compare, leaderboard, curves)
 for _command in (*_RUNS, data, env, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):

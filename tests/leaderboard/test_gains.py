@@ -9,11 +9,11 @@ from hambench.leaderboard.gains import (
     Arm,
     Bounded,
     gain,
-    interval,
     label_equivalence,
     labels_needed,
     resampled_errors,
 )
+from hambench.scoring.statistics import interval
 
 SIZES = np.array([10.0, 20.0, 40.0])
 HYPERBOLA = np.array([400.0, 200.0, 100.0])  # 4000 / n, straight in log-log

@@ -5,80 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from board_case import Write, metric
 
 from hambench.errors import DataError
 from hambench.leaderboard import Board, build, collect, table, write
-from hambench.results import Cost, Metric, Provenance, Result, write_result
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-Write = Callable[..., Path]
-
-
-def metric(value: float, width: float = 0.05, **changes: Any) -> Metric:
-    """A metric of ``value`` uEh with an interval of a share of it to each side."""
-    low, high = value * (1 - width) * 1e-6, value * (1 + width) * 1e-6
-    content = {"value": value * 1e-6, "unit": "Eh", "ci95": (low, high), "n": 100}
-    return Metric(**content | changes)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Write:
-    """Writes a result below ``runs`` and returns that folder."""
-
-    def put(name: str, value: float | None = None, **changes: Any) -> Path:
-        after = timedelta(seconds=changes.pop("finished", 100))
-        content = dict(
-            run_id="0" * 64,
-            task="water_mini",
-            task_version=1,
-            fingerprint="ab" * 32,
-            source="generated",
-            split="test",
-            model="helm",
-            preset="helm_small",
-            hyperparameters={"channels": 16},
-            parameters=123456,
-            recipe={"optimizer": {"name": "adam"}, "title": "words"},
-            seed=0,
-            metrics={"h_mae": metric(value or 100.0)},
-            cost=Cost(
-                device="cpu",
-                wall_s=200,
-                steps=5000,
-                epochs=10,
-                steps_per_s=25,
-                molecules_per_s=100,
-                stopped_by="max_steps",
-            ),
-            provenance=Provenance(
-                package="0.1.0",
-                commit=None,
-                dirty=None,
-                python="3.11",
-                libraries={},
-                plugins={},
-                cuda=None,
-                gpu=None,
-                cpu="cpu",
-                cores=2,
-                os="Linux",
-                command="hambench run",
-                restarts=0,
-                started=START,
-                finished=START + after,
-            ),
-        )
-        write_result(tmp_path / "runs" / name, Result(**content | changes))
-        return tmp_path / "runs"
-
-    return put
+from hambench.results import Cost, Metric
 
 
 def order(board: Board) -> list[tuple[int | None, str]]:
@@ -110,7 +46,8 @@ def test_order_ties_and_failures(run: Write) -> None:
     runs = run("d", preset="failing", metrics=partial)
     board = collect([runs])
     assert order(board) == [(1, "first"), (1, "tied"), (3, "last"), (None, "failing")]
-    assert "1.00%" in table(board)
+    assert board.rankings[0].ties is None
+    assert "1 of 100" in table(board)
 
 
 def test_ties_reach_to_the_first_of_a_rank_only(run: Write) -> None:
