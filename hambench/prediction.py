@@ -24,7 +24,7 @@ from hambench.cell import Cell
 from hambench.chem.molecule import Molecule
 from hambench.chem.rotation import scoring_rotation
 from hambench.data.loader import Loader
-from hambench.data.rows import Rows
+from hambench.data.rows import Rows, Unlabelled
 from hambench.data.splits import clusters
 from hambench.data.workers import cores, pool
 from hambench.errors import DataError
@@ -102,21 +102,12 @@ def _predicted(
             shown.update(len(rows))
 
 
-class _Turned(Rows):
+class _Turned(Unlabelled):
     """Molecules turned by their `scoring_rotation`, without labels."""
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Names of the rows."""
-        return self.rows.ids
 
     def row(self, index: int) -> Molecule:
         """Elements, turned positions, charge and multiplicity."""
-        geometry = self.rows.geometry(index)
-        bare = replace(geometry, hamiltonian=None, overlap=None, energy=None, forces=None)
+        bare = super().row(index)
         return replace(bare, positions=bare.positions @ scoring_rotation(bare).T)
 
 

@@ -32,23 +32,18 @@ UNITS: Final[dict[str, tuple[str, float]]] = {
 """Units as printed: unit of ours, and how many of the printed are one of it."""
 
 DEFINITIONS: Final[dict[str, tuple[str, str]]] = {
-    "eps_occ": ("Eh", "molecule mean of the mean |d eps| over occupied orbitals"),
-    "homo": ("Eh", "molecule mean of |d eps| of the highest occupied orbital"),
-    "lumo": ("Eh", "molecule mean of |d eps| of the lowest empty orbital"),
-    "gap": ("Eh", "molecule mean of |d (LUMO - HOMO)|"),
-    "psi": ("1", "molecule mean of |cos| of occupied coefficient vectors, without the overlap"),
     "h_mae_nabladft": ("Eh", "as each code of nablaDFT logs it: another statistic for every model"),
     "s_mae_nabladft": ("1", "the same of the overlap"),
     "force_mae": ("Eh/Angstrom", "mean |dF| over all components of all molecules together"),
-    "scf_optimal_ratio": ("1", "1 / cycles of the SCF from the other guess, a lower bound"),
-    "scf_achieved_ratio": ("1", "cycles from the predicted H / cycles from the other guess"),
-    "scf_error_level_ratio": (
+    "qh9_optimal_ratio": ("1", "1 / cycles of the SCF from the other guess, a lower bound"),
+    "qh9_achieved_ratio": ("1", "cycles from the predicted H / cycles from the other guess"),
+    "qh9_error_level_ratio": (
         "1",
         "cycles until an SCF is as close to H as the prediction / all its cycles; higher is better",
     ),
-    "scf_total_time_ratio": ("1", "time of inference and SCF from it / time of the default SCF"),
-    "scf_ric": ("1", "cycles from the prediction / cycles from minao"),
-    "scf_convergence_rate": ("1", "share of SCFs that converge; higher is better"),
+    "qhflow_total_time_ratio": ("1", "time of inference and SCF from it / time of the default SCF"),
+    "scfbench_ric": ("1", "cycles from the prediction / cycles from minao"),
+    "scfbench_convergence_rate": ("1", "share of SCFs that converge; higher is better"),
 }
 """Statistics of publications by name: unit and meaning."""
 
