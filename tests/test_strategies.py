@@ -30,6 +30,7 @@ from hambench.learn.loop import BEST
 from hambench.registry import load_task
 from hambench.results import read_result
 from hambench.scoring.energy_table import ENERGIES, read_energies
+from hambench.scoring.score_table import SCORES, read_scores
 from hambench.trained import load_trained
 
 DATA = Path(__file__).parent / "fixtures" / "organic_mini_24.h5"
@@ -111,12 +112,18 @@ def test_scores_from_the_weights_are_those_of_the_table(
     runs: dict[str, experiment.Outcome], tmp_path: Path
 ) -> None:
     copy = shutil.copytree(runs["finetuned"].folder, tmp_path / "run")
+    assert (
+        read_scores(copy / SCORES).ids == load_task("organic_mini_energy", DATA).split("test").ids
+    )
+    (copy / SCORES).unlink()
     kept = evaluation.evaluate(copy, progress=False)
     (copy / ENERGIES).unlink()
+    (copy / SCORES).unlink()
     made = evaluation.evaluate(copy, progress=False, device="cpu")
     assert made["energy_mae"].value == pytest.approx(kept["energy_mae"].value, rel=1e-9)
     lines = (runs["direct"].folder / ENERGIES).read_text().splitlines()
     (copy / ENERGIES).write_text("\n".join(lines[:-1]) + "\n")
+    (copy / SCORES).unlink()
     with pytest.raises(DataError, match="7 molecules of split 'test', which has 8 others"):
         evaluation.evaluate(copy, progress=False)
 

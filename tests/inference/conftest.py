@@ -13,6 +13,7 @@ from hambench.cell import model_of, open_task
 from hambench.compose import compose
 from hambench.learn.loop import BEST
 from hambench.learn.weights import cast, save_weights
+from hambench.provenance import provenance
 from hambench.results import Domain
 from hambench.trained import load_trained
 
@@ -73,7 +74,7 @@ def finished_run(folder: Path, *overrides: str, domain: Domain | None = DOMAIN) 
             seed=0,
             metrics={"h_mae": results.Metric(value=1, unit="Eh", ci95=None, n=1)},
             cost=cost,
-            provenance=results.provenance(results.now(), 0, {}),
+            provenance=provenance(results.now(), 0, {}),
         ),
     )
     return folder
