@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -17,7 +18,7 @@ from hambench.chem.dft import initial_fock
 from hambench.data.graph import Batch, collate
 from hambench.data.guess import Guess
 from hambench.data.loader import Loader
-from hambench.data.rows import Part, Rows
+from hambench.data.rows import Part, Rows, Unlabelled
 from hambench.external import ExternalModel
 from hambench.learn.device import open_fabric
 from hambench.learn.reporters import bar
@@ -49,15 +50,16 @@ def measured(cell: Cell, progress: bool = True) -> Inference | None:
         return None
     split = cell.task.split(cell.config.score.split)
     order = np.random.default_rng(0).permutation(len(split))
-    rows = Part(split, order[:_MOLECULES].tolist())
+    rows = Unlabelled(Part(split, order[:_MOLECULES].tolist()))
     model.to(device).eval()
-    if (guess := model.graph.guess) is not None:
+    graph = replace(model.graph, labels=())
+    if (guess := graph.guess) is not None:
         guess.complete(rows, bar if progress else None)
     batch_size, max_edges = cell.recipe.batch_size, cell.recipe.max_edges
 
     def loader(molecules: Rows) -> Loader:
         return Loader(
-            molecules, model.graph, batch_size=batch_size, max_edges=max_edges, shuffle=False,
+            molecules, graph, batch_size=batch_size, max_edges=max_edges, shuffle=False,
             device=device,
         )  # fmt: skip
 
@@ -70,7 +72,7 @@ def measured(cell: Cell, progress: bool = True) -> Inference | None:
     began = time.monotonic()
     with torch.no_grad(), matmul_precision("highest"):
         for places in shown:
-            batch = collate([rows[place] for place in places], model.graph).to(device)
+            batch = collate([rows[place] for place in places], graph).to(device)
             flops += _flops(model, batch)  # and the first time a batch of this shape is seen
             model_s += _seconds(model, batch, device)
             if batch.num_edges > largest:

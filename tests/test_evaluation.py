@@ -304,7 +304,7 @@ def test_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     code, text = said("--breakdown=pairs", "--json")
     parts = json.loads(text)
     assert [part["part"] for part in parts] == ["H", "O", "H-H", "H-O"]
-    assert set(parts[0]) == {"part", "value", "unit", "ci95", "n", "elements", "error"}
+    assert set(parts[0]) == {"part", "value", "unit", "ci95", "n", "std", "elements", "error"}
     assert said("--breakdown=pairs", "--metrics=h_mae")[0] == 2
     assert said("--breakdown=angle")[0] == 2
 

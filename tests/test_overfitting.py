@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from hambench.model import Model
 
 @dataclass(frozen=True)
 class Plan:
-    """How a model is trained: Adam, whose noise, and with it the error, follows the learning rate.
+    """How a model is trained: by Adam, and long enough that the end of the cosine counts.
 
     Attributes:
         model: preset.
@@ -34,17 +35,17 @@ class Plan:
     limit: float = 1e-5
 
     def factor(self, part: float) -> float:
-        """Of the learning rate after a part of the steps: a warm-up, then four decades down."""
-        return min(1.0, 20 * part + 1 / self.steps, 10 ** (-4 * (part - 0.3) / 0.7))
+        """Of the learning rate after a part of the steps: a warm-up, then half a cosine."""
+        return min(1.0, 20 * part + 1 / self.steps) * (1 + math.cos(math.pi * part)) / 2
 
 
 PHASES = {"random_steps": 100, "adaptive_steps": 50, "initial_guess": "none"}
 PLANS = [
     Plan("helm", 1000, 1e-3, limit=1e-6),
-    Plan("phisnet", 1500, 3e-3),
-    Plan("qhnet", 1500, 1e-3),
+    Plan("phisnet", 3500, 3e-3),
+    Plan("qhnet", 2500, 1e-3),
     Plan("schnorb", 220, 5e-5),
-    Plan("sphnet", 1500, 1e-3, PHASES),
+    Plan("sphnet", 2500, 1e-3, PHASES),
 ]
 
 
