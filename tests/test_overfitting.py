@@ -44,7 +44,7 @@ PLANS = [
     Plan("helm", 1000, 1e-3, limit=1e-6),
     Plan("phisnet", 3500, 3e-3),
     Plan("qhnet", 2500, 1e-3),
-    Plan("schnorb", 220, 5e-5),
+    Plan("schnorb", 320, 5e-5),
     Plan("sphnet", 2500, 1e-3, PHASES),
 ]
 
