@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "oracles"))
 import phisnet_oracle
 import qhnet_oracle
 import schnorb_oracle
+import sphnet_cases
 import sphnet_oracle
 
 import hambench
@@ -70,12 +71,7 @@ def phisnet(model: nn.Module, batch: Batch, molecules: list[Molecule]) -> Sides:
 
 
 def schnorb(model: nn.Module, batch: Batch, molecules: list[Molecule]) -> Sides:
-    weights = {
-        name: tensor.reshape(len(tensor), -1) if tensor.ndim > 2 else tensor
-        for name, tensor in published_tensors(model, lambda p: p.detach().clone()).items()
-    }
-    for tensor in weights.values():
-        tensor.requires_grad_()
+    weights = schnorb_oracle.leaves(published_tensors(model, lambda p: p))
     mean = model.hyperparameters["mean_messages"]
     slow = schnorb_oracle.Oracle(weights, model.orbitals, mean=mean)
     rows = batch.numbers.view(len(batch.nao), -1)
@@ -92,16 +88,8 @@ def sphnet(model: SPHNet, batch: Batch, molecules: list[Molecule]) -> Sides:
     model.freeze()
     layers = [*model.head.atom, *model.head.pair]
     paths = [sphnet_oracle.Paths(coefficients=layer.product.coefficients) for layer in layers]
-    known = {"sparsity": model.hyperparameters["sparsity"]}
-    settings = sphnet_oracle.Settings(model.backbone.lmax, **known)
-    slots, square = model.graph.layout.slots, model.graph.layout.square
-    slow = sphnet_oracle.Oracle(dict(model.named_parameters()), slots, settings, paths)
-
-    def fast() -> list[Tensor]:
-        found = model(batch)
-        return [found.node[:, square], found.edge[batch.pair_index[1]][:, square]]
-
-    return fast, [lambda: list(slow(batch))]
+    slow = sphnet_cases.oracle(model, paths, sparsity=model.hyperparameters["sparsity"])
+    return lambda: list(sphnet_cases.squares(model, batch)), [lambda: list(slow(batch))]
 
 
 SIDES: dict[str, tuple[Callable[..., Sides], str, dict[str, Any]]] = {

@@ -21,6 +21,7 @@ from hambench.data.loader import Loader
 from hambench.data.rows import Part, Rows, Unlabelled
 from hambench.external import ExternalModel
 from hambench.learn.device import open_fabric
+from hambench.learn.outputs import outputs_of
 from hambench.learn.reporters import bar
 from hambench.learn.validation import matmul_precision
 from hambench.model import Model
@@ -56,15 +57,9 @@ def measured(cell: Cell, progress: bool = True) -> Inference | None:
     if (guess := graph.guess) is not None:
         guess.complete(rows, bar if progress else None)
     batch_size, max_edges = cell.recipe.batch_size, cell.recipe.max_edges
-
-    def loader(molecules: Rows) -> Loader:
-        return Loader(
-            molecules, graph, batch_size=batch_size, max_edges=max_edges, shuffle=False,
-            device=device,
-        )  # fmt: skip
-
+    plan = Loader(rows, graph, batch_size=batch_size, max_edges=max_edges, shuffle=False).plan(0)
     shown = tqdm(
-        loader(rows).plan(0), desc="inference", unit="batch", leave=False,
+        plan, desc="inference", unit="batch", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
     flops, model_s, peak, largest = 0, 0.0, 0, -1
@@ -81,7 +76,7 @@ def measured(cell: Cell, progress: bool = True) -> Inference | None:
             done += places
             if time.monotonic() - began > _SECONDS:
                 break
-        loop_s = _loop_seconds(model, loader(Part(rows, done)))
+    loop_s = _loop_seconds(model, Part(rows, done), batch_size, max_edges)
     return Inference(
         molecules=len(done),
         batch_size=batch_size,
@@ -110,12 +105,13 @@ def _seconds(model: Model, batch: Batch, device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def _loop_seconds(model: Model, loader: Loader) -> float:
+def _loop_seconds(
+    model: Model, molecules: Rows, batch_size: int | None, max_edges: int | None
+) -> float:
     """From molecules in their files to what is predicted in memory."""
     began = time.perf_counter()
-    for loaded in loader.once():
-        for output in model(loaded.batch).outputs():
-            output.cpu()
+    for _ in outputs_of(model, molecules, batch_size=batch_size, max_edges=max_edges):
+        pass
     return time.perf_counter() - began
 
 

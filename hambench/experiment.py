@@ -29,7 +29,7 @@ from hambench.learn.statistics import prepare
 from hambench.learn.validation import metric_name
 from hambench.learn.weights import save_weights
 from hambench.model import Model, silent
-from hambench.prediction import as_metrics, score_energies, score_split
+from hambench.prediction import as_metrics, keep_predictions, score_energies, score_split
 from hambench.pretraining import audited, begin_with, check_named
 from hambench.provenance import provenance
 from hambench.results import (
@@ -143,7 +143,7 @@ def _finished(config: RunConfig, progress: bool) -> Outcome:
         assert isinstance(cell.model, Model)  # others predict energies alone
         with rundir.lock(folder):
             load_weights(folder / rundir.CHECKPOINTS / BEST, cell.model)
-            score_split(cell, progress, kept)
+            keep_predictions(cell, kept, progress)
     return outcome
 
 

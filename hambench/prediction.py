@@ -8,14 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -23,19 +22,18 @@ from hambench import rundir
 from hambench.cell import Cell
 from hambench.chem.molecule import Molecule
 from hambench.chem.rotation import scoring_rotation
-from hambench.data.loader import Loader
 from hambench.data.rows import Rows, Unlabelled
 from hambench.data.splits import clusters
 from hambench.data.workers import cores, pool
 from hambench.errors import DataError
 from hambench.external import ExternalModel
 from hambench.learn.device import open_fabric
+from hambench.learn.outputs import outputs_of
 from hambench.learn.reporters import bar
-from hambench.learn.validation import matmul_precision
 from hambench.results import Metric
 from hambench.scoring import Score, Scorer
 from hambench.scoring.energy_table import EnergyRow, read_energies, write_energies
-from hambench.scoring.predictions import Predictions, write_predictions
+from hambench.scoring.predictions import Predictions, PredictionWriter, write_predictions
 from hambench.scoring.score_table import ScoreTable
 from hambench.scoring.summary import scores_of
 
@@ -78,28 +76,17 @@ def _predicted(
     model = cell.model
     assert not isinstance(model, ExternalModel)  # which predicts energies alone
     device = open_fabric(cell.config.device).device
-    model = model.to(device).eval()
+    model.to(device)
     if (guess := model.graph.guess) is not None:
         guess.complete(molecules, bar if progress else None)
-    loader = Loader(
-        molecules,
-        model.graph,
-        batch_size=cell.recipe.batch_size,
-        max_edges=cell.recipe.max_edges,
-        shuffle=False,
-        device=device,
+    outputs = outputs_of(
+        model, molecules, batch_size=cell.recipe.batch_size, max_edges=cell.recipe.max_edges
     )
     shown = tqdm(
-        total=len(molecules), desc=label, unit="mol", leave=False,
+        outputs, total=len(molecules), desc=label, unit="mol", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
-    with shown:
-        for rows, loaded in zip(loader.plan(0), loader.once(), strict=True):
-            with torch.no_grad(), matmul_precision("highest"):  # not while others go on
-                outputs = model(loaded.batch).outputs()
-            for row, output in zip(rows, outputs, strict=True):
-                yield molecules[row], output.cpu().numpy()
-            shown.update(len(rows))
+    yield from ((molecules[row], output) for row, output in shown)
 
 
 class _Turned(Unlabelled):
@@ -142,24 +129,36 @@ def score_predictions(
     """
     groups = clusters(cell.task.split(split).ids)
     dear = len(frozenset[str]().union(*(sample.ids for sample in cell.samples.values())))
-    task, many = cell.task, cell.theory is not None and cores() > 1
+    many = cell.theory is not None and cores() > 1
     with pool(cores()) if many else nullcontext() as executor, _shown(dear, progress) as shown:
         counted = None if executor is None else _Counted(executor, shown)
         scorer = scorer_of(cell, counted, inference_s)
-        with ExitStack() as stack:
-            writer = None
-            if kept is not None:
-                file = write_predictions(
-                    kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint,
-                    dtype=cell.config.predictions_dtype,
-                )  # fmt: skip
-                writer = stack.enter_context(file)
+        with nullcontext() if kept is None else _writing(cell, kept) as writer:
             others: Iterable[Array | None] = repeat(None) if turned is None else turned
             for (molecule, predicted), other in zip(predictions, others, strict=turned is not None):
                 scorer.add(predicted, molecule, groups[molecule.id], other)
                 if writer is not None:
                     writer.add(molecule.id, predicted, other)
         return _table(scorer, cell, split)
+
+
+def keep_predictions(cell: Cell, kept: Path, progress: bool = True) -> None:
+    """Predict the scored split and keep the Hamiltonians, without scoring them once more."""
+    split = cell.config.score.split
+    turned = predict_turned(cell, split, progress) if cell.needs_turned else repeat(None)
+    with _writing(cell, kept) as writer:
+        for (molecule, predicted), other in zip(
+            predict(cell, split, progress), turned, strict=cell.needs_turned
+        ):
+            writer.add(molecule.id, predicted, other)
+
+
+def _writing(cell: Cell, kept: Path) -> AbstractContextManager[PredictionWriter]:
+    task = cell.task
+    return write_predictions(
+        kept, task=task.name, task_version=task.version, fingerprint=task.fingerprint,
+        dtype=cell.config.predictions_dtype,
+    )  # fmt: skip
 
 
 def _shown(total: int, progress: bool) -> tqdm[Any]:

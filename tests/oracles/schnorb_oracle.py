@@ -127,6 +127,15 @@ class Oracle:
         return [m[e][:, e] for m, e in zip(matrix, exists.flatten(1), strict=True)]
 
 
+def leaves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of published weights to take gradients of, those of axes flattened to matrices."""
+    copies = {name: tensor.detach().clone() for name, tensor in weights.items()}
+    return {
+        name: (tensor.reshape(len(tensor), -1) if tensor.ndim > 2 else tensor).requires_grad_()
+        for name, tensor in copies.items()
+    }
+
+
 def ssp(x: Tensor) -> Tensor:
     return functional.softplus(x) - math.log(2)
 

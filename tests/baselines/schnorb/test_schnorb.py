@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from schnorb_oracle import Oracle
+from schnorb_oracle import Oracle, leaves
 from scipy.spatial.transform import Rotation
 
 import hambench
@@ -146,14 +146,9 @@ def test_oracle(options: dict[str, Any], dtype: torch.dtype, rng: np.random.Gene
     """Values, and gradients of all parameters and positions."""
     model = shaken(SchNOrb(MD17, **options)).to(dtype)
     tolerance = 1e-10 if dtype == torch.float64 else 2e-4
-    weights = published_tensors(model, lambda p: p.detach().clone())
-    shapes = {name: (tensor.shape[0], -1) for name, tensor in weights.items() if tensor.ndim > 2}
-    leaves = {
-        name: tensor.reshape(shapes.get(name, tensor.shape)).clone().requires_grad_()
-        for name, tensor in weights.items()
-    }
+    weights = leaves(published_tensors(model, lambda p: p))
     oracle = Oracle(
-        leaves, model.orbitals, 12, options.get("cutoff", 10.0),
+        weights, model.orbitals, 12, options.get("cutoff", 10.0),
         options.get("mean_messages", False), -0.3, 1.7,
     )  # fmt: skip
     mols = [
@@ -191,7 +186,7 @@ def test_oracle(options: dict[str, Any], dtype: torch.dtype, rng: np.random.Gene
     for total in totals:
         total.backward()
     for name, gradient in published_tensors(model, lambda p: p.grad).items():
-        truth = leaves[name].grad
+        truth = weights[name].grad
         error = (gradient.reshape(truth.shape) - truth).abs().max()
         assert error < tolerance * max(1.0, float(truth.abs().max())), name
     truth = positions.grad.view(-1, 3)
