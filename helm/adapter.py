@@ -16,7 +16,7 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, GraphSpec, Normalisation, Space
 from hambench.energy_model import EnergyModel, atom_sums, scalar_head
 from hambench.helm.backbone import CHARGES, MULTIPLICITIES, Backbone, Geometry, NodeScalars
-from hambench.helm.heads import EnergyHead, HamiltonianHead, Reductions
+from hambench.helm.heads import EnergyHead, HamiltonianHead, PairGates, Reductions
 from hambench.helm.scaling import Scaling, label_statistics
 from hambench.losses import squared_errors
 from hambench.model import Loss, Model, Prediction, Progress, silent
@@ -35,6 +35,9 @@ class Helm(Model):
         cutoff: pairs closer than this (Angstrom) have edges; also the reach of the Gaussians.
         node_scalars: ``element`` (as in the paper) or ``element_charge_spin``.
         reduce_node, reduce_node_intra, reduce_edge: symmetries of H the head builds in.
+        pair_gates: with ``reduce_edge``, gates of what is odd under exchange of a pair's atoms:
+            ``even`` scalars, or its ``own`` as in the public code, which vanish in symmetric
+            molecules (`hambench.helm.heads.Reductions`).
         label_scaling: ``none``, ``shift`` (per-element mean of on-site scalars removed) or
             ``standardize`` (and divided by their standard deviation), from the training set.
         loss_space: ``coupled`` or ``uncoupled``; the coupled space weighs degree L by 2L+1.
@@ -62,6 +65,7 @@ class Helm(Model):
         reduce_node: bool = True,
         reduce_node_intra: bool = True,
         reduce_edge: bool = True,
+        pair_gates: PairGates = "even",
         label_scaling: Scaling = "shift",
         loss_space: Space = "coupled",
         loss_mask: Literal["padded", "unpadded"] = "unpadded",
@@ -80,9 +84,8 @@ class Helm(Model):
         self.weights = node_weight, edge_weight
         self._graph: tuple[tuple[Any, ...], GraphSpec] | None = None
         blocks = layout(basis)
-        self.head = HamiltonianHead(
-            blocks, channels, Reductions(reduce_node, reduce_node_intra, reduce_edge)
-        )
+        reductions = Reductions(reduce_node, reduce_node_intra, reduce_edge, pair_gates)
+        self.head = HamiltonianHead(blocks, channels, reductions)
         if label_scaling != "none":
             shape = (max(basis.elements) + 1, blocks.size)
             self.register_buffer("label_mean", torch.zeros(shape, dtype=torch.float64))

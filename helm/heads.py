@@ -8,6 +8,7 @@ symmetric, and a pair's two blocks are each other's transpose.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ TANH_SCALE = 1.5937334472592695
 ones are 1.84623 and 1.59254); published checkpoints were trained with these digits."""
 
 
+PairGates = Literal["even", "own"]
+
+
 @dataclass(frozen=True)
 class Reductions:
     """Which symmetries of H the head builds in.
@@ -32,11 +36,22 @@ class Reductions:
         node: on-site blocks symmetric between slots, predicted once per slot pair a < b.
         node_intra: and inside a slot, where odd L vanish.
         edge: the two blocks of a pair each other's transpose, exactly.
+        pair_gates: what gates the difference of a pair's two directions where ``edge`` is built in.
+            ``even``: scalars of their sum. ``own``: scalars of the difference itself, as in the
+            public code. These vanish where a turn exchanges the two atoms, as in H2 or the two
+            hydrogens of a symmetric water, and with them all of l > 0, which such a block needs
+            (its s-p elements, for one); near such a geometry H then changes within 0.001 Angstrom.
     """
 
     node: bool = True
     node_intra: bool = True
     edge: bool = True
+    pair_gates: PairGates = "even"
+
+    @property
+    def odd_gates(self) -> bool:
+        """Whether the gate must let a sign change of its input through."""
+        return self.edge and self.pair_gates == "own"
 
     def __post_init__(self) -> None:
         if self.node_intra and not self.node:
@@ -123,25 +138,41 @@ class ScalarGate(nn.Module):
     Args:
         lmax: largest degree.
         channels: C.
-        even: bias-free with gates ``tanh|g|``, so that a sign change of the input passes through.
+        odd: bias-free with gates ``tanh|g|``, so that a sign change of the input passes through.
     """
 
-    def __init__(self, lmax: int, channels: int, even: bool) -> None:
+    def __init__(self, lmax: int, channels: int, odd: bool) -> None:
         super().__init__()
-        self.even = even
+        self.odd = odd
         self.weight = nn.Parameter(torch.randn(channels, (lmax + 1) * channels))
-        self.bias = None if even else nn.Parameter(torch.zeros((lmax + 1) * channels))
+        self.bias = None if odd else nn.Parameter(torch.zeros((lmax + 1) * channels))
         self.sizes = [2 * l + 1 for l in range(lmax + 1)]
 
-    def scalars(self, x: Tensor) -> Tensor:
-        """(rows, C + L*C): new l = 0 features, then gate scalars."""
+    def scalars(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """New l = 0 features (rows, C), and the gates (rows, L*C)."""
         out = x[:, 0] @ (self.weight * x.shape[-1] ** -0.5)
-        return out if self.bias is None else out + self.bias
+        if self.bias is not None:
+            out = out + self.bias
+        new, gates = out.tensor_split([x.shape[-1]], dim=1)
+        return new, (
+            TANH_SCALE * gates.abs().tanh() if self.odd else SIGMOID_SCALE * gates.sigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, S, C) -> (rows, S, C)."""
-        new, gates = self.scalars(x).tensor_split([x.shape[-1]], dim=1)
-        gates = TANH_SCALE * gates.abs().tanh() if self.even else SIGMOID_SCALE * gates.sigmoid()
+        new, gates = self.scalars(x)
+        return self._gated(new, x, gates)
+
+    def pair(self, even: Tensor, odd: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum and difference of the two directions of each pair, (rows, S, C) each -> the same."""
+        if self.odd:
+            return self(even), self(odd)
+        new, gates = self.scalars(even)
+        channels = odd.shape[-1]
+        unbiased = odd[:, 0] @ (self.weight[:, :channels] * channels**-0.5)
+        return self._gated(new, even, gates), self._gated(unbiased, odd, gates)
+
+    def _gated(self, new: Tensor, x: Tensor, gates: Tensor) -> Tensor:
         return gated(new[:, None], list(x.split(self.sizes, dim=1))[1:], gates)
 
 
@@ -158,7 +189,7 @@ class HamiltonianHead(nn.Module):
     def __init__(self, layout: BlockLayout, channels: int, reductions: Reductions) -> None:
         super().__init__()
         self.layout, self.reductions = layout, reductions
-        self.gate = ScalarGate(layout.lmax, channels, even=reductions.edge)
+        self.gate = ScalarGate(layout.lmax, channels, odd=reductions.odd_gates)
         irreps = list(layout.irreps)
         if not (reductions.node or reductions.edge):
             self.shared: IrrepMap | None = IrrepMap(layout, channels, irreps, bias=True)
@@ -195,7 +226,8 @@ class HamiltonianHead(nn.Module):
             return
         even = [i for i in irreps if i.a < i.b or (i.a == i.b and i.l % 2 == 0)]
         odd = [i for i in irreps if i.a > i.b or (i.a == i.b and i.l % 2 == 1)]
-        self.even = IrrepMap(self.layout, channels, even, bias=False)
+        biased = not self.reductions.odd_gates
+        self.even = IrrepMap(self.layout, channels, even, bias=biased)
         self.odd = IrrepMap(self.layout, channels, odd, bias=False)
         self.expand_even, self.expand_odd = Expansion(self.layout), Expansion(self.layout)
         index = {(i.a, i.b, i.l): i for i in irreps}
@@ -239,8 +271,8 @@ class HamiltonianHead(nn.Module):
         if not self.reductions.edge:
             return self.expand_edge(self.edge(self.gate(z)))
         forth, back = z.index_select(0, pairs[0]), z.index_select(0, pairs[1])
-        even = self.expand_even(self.even(self.gate(forth + back)))
-        odd = self.expand_odd(self.odd(self.gate(forth - back)))
+        total, difference = self.gate.pair(forth + back, forth - back)
+        even, odd = self.expand_even(self.even(total)), self.expand_odd(self.odd(difference))
         out = torch.empty(len(z), even.shape[1], dtype=even.dtype, device=even.device)
         return out.index_copy(0, pairs[0], even + odd).index_copy(0, pairs[1], even - odd)
 

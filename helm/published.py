@@ -59,8 +59,8 @@ def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         target = renamed(name)
         if target not in own:
             raise CheckpointError(
-                f"published tensor '{name}' has no place in this {type(model).__name__}; build the "
-                "model with the checkpoint's generation and reductions"
+                f"published tensor '{name}' has no place in this {type(model).__name__}; "
+                "build the model with the checkpoint's generation, reductions and pair_gates"
             )
         if tensor.numel() != own[target].numel():
             raise CheckpointError(
@@ -72,7 +72,7 @@ def load_published(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     if missing:
         raise CheckpointError(
             f"the published checkpoint lacks {first_of(missing)}; "
-            "build the model with the checkpoint's generation and reductions"
+            "build the model with the checkpoint's generation, reductions and pair_gates"
         )
     for name, tensor in mapped.items():
         own[name].data.copy_(tensor)

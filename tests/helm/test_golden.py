@@ -49,10 +49,10 @@ class Case:
             reductions = {
                 k: bool(config[k]) for k in ("reduce_node", "reduce_node_intra", "reduce_edge")
             }
-            mask = "padded" if paper else "unpadded"
             self.model = Helm(
-                self.basis, **options, **reductions, label_scaling="none", loss_mask=mask
-            ).double()
+                self.basis, **options, **reductions, pair_gates="own", label_scaling="none",
+                loss_mask="padded" if paper else "unpadded",
+            ).double()  # fmt: skip
         self.weights = {
             k[4:]: torch.from_numpy(self.file[k]) for k in self.file.files if k.startswith("par/")
         }

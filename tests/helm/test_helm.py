@@ -31,12 +31,12 @@ SMALL = {"channels": 16, "layers": 2, "gaussians": 16}
 @pytest.mark.parametrize(
     ("make", "count"),
     [
-        (lambda: Helm(MD17), 34_104_970),
+        (lambda: Helm(MD17, pair_gates="own"), 34_104_970),
         (lambda: Helm(NABLA, reduce_edge=False), 34_145_233),
         (lambda: Helm(OMOL, reduce_edge=False), 84_881_717),
         (lambda: Helm(OMOL, node_scalars="element", **NO_REDUCTION), 84_772_978),
         (lambda: Helm(MD17).backbone, 34_011_904),
-        (lambda: Helm(MD17).head, 93_066),
+        (lambda: Helm(MD17, pair_gates="own").head, 93_066),
         (lambda: Helm(MD17, reduce_edge=False).head, 93_720),
         (lambda: Helm(NABLA, reduce_edge=False).head, 133_329),
         (lambda: Helm(OMOL, reduce_edge=False).head, 279_093),
@@ -82,6 +82,7 @@ def turned(molecule: Molecule, turn: np.ndarray) -> Molecule:
 
 OPTIONS = {
     "all reductions": {},
+    "all reductions, own gates": {"pair_gates": "own"},
     "node reductions": {"reduce_edge": False},
     "edge reduction alone": {"reduce_node": False, "reduce_node_intra": False},
     "no reduction, uncoupled": {**NO_REDUCTION, "loss_space": "uncoupled"},
@@ -138,6 +139,22 @@ def test_reductions_make_matrices_symmetric(basis: OrbitalBasis, rng: np.random.
     for a, b in zip(raw, loose, strict=True):
         assert (a - a.T).abs().max() < 1e-13
         assert (b - b.T).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("gates", "vanish"), [("even", False), ("own", True)])
+def test_pairs_of_equivalent_atoms(gates: str, vanish: bool) -> None:
+    """Where a turn exchanges two atoms, s-p elements survive only with gates that exchange keeps.
+
+    The public code's vanish exactly, so that H cannot be continuous there and right nearby.
+    """
+    water = Molecule([8, 1, 1], [[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]])
+    hydrogen = Molecule([1, 1], [[0, 0, 0], [0.3, 0.2, 0.6]])
+    model = Helm(MD17, **SMALL, pair_gates=gates).double()
+    with torch.no_grad():
+        pairs = [h[-10:-5, -5:] for h in model(collate([water, hydrogen], model.graph)).matrices()]
+    for pair in pairs:  # shells s, s, p; the part odd under exchange
+        odd = (pair - pair.T)[:2, 2:]
+        assert (odd.abs().max() < 1e-13) if vanish else (odd.abs().max() > 0.01)
 
 
 def test_single_atom_and_pair_beyond_the_cutoff(rng: np.random.Generator) -> None:
@@ -216,7 +233,11 @@ def test_padding_changes_no_gradient(
 
 def test_every_parameter_learns(rng: np.random.Generator) -> None:
     mols = molecules(MD17, rng)
-    for model in (Helm(MD17, **SMALL), Helm(MD17, **SMALL, **NO_REDUCTION)):
+    for model in (
+        Helm(MD17, **SMALL),
+        Helm(MD17, **SMALL, **NO_REDUCTION),
+        Helm(MD17, **SMALL, pair_gates="own"),
+    ):
         model.double()
         batch = collate(mols, model.graph)
         model.loss(model(batch), batch).value().backward()
