@@ -12,6 +12,7 @@ from pyscf import gto
 from pyscf.dft.rks import RKS
 
 import hambench
+from hambench.errors import HambenchError
 
 WATER = "O 0 0 0.1173; H 0 0.7900 -0.4692; H 0 -0.7200 -0.5000"  # Angstrom, out of equilibrium
 
@@ -36,4 +37,7 @@ def main(run_dir: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except HambenchError as error:
+        sys.exit(f"error: {error}")

@@ -37,7 +37,7 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         ConfigError: an unknown task, model, recipe or key, or a value of the wrong kind; one
             sentence with the nearest name.
     """
-    every = _parse(overrides)
+    every = parse_single(overrides)
     parsed = [o for o in every if not o.key_or_group.startswith(_PRETRAINING)]
     chosen = _choices(parsed)
     _refuse_redefinition(parsed, chosen)
@@ -159,13 +159,14 @@ def parse_override(word: str) -> Override:
     return override
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def parse_single(overrides: Sequence[str]) -> list[Override]:
+    """Overrides of one value each; ConfigError as `parse_override`, or for one of several."""
     parsed = [parse_override(word) for word in overrides]
     for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(
-                f"'{override.input_line}' names several values, a run has one; quote a comma "
-                "inside a value, or run all of them with `hambench sweep`"
+                f"'{override.input_line}' names several values, one is needed; write a list as "
+                "[a,b], quote a comma inside a value, or run all of them with `hambench sweep`"
             )
     return parsed
 

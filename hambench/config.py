@@ -47,6 +47,12 @@ def _device(name: str) -> str:
     return name
 
 
+def _kept(value: object) -> object:
+    if value not in (True, False, "float64", "float32"):
+        raise ValueError("expected true, false, float64 or float32")
+    return value
+
+
 class SampleOptions(BaseModel):
     """How many molecules of the split a kind of metrics is computed on, and the seed of the draw.
 
@@ -113,7 +119,9 @@ class RunConfig(BaseModel):
     root: GivenPath = Path("runs")
     run_dir: GivenPath | None = None
     overwrite: bool = False
-    save_predictions: bool | Literal["float64", "float32"] = False
+    save_predictions: Annotated[bool | Literal["float64", "float32"], BeforeValidator(_kept)] = (
+        False
+    )
     tensorboard: bool = False
     workers: Annotated[int, Field(ge=0)] = 0
     data: GivenPath | None = None

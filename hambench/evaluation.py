@@ -148,12 +148,29 @@ def _missing(cell: Cell, table: ScoreTable | None) -> list[str]:
 
 def _scored(cell: Cell, folder: Path, same: bool, progress: bool) -> ScoreTable:
     """Compute the metrics of a cell, from what a run kept if it is there."""
-    kept = folder / rundir.PREDICTIONS
-    if same and kept.is_file() and (not cell.needs_turned or Predictions(kept).has_turned):
-        return score_kept(cell, kept, progress, inference_s=_inference_s(folder))
+    kept = _kept_predictions(folder) if same else None
+    if kept is not None and (not cell.needs_turned or kept.has_turned):
+        return score_kept(cell, kept.path, progress, inference_s=_inference_s(folder))
     if same and cell.energies and (folder / ENERGIES).is_file():
         return score_kept_energies(cell, folder / ENERGIES)
     return score_split(_with_weights(cell, folder), progress, inference_s=_inference_s(folder))
+
+
+def _kept_predictions(folder: Path) -> Predictions | None:
+    """The Hamiltonians a run kept; None where there are none, or damaged ones and weights.
+
+    A warning says of the latter that the weights predict again.
+    """
+    kept, weights = folder / rundir.PREDICTIONS, folder / rundir.CHECKPOINTS / BEST
+    if not kept.is_file():
+        return None
+    try:
+        return Predictions(kept)
+    except DataError as error:
+        if not weights.is_file():
+            raise
+        logger.warning("warning: %s; predicting anew with %s", str(error).split(";")[0], weights)
+        return None
 
 
 def _inference_s(folder: Path) -> float | None:
@@ -167,8 +184,9 @@ def _inference_s(folder: Path) -> float | None:
 def _hamiltonians(
     cell: Cell, folder: Path, same: bool, progress: bool
 ) -> Iterator[tuple[Molecule, Array]]:
-    if same and (folder / rundir.PREDICTIONS).is_file():
-        return kept_hamiltonians(cell, folder / rundir.PREDICTIONS, progress)
+    kept = _kept_predictions(folder) if same else None
+    if kept is not None:
+        return kept_hamiltonians(cell, kept.path, progress)
     return predict(_with_weights(cell, folder), cell.config.score.split, progress)
 
 
@@ -178,19 +196,19 @@ def _with_weights(cell: Cell, folder: Path) -> Cell:
     return cell
 
 
-def _kept_scores(folder: Path, cell: Cell) -> ScoreTable | None:
-    """The scores of a finished run; None where they are of no use, which a warning says."""
+def _kept_scores(folder: Path, cell: Cell, level: int = logging.WARNING) -> ScoreTable | None:
+    """The scores of a finished run; None where they are of no use, which a message says."""
     path, task, split = folder / SCORES, cell.task, cell.config.score.split
     if not path.is_file():
         return None
     try:
         table = read_scores(path)
     except DataError as error:
-        logger.warning("all metrics are computed anew: %s", error)
+        logger.log(level, "warning: %s; metrics are computed anew", error)
         return None
     wanted = (task.name, task.version, task.fingerprint, split, task.split(split).ids)
     if (table.task, table.task_version, table.fingerprint, table.split, table.ids) != wanted:
-        logger.warning("all metrics are computed anew: %s is of other molecules", path)
+        logger.log(level, "warning: %s is of other molecules; metrics are computed anew", path)
         return None
     return table
 
@@ -199,7 +217,9 @@ def _keep(folder: Path, cell: Cell, new: ScoreTable) -> None:
     """Add new scores to those of a run, whole or not at all."""
     try:
         with rundir.lock(folder):
-            before = _kept_scores(folder, cell)  # another evaluation may have added to it
+            before = _kept_scores(
+                folder, cell, logging.DEBUG
+            )  # another evaluation may have added to it
             write_scores(folder / SCORES, new if before is None else merged(before, new))
     except RunError as error:
         logger.warning("what was computed is shown and not kept: %s", error)

@@ -31,8 +31,12 @@ from hambench.scoring import ROTATION_ERROR, Score, Scorer, find_metric
 from hambench.scoring import energy_table as table
 from hambench.scoring.foreign import ForeignPredictions
 from hambench.scoring.predictions import Predictions, check_ids, is_predictions
+from hambench.units import HARTREE_EV
 
 logger = logging.getLogger(__name__)
+
+_SAMPLE = 5  # molecules by which a unit is judged
+_FAR_BETTER = 0.5  # of the error as read
 
 Array = NDArray[np.float64]
 Given = tuple[Iterable[Array], Iterable[Array] | None]
@@ -162,10 +166,33 @@ def _energies(path: Path, task: Task, split: str) -> Given:
         )
     if _is_of_run(path):
         found = {row.id: row.prediction for row in table.read_energies(path) if row.split == split}
+        _check_molecules(path, found, task, split)
     else:
         found = read_energies(path, predicted=True)
-    _check_molecules(path, found, task, split)
+        _check_molecules(path, found, task, split)
+        _doubt_unit(path, found, task.split(split))
     return [np.array(found[name]) for name in task.split(split).ids], None
+
+
+def _doubt_unit(path: Path, found: Mapping[str, float], molecules: Rows) -> None:
+    """Warn of energies that come far closer to the labels if Eh and eV are exchanged."""
+    places = np.unique(np.linspace(0, len(molecules) - 1, _SAMPLE).round().astype(int))
+    some = [molecules[place] for place in places.tolist()]
+    pairs = np.array([(found[one.id], one.energy) for one in some], dtype=np.float64)
+    read, labels = pairs[np.isfinite(pairs).all(axis=1)].T
+    if not len(read):
+        return
+    off = {
+        said: float(np.abs(read * factor - labels).mean())
+        for said, factor in {"": 1.0, "energy_ev": 1 / HARTREE_EV, "energy": HARTREE_EV}.items()
+    }
+    column = min(off, key=off.__getitem__)
+    if column and off[column] < _FAR_BETTER * min(off[""], np.abs(labels).mean()):
+        logger.warning(
+            "warning: the energies of %s are %.2g Eh off the labels on average; under the column "
+            "'%s' (%s) they would be %.2g Eh off: the unit is probably wrong",
+            path, off[""], column, "eV" if column == "energy_ev" else "Eh", off[column],
+        )  # fmt: skip
 
 
 def _is_of_run(path: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
         DataError: a path that does not exist, or no result anywhere that can be ranked.
     """
     results: dict[str, Result] = {}
-    scores: dict[str, ScoreTable] = {}
+    scores: dict[str, ScoreTable | DataError] = {}
     left_out: list[tuple[str, str]] = []
     for name, path in sorted(find_results(paths).items()):
         try:
@@ -59,8 +58,10 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
         except DataError as error:
             left_out.append((name, str(error).replace(str(path), RESULT)))
             continue
-        with suppress(DataError):  # it is ranked without
+        try:
             scores[name] = scores_of(path, results[name])
+        except DataError as error:  # it is ranked without, which its table says
+            scores[name] = DataError(str(error).replace(str(path.parent), "RUN_DIR"))
     rankings, unranked = rank(results, scores)
     if not rankings:
         name, reason = (left_out + unranked)[0]
@@ -106,7 +107,10 @@ def scores_of(path: Path, result: Result) -> ScoreTable:
             f"{path.parent} has no {SCORES}, the scores of every molecule; "
             f"`hambench evaluate {path.parent}` writes it"
         )
-    table = read_scores(file)
+    try:
+        table = read_scores(file)
+    except DataError as error:
+        raise DataError(f"{error}; `hambench evaluate {path.parent}` writes it anew") from error
     for field in ("task", "task_version", "fingerprint", "split"):
         if getattr(table, field) != getattr(result, field):
             raise DataError(

@@ -159,14 +159,20 @@ def records(contests: Contests) -> dict[str, Any]:
 def _read(
     paths: Iterable[str | os.PathLike[str]],
 ) -> tuple[dict[str, Result], dict[str, Path], list[tuple[str, str]]]:
-    """Results by name, their files, and those that cannot be read."""
+    """Results by name, their files, and those that cannot be read.
+
+    One that was itself given is not left out but an error.
+    """
     results: dict[str, Result] = {}
     left_out = []
-    found = find_results(paths)
+    given = [Path(path) for path in paths]
+    found = find_results(given)
     for name, path in sorted(found.items()):
         try:
             results[name] = read_result(path)
         except DataError as error:
+            if path in given or path.parent in given:
+                raise
             left_out.append((name, str(error).replace(str(path), RESULT)))
     if not results:
         name, reason = left_out[0]

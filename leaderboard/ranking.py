@@ -11,7 +11,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
-from hambench.errors import HambenchError
+from hambench.errors import DataError, HambenchError
 from hambench.results import Result
 from hambench.scoring import FAILURES, METRICS
 from hambench.scoring.pairs import differences, standings
@@ -107,8 +107,9 @@ class Ranking:
         entries: (rank, entry); equal ranks are statistical ties, None is unranked: a model that
             failed on some molecules has no comparable mean.
         ties: a text of letters for each entry, empty for an unranked one: ranked entries that share
-            a letter do not differ significantly. None where not all runs have the scores of every
-            molecule; ranks then are equal where intervals overlap.
+            a letter do not differ significantly. None where the scores of every molecule do not
+            allow a test; ranks then are equal where intervals overlap.
+        untested: why they do not, in words; empty where they do, or there is nothing to test.
     """
 
     task: str
@@ -120,10 +121,11 @@ class Ranking:
     metric: str
     entries: tuple[tuple[int | None, Entry], ...]
     ties: tuple[str, ...] | None
+    untested: str
 
 
 def rank(
-    results: Mapping[str, Result], scores: Mapping[str, ScoreTable]
+    results: Mapping[str, Result], scores: Mapping[str, ScoreTable | DataError]
 ) -> tuple[list[Ranking], list[tuple[str, str]]]:
     """Rankings of all results, and those left out as (name, reason).
 
@@ -131,7 +133,7 @@ def rank(
 
     Args:
         results: by the name a result goes by in messages.
-        scores: of every molecule, by the same names, of the results that have them.
+        scores: of every molecule, by the same names; or why there are none.
     """
     groups: dict[tuple[str, int, str, str, str, str], dict[str, Result]] = defaultdict(dict)
     for name, r in results.items():
@@ -149,9 +151,17 @@ def rank(
         entries, superseded = entries_of(kept)
         left_out += superseded
         if entries:
-            ranked, ties = _ranked(entries, metric, scores)
             rankings.append(
-                Ranking(task, version, fingerprint, source, split, trained, metric, ranked, ties)
+                Ranking(
+                    task,
+                    version,
+                    fingerprint,
+                    source,
+                    split,
+                    trained,
+                    metric,
+                    *_ranked(entries, metric, scores),
+                )
             )
     return rankings, left_out
 
@@ -211,9 +221,9 @@ def digest(*parts: object) -> str:
 
 
 def _ranked(
-    entries: list[Entry], metric: str, scores: Mapping[str, ScoreTable]
-) -> tuple[tuple[tuple[int | None, Entry], ...], tuple[str, ...] | None]:
-    """Entries best first with their ranks, and their ties as far as those are known."""
+    entries: list[Entry], metric: str, scores: Mapping[str, ScoreTable | DataError]
+) -> tuple[tuple[tuple[int | None, Entry], ...], tuple[str, ...] | None, str]:
+    """Entries best first with their ranks; their ties, or why those are not known."""
     sign = 1.0 if METRICS[metric].direction == "lower" else -1.0
 
     def order(entry: Entry) -> tuple[float, str, str]:
@@ -221,24 +231,41 @@ def _ranked(
 
     whole = sorted((entry for entry in entries if not entry.failure_rate), key=order)
     failing = sorted((entry for entry in entries if entry.failure_rate), key=order)
-    tested = _by_tests(whole, metric, scores)
-    ranks, ties = (_by_overlap(whole, metric), None) if tested is None else tested
-    ranked = [*zip(ranks, whole, strict=True), *((None, entry) for entry in failing)]
-    return tuple(ranked), None if ties is None else (*ties, *("" for _ in failing))
+    try:
+        ranks, ties = _by_tests(whole, metric, scores)
+    except HambenchError as error:
+        ranked = zip(_by_overlap(whole, metric), whole, strict=True)
+        return (
+            (*ranked, *((None, entry) for entry in failing)),
+            None,
+            str(error) if len(whole) > 1 else "",
+        )
+    ranked = zip(ranks, whole, strict=True)
+    unranked = [(None, entry) for entry in failing]
+    return (*ranked, *unranked), (*ties, *("" for _ in failing)), ""
 
 
 def _by_tests(
-    entries: Sequence[Entry], metric: str, scores: Mapping[str, ScoreTable]
-) -> tuple[list[int], list[str]] | None:
-    """Ranks and ties of entries by paired tests; None where scores of molecules do not allow it."""
-    if any(name not in scores for entry in entries for name in entry.names):
-        return None
-    try:
-        models = panel([{n: scores[n] for n in entry.names} for entry in entries], [metric])
-    except HambenchError:  # scores of other settings of the metric, or of other data than theirs
-        return None
+    entries: Sequence[Entry], metric: str, scores: Mapping[str, ScoreTable | DataError]
+) -> tuple[list[int], list[str]]:
+    """Ranks and ties of entries by paired tests.
+
+    Raises:
+        HambenchError: scores of molecules that cannot be read, or not be compared.
+    """
+    tables = []
+    for entry in entries:
+        called = [f"{entry.label} {entry.settings} seed {seed}" for seed in entry.seeds]
+        tables.append({c: _table(scores[n], c) for c, n in zip(called, entry.names, strict=True)})
+    models = panel(tables, [metric])
     found = standings(range(len(entries)), differences(models)[0], METRICS[metric])
     return [found[k].rank for k in found], [found[k].ties for k in found]
+
+
+def _table(found: ScoreTable | DataError, called: str) -> ScoreTable:
+    if isinstance(found, DataError):
+        raise DataError(f"{called}: {found}")
+    return found
 
 
 def _by_overlap(entries: Sequence[Entry], metric: str) -> list[int]:

@@ -17,7 +17,8 @@ NOTE = (
     "seeds' intervals), sd the sample standard deviation over seeds. Where all runs kept their "
     "scores of every molecule, a rank is 1 + the number of models that are significantly better, "
     "and models that share a letter under ties do not differ significantly: paired permutation "
-    "tests on the same molecules, seeds counted, corrected for the number of pairs (Holm, 5 %). "
+    "tests on the same molecules, seeds counted, corrected for the number of pairs (Holm, 5 %); so "
+    "a model of few seeds, of which little is known, can rank above one whose mean is better. "
     "Two seeds tell little of others, one tells nothing. Elsewhere entries whose intervals overlap "
     "that of the first of their rank share it. A model that failed on some molecules is listed "
     "unranked. 1 uEh = 1e-6 Hartree."
@@ -116,7 +117,8 @@ def ranking_table(ranking: Ranking) -> Table:
     return Table(
         title=f"{ranking.task} v{ranking.version}",
         subtitle=f"trained on {ranking.training_split}, scored on {ranking.split}, "
-        f"{ranking.source} data {ranking.fingerprint[:12]}",
+        f"{ranking.source} data {ranking.fingerprint[:12]}"
+        + (f"; ranked by overlap of intervals: {ranking.untested}" if ranking.untested else ""),
         columns=tuple(columns),
         rows=tuple(rows),
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hambench.leaderboard.tables import Table, printable
+from hambench.leaderboard.tables import NOTE, Table, printable
 
 if TYPE_CHECKING:
     from hambench.leaderboard.collect import Board
@@ -32,8 +33,8 @@ def markdown(
 
 
 def table(board: Board) -> str:
-    """All rankings, and published numbers, as aligned text for a terminal."""
-    return plain(board.tables, board.left_out)
+    """All rankings, published numbers and what they mean, as aligned text for a terminal."""
+    return f"{plain(board.tables, board.left_out)}\n\n{textwrap.fill(NOTE, 100)}"
 
 
 def plain(tables: Sequence[Table], left_out: Sequence[tuple[str, str]]) -> str:

@@ -70,7 +70,7 @@ def test_overrides_reach_every_section():
         ([*CELL, "max_minutes=nan"], "finite number"),
         ([*CELL, "device=gpu"], "device=gpu in the configuration: expected auto, cpu, cuda"),
         ([*CELL, "precision=half"], "precision=half"),
-        ([*CELL, "seed=0,1"], "names several values, a run has one"),
+        ([*CELL, "seed=0,1"], "names several values, one is needed"),
         ([*CELL, "root="], "root= in the configuration: expected a path; give one, or leave"),
         ([*CELL, "seed"], "cannot read 'seed': expected KEY=VALUE"),
         ([*CELL, "hydra.run.dir=x"], "Hydra's own"),

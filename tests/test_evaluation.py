@@ -15,8 +15,9 @@ from hambench import evaluation, experiment, prediction, rundir
 from hambench.compose import compose
 from hambench.data.store import Store
 from hambench.data.task import Task
-from hambench.errors import ConfigError
+from hambench.errors import ConfigError, DataError
 from hambench.files import locked
+from hambench.learn.loop import BEST
 from hambench.registry import load_task
 from hambench.results import Metric, read_result
 from hambench.scoring import METRICS
@@ -151,10 +152,27 @@ def test_scores_of_no_use_are_made_anew(
     with caplog.at_level(logging.WARNING):
         assert evaluate(folder) == wanted
     assert len(computed) == 1
-    assert ("all metrics are computed anew" in caplog.text) == (damage != "missing")
+    assert ("metrics are computed anew" in caplog.text) == (damage != "missing")
     again = read_scores(path)
     assert again.settings == table.settings
     np.testing.assert_array_equal(again.terms, table.terms)
+
+
+def test_damaged_predictions_are_made_anew_where_there_are_weights(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, weights = folder / rundir.PREDICTIONS, folder / rundir.CHECKPOINTS / BEST
+    wanted = evaluate(folder, "h_rmse")
+    (folder / SCORES).unlink()
+    kept.write_bytes(kept.read_bytes()[:900])
+    with caplog.at_level(logging.WARNING):
+        assert evaluate(folder, "h_rmse") == wanted
+        assert evaluation.breakdown(folder, "pairs", progress=False)
+    assert caplog.text.count(f"predicting anew with {weights}") == 2
+    weights.unlink()
+    (folder / SCORES).unlink()
+    with pytest.raises(DataError, match=r"predictions\.h5 cannot be read"):
+        evaluate(folder, "h_rmse")
 
 
 def test_what_cannot_be_kept_is_shown(

@@ -7,14 +7,17 @@ from pathlib import Path
 import click
 
 from hambench.cli.group import WordsCommand
+from hambench.cli.names import Names
 from hambench.cli.table import as_json
 
 
 @click.command(cls=WordsCommand)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--metric", help="Names, separated by commas.  [default: the primary of the task]")
+@click.option(
+    "--metric", type=Names(), help="Names, separated by commas.  [default: the primary of the task]"
+)
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
-def compare(runs: tuple[Path, ...], metric: str | None, json_: bool) -> None:
+def compare(runs: tuple[Path, ...], metric: list[str] | None, json_: bool) -> None:
     """Compare models on the same molecules: differences, intervals, tests, ties.
 
     RUN is a run directory or a folder above some; runs that differ only in the seed are one model.
@@ -31,8 +34,7 @@ def compare(runs: tuple[Path, ...], metric: str | None, json_: bool) -> None:
     from hambench.leaderboard import pairwise
     from hambench.leaderboard.text import plain
 
-    names = [name.strip() for name in metric.split(",")] if metric else None
-    found = pairwise.compare(runs, names)
+    found = pairwise.compare(runs, metric)
     if json_:
         click.echo(as_json(pairwise.records(found)))
         return

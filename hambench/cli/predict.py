@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hambench.inference.predict import Predicted, Report
 
 _AROUND = 5  # orbitals shown on either side of the gap
+_DEGENERATE = 1e-5  # Eh; a gap below is none
 
 
 @click.command(cls=WordsCommand)
@@ -112,7 +113,8 @@ def _single(row: Predicted) -> str:
         lines.append(f"gap     {_both(found['gap'])}")
     if found["dipole"] is not None:
         x, y, z = found["dipole_vector"]
-        lines.append(f"dipole  {found['dipole']:.4f} D  ({x:.4f}, {y:.4f}, {z:.4f})")
+        origin = ", from the centre of the nuclear charges" if found["charge"] else ""
+        lines.append(f"dipole  {found['dipole']:.4f} D  ({x:.4f}, {y:.4f}, {z:.4f}){origin}")
     if found["energy"] is not None:
         lines.append(f"E[D]    {found['energy']:.8f} Eh")
     return "\n".join(lines)
@@ -167,6 +169,13 @@ def _warnings(report: Report) -> list[str]:
     if failed:
         said.append(
             f"{failed} of {len(report.rows)} predictions hold NaN or infinity and say nothing"
+        )
+    gaps = [row.properties.gap for row in report.rows]
+    if closed := sum(gap is not None and gap < _DEGENERATE for gap in gaps):
+        said.append(
+            f"{closed} of {len(gaps)} molecules have no gap: which of the degenerate orbitals are "
+            "occupied is arbitrary, and so are dipole moment and E[D]; a closed shell is not their "
+            "ground state"
         )
     if report.domain is None:
         said.append(

@@ -10,6 +10,7 @@ import click
 
 from hambench.cli.complete import complete_override
 from hambench.cli.group import WordsCommand
+from hambench.cli.names import Names
 from hambench.cli.table import align, as_json, of_scores
 
 if TYPE_CHECKING:
@@ -59,7 +60,9 @@ def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> None:
 
 @click.command(cls=WordsCommand)
 @click.argument("run_dir", type=click.Path(path_type=Path))
-@click.option("--metrics", help="Names, separated by commas.  [default: those of the run]")
+@click.option(
+    "--metrics", type=Names(), help="Names, separated by commas.  [default: those of the run]"
+)
 @click.option("--split", help="Split to score.  [default: that of the run]")
 @click.option("--cutoff", type=float, help="Angstrom, for h_mae_in_cutoff.  [default: the model's]")
 @click.option("--energy-n", type=int, help="Molecules for energies, dipoles.  [default: the run's]")
@@ -73,7 +76,7 @@ def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> None:
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
     run_dir: Path,
-    metrics: str | None,
+    metrics: list[str] | None,
     split: str | None,
     cutoff: float | None,
     energy_n: int | None,
@@ -107,9 +110,8 @@ def evaluate(
         parts = evaluation.breakdown(run_dir, breakdown, split=split, device=device)
         click.echo(as_json(list(map(_plain, parts))) if json_ else _breakdown(parts))
         return
-    names = [name.strip() for name in metrics.split(",")] if metrics else None
     scores = evaluation.evaluate(
-        run_dir, metrics=names, split=split, cutoff=cutoff, energy_n=energy_n, scf_n=scf_n,
+        run_dir, metrics=metrics, split=split, cutoff=cutoff, energy_n=energy_n, scf_n=scf_n,
         device=device,
     )  # fmt: skip
     if json_:

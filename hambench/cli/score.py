@@ -44,12 +44,11 @@ def score(predictions: Path, overrides: tuple[str, ...], json_: bool) -> None:
 
 def _nested(words: Sequence[str]) -> dict[str, Any]:
     """``KEY=VALUE`` words as nested mappings, ``score.metrics=[h_mae]`` as ``{"score": {...}}``."""
-    from hambench.compose import parse_override
+    from hambench.compose import parse_single
     from hambench.errors import ConfigError
 
     content: dict[str, Any] = {}
-    for word in words:
-        override = parse_override(word)
+    for word, override in zip(words, parse_single(words), strict=True):
         *outer, key = override.key_or_group.split(".")
         inner = content
         for name in outer:

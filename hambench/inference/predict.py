@@ -178,7 +178,7 @@ def predict(
     listed = [found[place] for place in sorted(found)]
     if targets.table is not None:
         write_table(targets.table, [_cells(row) for row in listed])
-    return Report(trained, domain, listed, targets.files, _remark(listed))
+    return Report(trained, domain, listed, targets.files, _remark(listed, energy))
 
 
 class _Found(NamedTuple):
@@ -254,12 +254,13 @@ def _cells(row: Predicted) -> dict[str, Any]:
     }
 
 
-def _remark(rows: list[Predicted]) -> str:
+def _remark(rows: list[Predicted], energy: bool) -> str:
     if engine.is_installed():
         return ""
     lacking = [row for row in rows if row.properties.levels is None and not row.failed]
-    levels = "orbital energies, " if lacking else ""
+    wanted = [*(["orbital energies"] if lacking else []), "dipole moments"]
+    wanted += ["energies E[D]"] if energy else []
     return (
-        f"no {levels}dipole moments and energies E[D]: they need PySCF, which is not installed; "
+        f"no {', no '.join(wanted)}: they need PySCF, which is not installed; "
         "install it with: pip install 'hambench[pyscf]'"
     )

@@ -8,6 +8,7 @@ from hambench.scoring.metrics import METRICS, Score
 from hambench.units import MEV, PERCENT, REPORT
 
 _HUGE = 1e7
+_FINEST = -9  # power of ten of the last digit that is written out
 
 
 def reporting_unit(unit: str, metric: str = "") -> tuple[str, float]:
@@ -27,12 +28,15 @@ def format_numbers(value: float, ci95: tuple[float, float] | None) -> tuple[str,
     """A value and its interval as text; the interval is empty text where there is none.
 
     The last digit shown is the second significant one of the interval's half width; four
-    significant digits where there is no interval. Beyond ten millions it is 1.234e+08.
+    significant digits where there is no interval. Beyond ten millions it is 1.234e+08, and where
+    more than nine places would be needed 1.2e-13.
     """
     if abs(value) >= _HUGE:
         return f"{value:.3e}", "" if ci95 is None else f"[{ci95[0]:.3e}, {ci95[1]:.3e}]"
     half = (ci95[1] - ci95[0]) / 2 if ci95 is not None else 0.0
     finest = _exponent(half) - 1 if half > 0 else _exponent(value) - 3
+    if finest < _FINEST:
+        return f"{value:.1e}", "" if ci95 is None else f"[{ci95[0]:.1e}, {ci95[1]:.1e}]"
     places = max(0, -finest)
     number = f"{value:.{places}f}"
     if ci95 is None:

@@ -208,17 +208,24 @@ class ForeignPredictions:
     @contextmanager
     def _opened(self) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
         """Arrays by name, those of HDF5 read when asked for, and what the file says of them."""
+        if self.path.is_dir():
+            raise DataError(
+                f"{self.path} is a folder; give a file of predictions; a run directory is scored "
+                f"by `hambench evaluate {self.path}`"
+            )
         if not self.path.is_file():
             raise DataError(f"there is no file {self.path}; give a file of predictions")
+        if not (is_hdf5(self.path) or zipfile.is_zipfile(self.path)):
+            raise DataError(
+                f"{self.path} is neither HDF5 nor .npz, or damaged; docs/predictions.md says what "
+                "a file of predictions holds"
+            )
         try:
             if is_hdf5(self.path):
                 with h5py.File(self.path, "r", locking=False) as file:
                     yield file, {key: _text(file.attrs[key]) for key in _SAID if key in file.attrs}
                 return
-            loaded = np.load(self.path)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
-            with loaded as file:
+            with np.load(self.path) as file:
                 arrays = {key: file[key] for key in file}
                 yield arrays, {key: _text(arrays[key]) for key in _SAID if key in arrays}
         except (OSError, RuntimeError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:

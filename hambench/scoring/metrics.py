@@ -76,7 +76,7 @@ class Metric:
         needs_cutoff: whether it depends on the cutoff of scoring.
         needs_spectrum: whether it needs overlaps, and depends on the threshold of their
             eigenvalues.
-        percent: whether tables show it in 1e-2.
+        percent: whether it is a share of at most 1, which tables show in 1e-2.
         alarm: whether it counts what went wrong; it joins every score in which it is not zero.
     """
 

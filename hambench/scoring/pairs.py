@@ -299,6 +299,8 @@ def _estimate(sample: _Sample, draws: Array | None, seed: int) -> Estimate | Non
         draws = draws + sample.luck(len(draws), (seed, _FIRST))
         if (sample.terms >= 0).all():  # what has no sign is not below zero, whatever seeds say
             draws = np.maximum(draws, 0)
+        if sample.metric.percent:  # nor a share beyond the whole
+            draws = np.minimum(draws, 1)
         ends = interval(draws)
     return Estimate(
         sample.value, ends, sample.spread, sample.n, tuple(float(v) for v in sample.seeds)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,15 +91,20 @@ def _check(
             )
     for metric in metrics:
         if metric not in table.settings:
+            if find_metric(metric).of not in {find_metric(known).of for known in table.settings}:
+                raise ConfigError(
+                    f"'{metric}' is not of what {name} predicts; choose from what it has: "
+                    f"{', '.join(table.settings)}"
+                )
             raise ConfigError(
                 f"{name} has no '{metric}' (it has {', '.join(table.settings)}); "
                 f"`hambench evaluate RUN_DIR --metrics {metric}` computes it"
             )
         if table.settings[metric] != first.settings[metric]:
-            mine, its = (json.dumps(t.settings[metric], sort_keys=True) for t in (table, first))
             raise VerificationError(
-                f"{metric} of {name} and {other} cannot be compared: settings {mine} against "
-                f"{its}; compute it with the same ones by `hambench evaluate RUN_DIR`"
+                f"{metric} of {name} and {other} cannot be compared: "
+                f"{_differences(table.settings[metric], first.settings[metric])}; compute it with "
+                "the same settings by `hambench evaluate RUN_DIR`"
             )
         if not np.isfinite(table.of(metric)).all():
             bad = table.ids[int(np.argmin(np.isfinite(table.of(metric)).all(1)))]
@@ -107,6 +112,15 @@ def _check(
                 f"{metric} of molecule '{bad}' in {name} is not finite; make its scores anew with "
                 "`hambench evaluate`"
             )
+
+
+def _differences(mine: Mapping[str, Any], its: Mapping[str, Any]) -> str:
+    """In which settings two tables differ, the first few of them."""
+    keys = [key for key in {**mine, **its} if mine.get(key) != its.get(key)]
+    return ", ".join(
+        f"{key} {json.dumps(mine.get(key)):.40} against {json.dumps(its.get(key)):.40}"
+        for key in keys[:3]
+    )
 
 
 def _groups(tables: Tables) -> dict[str, str]:

@@ -87,7 +87,8 @@ def read_scores(path: str | os.PathLike[str]) -> ScoreTable:
     """Read a table.
 
     Raises:
-        DataError: missing, foreign or corrupt file, or another version.
+        DataError: missing, foreign or corrupt file, or another version; how to mend it is for the
+            caller to say.
     """
     path = Path(path)
     if not path.is_file():
@@ -95,10 +96,7 @@ def read_scores(path: str | os.PathLike[str]) -> ScoreTable:
     try:
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs.get("format") != FORMAT or file.attrs.get("version") != VERSION:
-                raise DataError(
-                    f"{path} holds no scores of version {VERSION}; make it anew with "
-                    "`hambench evaluate`"
-                )
+                raise DataError(f"{path} holds no scores of version {VERSION}")
             ids, groups, metrics, said = (
                 tuple(file[key].asstr()[:].tolist())
                 for key in ("id", "group", "metric", "settings")
@@ -115,13 +113,12 @@ def read_scores(path: str | os.PathLike[str]) -> ScoreTable:
             )
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise DataError(
-            f"{path} cannot be read ({short(error)}); it is truncated or corrupt: make it anew "
-            "with `hambench evaluate`"
+            f"{path} cannot be read ({short(error)}): it is truncated or corrupt"
         ) from error
     shape = len(table.ids), len(table.settings), 2
     if table.terms.shape != shape or len(set(table.ids)) < len(table.ids):
         raise DataError(
             f"{path}: terms of shape {table.terms.shape} for {shape[0]} molecules and {shape[1]} "
-            "metrics, or molecules that come twice; make it anew with `hambench evaluate`"
+            "metrics, or molecules that come twice"
         )
     return table

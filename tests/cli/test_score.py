@@ -17,6 +17,7 @@ from hambench.registry import load_task
 from hambench.scoring import Score, score
 from hambench.scoring.energy_table import EnergyRow, write_energies
 from hambench.scoring.predictions import write_predictions
+from hambench.units import HARTREE_EV
 
 TASK = load_task("water_mini")
 MOLECULES = list(TASK.split("test"))
@@ -116,6 +117,7 @@ def test_a_wrong_order_is_warned_of(
         (["task=water_mini", "scor.split=test"], 2, "unknown key 'scor'"),
         (["task=water_mini", "score.splt=test"], 2, "Did you mean 'score.split'?"),
         (["task=water_mini", "score.metrics=h_mae"], 2, "expected a list, e.g. [h_mae,h_max]"),
+        (["task=water_mini", "score.metrics=h_mae,psi"], 2, "write a list as [a,b]"),
         (["task=water_mini", "score.metrics=[h_mxa]"], 2, "Did you mean 'h_max'?"),
         (["task=water_mini", "score.metrics=[energy_mae]"], 2, "not of what models of task"),
         (["task=water_mini", "score.metrics=[h_rotation_mae]"], 2, "predictions for turned"),
@@ -173,7 +175,9 @@ ENERGIES = Path(__file__).parent.parent / "fixtures" / "organic_mini_24.h5"
 ON = ("task=organic_mini_energy", f"data={ENERGIES}", "--json")
 
 
-def test_energies_of_a_table(call: Call, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_energies_of_a_table(
+    call: Call, tmp_path: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = load_task("organic_mini_energy", ENERGIES).split("test")
     off = rng.normal(scale=1e-3, size=len(rows))
     off[0] = np.nan
@@ -188,6 +192,13 @@ def test_energies_of_a_table(call: Call, tmp_path: Path, rng: np.random.Generato
     assert found["energy_mae"].n == len(rows) - 1
     assert found["failure_rate"].value == 1 / len(rows)
 
+    for unit, column in ((1.0, "energy_ev"), (HARTREE_EV, "energy")):
+        values = (f"{name},{value * unit:.17g}" for name, value in predicted.items())
+        (tmp_path / "unit.csv").write_text("\n".join([f"id,{column}", *values]))
+        assert call("unit.csv", *ON)[0] == 0
+        other = {"energy": "energy_ev", "energy_ev": "energy"}[column]
+        assert f"under the column '{other}'" in caplog.messages[-1]
+
     kept = [EnergyRow("test", m.id, "g", len(m), m.energy, float(predicted[m.id])) for m in rows]
     write_energies(tmp_path / "energies.csv", kept)
     assert scores(call("energies.csv", *ON)[1]) == found
@@ -196,6 +207,7 @@ def test_energies_of_a_table(call: Call, tmp_path: Path, rng: np.random.Generato
 def test_tables_that_do_not_fit(call: Call, theirs: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.csv").write_text("id,energy\nneon,-128.9\n")
     for words, code, said in (
+        ((".", "task=water_mini"), 3, "is a folder; give a file of predictions"),
         (("theirs.csv", *ON), 4, "lacks"),
         (("theirs.h5", *ON), 2, "asks for energies; give a table of them"),
         (("none.csv", *ON), 3, "none.csv does not exist"),

@@ -238,11 +238,11 @@ def test_without_pyscf_there_is_what_the_file_has_overlaps_for(
         found = report.rows[place].properties
         assert np.abs(found.levels - levels).max() < 1e-6
         assert (found.dipole, found.energy) == (None, None)
-    assert report.remark.startswith("no dipole moments and energies E[D]: they need PySCF")
+    assert report.remark.startswith("no dipole moments, no energies E[D]: they need PySCF")
     out = one.parent / "h.npz"
     report = quietly(helm, one, out=out)
     assert report.rows[0].properties.levels is None
-    assert report.remark.startswith("no orbital energies, dipole moments and energies")
+    assert report.remark.startswith("no orbital energies, no dipole moments, no energies")
     with np.load(out) as file:
         assert "0/hamiltonian" in file
         assert "0/overlap" not in file
@@ -390,9 +390,17 @@ def test_the_command_shows_one_molecule(minao: Path, one: Path, capsys: pytest.C
     assert f"HOMO     {row.properties.homo:11.6f}" in out
     assert f"gap     {row.properties.gap:.6f} Eh" in out
     assert f"dipole  {row.properties.moment:.4f} D" in out
+    assert "), from the centre of the nuclear charges\n" in out
     assert re.search(r"E\[D\]    -7\d\.\d{8} Eh\n", out)
     assert "warning: beyond training: charge -2, in training 0" in out
     assert out.count("HOMO") == out.count("LUMO") == 5
+
+
+def test_degenerate_orbitals_are_warned_of(minao: Path, tmp_path: Path, capsys):
+    """Four electrons in three p orbitals: no closed shell."""
+    (tmp_path / "atom.xyz").write_text("1\n\nO 0 0 0\n")
+    out = command(capsys, minao, tmp_path / "atom.xyz", "--no-energy")[1]
+    assert "warning: 1 of 1 molecules have no gap" in out
 
 
 def test_the_command_shows_many(minao: Path, many: Path, capsys: pytest.CaptureFixture):

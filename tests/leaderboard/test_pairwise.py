@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from board_case import metric, put
 from click.testing import CliRunner
 
-from hambench.cli.compare import compare as command
+from hambench.cli import cli
 from hambench.errors import ConfigError, DataError, VerificationError
 from hambench.leaderboard import collect, table, write
 from hambench.leaderboard.pairwise import compare, records, remarks, tables
@@ -93,10 +94,19 @@ def test_the_leaderboard_ties_as_the_comparison_does(runs: Path, tmp_path: Path)
     assert ranking.ties == ("a", "a", "b")
     assert table(board).splitlines()[1].split()[:3] == ["rank", "ties", "model"]
     assert "<td>a</td>" in write(board, tmp_path / "out")[1].read_text()
+    assert ranking.untested == ""
     (runs / "same1" / "scores.h5").unlink()
-    (ranking,) = collect([runs]).rankings
+    board = collect([runs])
+    (ranking,) = board.rankings
     assert ranking.ties is None
     assert [place for place, _ in ranking.entries] == [1, 1, 3]
+    head = table(board).splitlines()[0]
+    assert re.search(
+        r"ranked by overlap of intervals: same \w{8} seed 1: RUN_DIR has no scores\.h5.*evaluate",
+        head,
+    )
+    (runs / "same1" / "scores.h5").write_bytes(b"no HDF5")
+    assert "is truncated or corrupt; `hambench evaluate" in collect([runs]).tables[0].subtitle
 
 
 def test_pairing_tells_apart_what_intervals_do_not(tmp_path: Path) -> None:
@@ -194,14 +204,17 @@ def test_what_cannot_be_compared(runs: Path, tmp_path: Path) -> None:
         compare([runs])
     (runs / "bad1" / "result.json").write_text("{")
     assert compare([runs]).left_out[0][0] == "runs/bad1/result.json"
+    for given in (runs / "bad1", runs / "bad1" / "result.json"):
+        with pytest.raises(DataError, match=r"bad1/result\.json is no valid result"):
+            compare([runs / "good0", given])
 
 
 def test_command(runs: Path) -> None:
-    shown = CliRunner().invoke(command, [str(runs), "metric=h_mae, h_max"])
+    shown = CliRunner().invoke(cli, ["compare", str(runs), "metric=h_mae, h_max"])
     assert shown.exit_code == 0, shown.output
     for text in ("h_max on water_mini v1", "h_mae on water_mini v1", "p (Holm)", "better", "tie"):
         assert text in shown.output
-    said = CliRunner().invoke(command, [str(runs), "--metric", "h_max", "--json"]).output
+    said = CliRunner().invoke(cli, ["compare", str(runs), "--metric", "h_max", "--json"]).output
     found = json.loads(said)
     assert found == json.loads(json.dumps(records(compare([runs], ["h_max"]))))
     one = found["metrics"]["h_max"]

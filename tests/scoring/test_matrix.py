@@ -227,4 +227,5 @@ def test_formatting_shows_what_the_interval_supports() -> None:
     assert format_score(Score(4.876e-5, "Eh", None, 9)) == "48.76 uEh"
     huge = Score(5.2e30, "Eh", (2e30, 8e30), 9)
     assert format_score(huge) == "5.200e+36 [2.000e+36, 8.000e+36] uEh"
+    assert format_score(Score(1.2345e-13, "1", (1e-13, 2e-13), 9)) == "1.2e-13 [1.0e-13, 2.0e-13]"
     assert format_score(Score(0.0, "1", (0.0, 0.0), 9)) == "0.000 [0.000, 0.000]"

@@ -235,6 +235,18 @@ def test_errors_are_not_negative(rng: np.random.Generator) -> None:
     assert high > 6
 
 
+def test_shares_are_not_beyond_the_whole(rng: np.random.Generator) -> None:
+    """Two seeds that are far apart, of which the t-distribution knows no bound."""
+    tables = []
+    for loss in (1e-4, 4e-2):
+        likeness = 1 - loss * rng.gamma(9, 1 / 9, size=50)
+        terms = np.stack([likeness, np.ones(50)], axis=1)[:, None]
+        tables.append(table(likeness, settings={"psi": {}}, terms=terms))
+    low, high = estimates(gathered(tables, metrics=["psi"]))[0][0].ci95
+    assert high == 1
+    assert low < 0.9
+
+
 def test_molecules_without_an_entry_are_left_out_and_counted(rng: np.random.Generator) -> None:
     one, other = rng.gamma(2, size=(2, 2, 20))
     holes = one.copy(), other.copy()
@@ -299,11 +311,13 @@ def test_what_cannot_be_compared_is_refused(change: dict[str, object], message: 
 def test_metrics_that_cannot_be_compared_are_refused() -> None:
     first, other = table(np.array([1.0, 2.0])), table(np.array([1.0, 2.0]))
     other.settings["h_max"] = {"cutoff": 5.0}
-    with pytest.raises(VerificationError, match=r'settings \{"cutoff": 5\.0\} against \{\}'):
+    with pytest.raises(VerificationError, match=r"compared: cutoff 5\.0 against null; compute"):
         gathered([first], [other], metrics=["h_max"])
     assert len(gathered([first], [other]).terms) == 2
     with pytest.raises(ConfigError, match=r"has no 'h_mae_diag' .*evaluate RUN_DIR"):
         gathered([first], [other], metrics=["h_mae_diag"])
+    with pytest.raises(ConfigError, match="'energy_mae' is not of what model 0 seed 0 predicts"):
+        gathered([first], [other], metrics=["energy_mae"])
     with pytest.raises(RegistryError, match="Did you mean 'h_mae_elem'"):
         gathered([first], [other], metrics=["h_mae_elm"])
     other.terms[1, 0] = np.nan

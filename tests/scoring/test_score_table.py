@@ -36,7 +36,7 @@ def test_what_is_no_table_is_refused(table: ScoreTable, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no"):
         read_scores(path)
     path.write_bytes(b"not HDF5")
-    with pytest.raises(DataError, match=r"cannot be read .*make it anew"):
+    with pytest.raises(DataError, match=r"cannot be read .*truncated or corrupt"):
         read_scores(path)
     write_scores(path, dataclasses.replace(table, ids=("a", "a", "b")))
     with pytest.raises(DataError, match="come twice"):
