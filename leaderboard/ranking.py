@@ -250,16 +250,21 @@ def _by_tests(
 ) -> tuple[list[int], list[str]]:
     """Ranks and ties of entries by paired tests.
 
+    Tests draw random numbers: models stand in the order that ``hambench compare`` has them in, so
+    that both say the same of a pair close to significance.
+
     Raises:
         HambenchError: scores of molecules that cannot be read, or not be compared.
     """
+    arranged = sorted(entries, key=lambda entry: (entry.preset, entry.settings))
     tables = []
-    for entry in entries:
+    for entry in arranged:
         called = [f"{entry.label} {entry.settings} seed {seed}" for seed in entry.seeds]
         tables.append({c: _table(scores[n], c) for c, n in zip(called, entry.names, strict=True)})
     models = panel(tables, [metric])
-    found = standings(range(len(entries)), differences(models)[0], METRICS[metric])
-    return [found[k].rank for k in found], [found[k].ties for k in found]
+    order = [arranged.index(entry) for entry in entries]
+    found = standings(order, differences(models)[0], METRICS[metric])
+    return [found[k].rank for k in order], [found[k].ties for k in order]
 
 
 def _table(found: ScoreTable | DataError, called: str) -> ScoreTable:

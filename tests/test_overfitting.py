@@ -41,9 +41,9 @@ class Plan:
 
 PHASES = {"random_steps": 100, "adaptive_steps": 50, "initial_guess": "none"}
 PLANS = [
-    Plan("helm", 1000, 1e-3, limit=1e-6),
+    Plan("helm", 1300, 1e-3, limit=1e-6),
     Plan("phisnet", 3500, 3e-3),
-    Plan("qhnet", 2500, 1e-3),
+    Plan("qhnet", 3000, 1e-3),
     Plan("schnorb", 320, 5e-5),
     Plan("sphnet", 2500, 1e-3, PHASES),
 ]

@@ -246,7 +246,11 @@ class _Sample:
     @property
     def spread(self) -> float | None:
         """Sample standard deviation over seeds."""
-        return float(self.seeds.std(ddof=1)) if len(self.seeds) > 1 else None
+        if len(self.seeds) < 2:
+            return None
+        if np.ptp(self.seeds) == 0:  # of which rounding would leave 1e-16
+            return 0.0
+        return float(self.seeds.std(ddof=1))
 
     @property
     def pooled(self) -> Array:

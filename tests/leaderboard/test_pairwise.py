@@ -109,6 +109,22 @@ def test_the_leaderboard_ties_as_the_comparison_does(runs: Path, tmp_path: Path)
     assert "is truncated or corrupt; `hambench evaluate" in collect([runs]).tables[0].subtitle
 
 
+@pytest.mark.parametrize("board", [4, 37])
+def test_leaderboard_and_comparison_agree_close_to_significance(board: int, tmp_path: Path) -> None:
+    """Where the draws of a test decide, which depend on the order the models stand in."""
+    rng, runs = np.random.default_rng(board), tmp_path / "runs"
+    for k in range(4):
+        for seed in range(3):
+            errors = 1e-4 * (1 + 0.1 * k) * np.exp(0.02 * rng.normal()) * HARD
+            scored(runs / f"m{k}{seed}", errors, preset=f"m{3 - k}", seed=seed)
+    (ranking,), (contest,) = collect([runs]).rankings, compare([runs]).contests
+    standing = [model.standing for model in contest.models]
+    assert [(place, e.preset) for place, e in ranking.entries] == [
+        (s.rank, model.label) for s, model in zip(standing, contest.models, strict=True)
+    ]
+    assert ranking.ties == tuple(s.ties for s in standing)
+
+
 def test_pairing_tells_apart_what_intervals_do_not(tmp_path: Path) -> None:
     """Always 3 % worse on the same molecules, among molecules that differ by more than that."""
     scored(tmp_path / "runs" / "a", 1e-4 * HARD, preset="first")
