@@ -32,7 +32,7 @@ from hambench.prediction import (
     scorer_of,
 )
 from hambench.results import read_result, read_status
-from hambench.scoring import Score
+from hambench.scoring import METRICS, Score
 from hambench.scoring.breakdown import Breakdown, By, Part
 from hambench.scoring.energy_table import ENERGIES
 from hambench.scoring.predictions import Predictions
@@ -79,6 +79,8 @@ def evaluate(
     keeps = same and rundir.is_finished(folder)
     table = _kept_scores(folder, cell) if keeps else None
     missing = _missing(cell, table)
+    if missing and keeps and table is None:  # the scores of the run's result are there again
+        missing += [name for name in _of_result(folder) if name not in missing]
     if missing:
         cell.check_overlaps()
         new = _scored(_asking(cell, missing), folder, same, progress)
@@ -144,6 +146,12 @@ def _missing(cell: Cell, table: ScoreTable | None) -> list[str]:
     wanted = scorer_of(cell).settings
     have = {} if table is None else table.settings
     return [name for name, settings in wanted.items() if have.get(name) != settings]
+
+
+def _of_result(folder: Path) -> list[str]:
+    """Metrics that the result of a run has, less those that only count what went wrong."""
+    known = (METRICS.get(name) for name in read_result(folder).metrics)
+    return [metric.name for metric in known if metric is not None and not metric.alarm]
 
 
 def _scored(cell: Cell, folder: Path, same: bool, progress: bool) -> ScoreTable:

@@ -176,12 +176,13 @@ def _energies(path: Path, task: Task, split: str) -> Given:
 
 def _doubt_unit(path: Path, found: Mapping[str, float], molecules: Rows) -> None:
     """Warn of energies that come far closer to the labels if Eh and eV are exchanged."""
-    places = np.unique(np.linspace(0, len(molecules) - 1, _SAMPLE).round().astype(int))
-    some = [molecules[place] for place in places.tolist()]
-    pairs = np.array([(found[one.id], one.energy) for one in some], dtype=np.float64)
-    read, labels = pairs[np.isfinite(pairs).all(axis=1)].T
-    if not len(read):
+    usable = [place for place, name in enumerate(molecules.ids) if np.isfinite(found[name])]
+    chosen = np.unique(np.linspace(0, len(usable) - 1, _SAMPLE).round().astype(int))
+    some = [molecules[usable[k]] for k in chosen.tolist()] if usable else []
+    pairs = [(found[one.id], one.energy) for one in some if one.energy is not None]
+    if not pairs:
         return
+    read, labels = np.array(pairs).T
     off = {
         said: float(np.abs(read * factor - labels).mean())
         for said, factor in {"": 1.0, "energy_ev": 1 / HARTREE_EV, "energy": HARTREE_EV}.items()

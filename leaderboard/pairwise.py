@@ -21,7 +21,7 @@ from hambench.leaderboard.tables import (
     score_cell,
     spread_cell,
 )
-from hambench.results import RESULT, Result, read_result
+from hambench.results import RESULT, STATUS, Result, read_result
 from hambench.scoring.metrics import METRICS, Metric
 from hambench.scoring.pairs import (
     Difference,
@@ -103,8 +103,9 @@ def compare(
     entries, superseded = _entries(results)
     if len(entries) < 2:
         runs = f"these {len(results)} runs are" if len(results) > 1 else "this one run is"
+        lost = "".join(f"; left out is {name}: {why}" for name, why in left_out[:1])
         raise ConfigError(
-            f"{runs} of a single model, {entries[0].label}; give runs of two models or more"
+            f"{runs} of a single model, {entries[0].label}; give runs of two models or more{lost}"
         )
     asked = list(dict.fromkeys(metrics or [primary(results)]))
     models = panel(
@@ -166,6 +167,11 @@ def _read(
     results: dict[str, Result] = {}
     left_out = []
     given = [Path(path) for path in paths]
+    for path in given:
+        if (path / STATUS).is_file() and not (path / RESULT).is_file():
+            raise DataError(
+                f"{path} has no {RESULT}: the run is not finished; finish or leave it out"
+            )
     found = find_results(given)
     for name, path in sorted(found.items()):
         try:

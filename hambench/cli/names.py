@@ -18,5 +18,5 @@ class Names(click.ParamType):
             return value
         names = [name.strip() for name in value.split(",")]
         if "" in names:
-            self.fail(f"'{value}' has an empty name; separate names by one comma each", param, ctx)
+            self.fail(f"'{value}' has an empty name; separate names by one comma each.", param, ctx)
         return names

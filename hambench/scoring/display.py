@@ -36,7 +36,8 @@ def format_numbers(value: float, ci95: tuple[float, float] | None) -> tuple[str,
     half = (ci95[1] - ci95[0]) / 2 if ci95 is not None else 0.0
     finest = _exponent(half) - 1 if half > 0 else _exponent(value) - 3
     if finest < _FINEST:
-        return f"{value:.1e}", "" if ci95 is None else f"[{ci95[0]:.1e}, {ci95[1]:.1e}]"
+        form = ".4g" if abs(value) > 1e-6 else ".1e"
+        return f"{value:{form}}", "" if ci95 is None else f"[{ci95[0]:{form}}, {ci95[1]:{form}}]"
     places = max(0, -finest)
     number = f"{value:.{places}f}"
     if ci95 is None:

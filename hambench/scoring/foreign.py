@@ -160,8 +160,8 @@ class ForeignPredictions:
                 f"{where} has shape {raw.shape}, expected ({nao}, {nao}) for "
                 f"{formula(molecule.numbers)} in {basis.name}; check the molecule and the basis"
             )
-        if raw.dtype.kind not in "iuf":
-            raise DataError(f"{where} is of type {raw.dtype}, expected real numbers")
+        if raw.dtype not in (np.float32, np.float64):
+            raise DataError(f"{where} is of type {raw.dtype}, expected float32 or float64")
         return raw.astype(np.float64)
 
     def _symmetric(self, matrix: Array, name: str) -> Array:
@@ -176,6 +176,14 @@ class ForeignPredictions:
                 "was predicted"
             )
         return (matrix + matrix.T) / 2
+
+    def _check_kind(self, kind: object) -> None:
+        """DataError for one of the suite's own files that holds something else."""
+        if isinstance(kind, str) and kind.startswith("hambench-"):
+            raise DataError(
+                f"{self.path} is a file of {kind.removeprefix('hambench-')}, which cannot be "
+                "scored; of a run give predictions.h5"
+            )
 
     def _known(self, field: str, value: str | None, known: Mapping[str, object]) -> str:
         """A value that the file gives; DataError if it gives none, or one that is not known."""
@@ -223,15 +231,17 @@ class ForeignPredictions:
         try:
             if is_hdf5(self.path):
                 with h5py.File(self.path, "r", locking=False) as file:
+                    self._check_kind(file.attrs.get("format"))
                     yield file, {key: _text(file.attrs[key]) for key in _SAID if key in file.attrs}
                 return
             with np.load(self.path) as file:
                 arrays = {key: file[key] for key in file}
                 yield arrays, {key: _text(arrays[key]) for key in _SAID if key in arrays}
         except (OSError, RuntimeError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            what = "an array of Python objects" if "pickle" in str(error) else short(error)
             raise DataError(
-                f"{self.path} cannot be read ({short(error)}); expected HDF5 or .npz as in "
-                "docs/predictions.md"
+                f"{self.path} cannot be read ({what}); expected HDF5 or .npz of numbers and text "
+                "as in docs/predictions.md"
             ) from error
 
 

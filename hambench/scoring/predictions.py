@@ -295,12 +295,14 @@ def check_unique(path: Path, ids: Iterable[str]) -> None:
 def check_ids(path: Path, found: Iterable[str], wanted: Iterable[str]) -> None:
     """VerificationError where a file's molecules are not those that are to be scored."""
     there, needed = set(found), set(wanted)
-    for problem, names in (
-        ("lacks", needed - there),
-        ("has, beyond the split,", there - needed),
-    ):
-        if names:
-            raise VerificationError(
-                f"{path} {problem} {len(names)} molecules (first: '{min(names)}') of "
-                f"{len(needed)}; predict the whole split and nothing else"
-            )
+    if lacking := needed - there:
+        instead = f", but has '{min(there - needed)}'" if there - needed else ""
+        raise VerificationError(
+            f"{path} lacks {len(lacking)} of {len(needed)} molecules (first: '{min(lacking)}')"
+            f"{instead}; predict the whole split and nothing else"
+        )
+    if beyond := there - needed:
+        raise VerificationError(
+            f"{path} has {len(beyond)} molecules beyond the {len(needed)} of the split (first: "
+            f"'{min(beyond)}'); predict the whole split and nothing else"
+        )

@@ -85,8 +85,8 @@ def summarise(
     raised = {m.name: numerators[:, k].sum() for k, m in enumerate(metrics) if m.alarm}
     if raised[FAILURES] == len(terms):
         raise RunError(
-            f"all {len(terms)} predictions hold NaN or infinity, there is nothing to score; if "
-            "this is a training that diverged, lower its learning rate or clip gradients"
+            f"all {len(terms)} predictions are not finite, or too large to be squared; there is "
+            "nothing to score; if a training diverged, lower its learning rate or clip gradients"
         )
     present = (denominators > 0).any(axis=0)
     missing = ~present & [metric.sample != "scf" for metric in metrics]

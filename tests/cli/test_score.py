@@ -144,7 +144,11 @@ def test_mistakes_are_one_sentence(
         (lambda f: f.attrs.update(fingerprint="ab" * 32), 4, "fingerprint abababababab, the data"),
         (lambda f: f.attrs.update(order="orcs"), 3, "unknown order 'orcs'"),
         (lambda f: f.__delitem__(f"hamiltonian/{MOLECULES[5].id}"), 4, MOLECULES[5].id),
-        (lambda f: f.move(f"hamiltonian/{MOLECULES[5].id}", "hamiltonian/neon"), 4, "lacks 1 mol"),
+        (
+            lambda f: f.move(f"hamiltonian/{MOLECULES[5].id}", "hamiltonian/neon"),
+            4,
+            "lacks 1 of 100",
+        ),
     ],
 )
 def test_files_that_do_not_fit_are_refused(

@@ -223,6 +223,10 @@ def test_what_cannot_be_compared(runs: Path, tmp_path: Path) -> None:
     for given in (runs / "bad1", runs / "bad1" / "result.json"):
         with pytest.raises(DataError, match=r"bad1/result\.json is no valid result"):
             compare([runs / "good0", given])
+    (runs / "same0" / "status.json").write_text("{}")
+    (runs / "same0" / "result.json").unlink()
+    with pytest.raises(DataError, match=r"same0 has no result\.json: the run is not finished"):
+        compare([runs / "good0", runs / "same0"])
 
 
 def test_command(runs: Path) -> None:
