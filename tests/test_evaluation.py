@@ -158,6 +158,15 @@ def test_scores_of_no_use_are_made_anew(
     np.testing.assert_array_equal(again.terms, table.terms)
 
 
+def test_damaged_scores_come_back_whole(folder: Path) -> None:
+    """Also those that were not asked for, which the result has."""
+    (folder / SCORES).write_bytes(b"no HDF5")
+    assert list(evaluate(folder, "h_max")) == ["h_max"]
+    assert set(read_result(folder).metrics) | {"h_max"} <= set(
+        read_scores(folder / SCORES).settings
+    )
+
+
 def test_damaged_predictions_are_made_anew_where_there_are_weights(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
