@@ -158,7 +158,7 @@ def _scored(cell: Cell, folder: Path, same: bool, progress: bool) -> ScoreTable:
     """Compute the metrics of a cell, from what a run kept if it is there."""
     kept = _kept_predictions(folder) if same else None
     if kept is not None and (not cell.needs_turned or kept.has_turned):
-        return score_kept(cell, kept.path, progress, inference_s=_inference_s(folder))
+        return score_kept(cell, kept, progress, inference_s=_inference_s(folder))
     if same and cell.energies and (folder / ENERGIES).is_file():
         return score_kept_energies(cell, folder / ENERGIES)
     return score_split(_with_weights(cell, folder), progress, inference_s=_inference_s(folder))
@@ -194,7 +194,7 @@ def _hamiltonians(
 ) -> Iterator[tuple[Molecule, Array]]:
     kept = _kept_predictions(folder) if same else None
     if kept is not None:
-        return kept_hamiltonians(cell, kept.path, progress)
+        return kept_hamiltonians(cell, kept, progress)
     return predict(_with_weights(cell, folder), cell.config.score.split, progress)
 
 

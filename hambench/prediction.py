@@ -208,27 +208,26 @@ def score_split(
 
 
 def kept_hamiltonians(
-    cell: Cell, kept: Path, progress: bool = True
+    cell: Cell, kept: Predictions, progress: bool = True
 ) -> Iterator[tuple[Molecule, Array]]:
     """Molecules of the scored split and the Hamiltonians that a run kept of these very ones."""
     split = cell.config.score.split
     molecules = cell.task.split(split)
-    predictions = Predictions(kept)
-    predictions.check_complete(molecules.ids, cell.task.fingerprint)
+    kept.check_complete(molecules.ids, cell.task.fingerprint)
     yield from tqdm(
-        zip(molecules, predictions.matrices(molecules.ids), strict=True),
+        zip(molecules, kept.matrices(molecules.ids), strict=True),
         total=len(molecules), desc=f"score {split}", unit="mol", leave=False,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
 
 
 def score_kept(
-    cell: Cell, kept: Path, progress: bool = True, *, inference_s: float | None = None
+    cell: Cell, kept: Predictions, progress: bool = True, *, inference_s: float | None = None
 ) -> ScoreTable:
     """Scores of the Hamiltonians that a run kept, which must be of these very molecules."""
     split = cell.config.score.split
     ids = cell.task.split(split).ids
-    turned = Predictions(kept).turned(ids) if cell.needs_turned else None
+    turned = kept.turned(ids) if cell.needs_turned else None
     predictions = kept_hamiltonians(cell, kept, progress)
     return score_predictions(
         cell, predictions, split, turned=turned, inference_s=inference_s, progress=progress

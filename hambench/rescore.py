@@ -24,19 +24,17 @@ from hambench.data.energies import read_energies
 from hambench.data.rows import Rows
 from hambench.data.splits import clusters
 from hambench.data.task import Task
+from hambench.data.verify import sample
 from hambench.data.workers import cores, pool
 from hambench.errors import ConfigError, VerificationError, nearest
 from hambench.registry import load_task
 from hambench.scoring import ROTATION_ERROR, Score, Scorer, find_metric
 from hambench.scoring import energy_table as table
-from hambench.scoring.foreign import ForeignPredictions
+from hambench.scoring.foreign import FAR_BETTER, SAMPLE, ForeignPredictions
 from hambench.scoring.predictions import Predictions, check_ids, is_predictions
 from hambench.units import HARTREE_EV
 
 logger = logging.getLogger(__name__)
-
-_SAMPLE = 5  # molecules by which a unit is judged
-_FAR_BETTER = 0.5  # of the error as read
 
 Array = NDArray[np.float64]
 Given = tuple[Iterable[Array], Iterable[Array] | None]
@@ -177,8 +175,7 @@ def _energies(path: Path, task: Task, split: str) -> Given:
 def _doubt_unit(path: Path, found: Mapping[str, float], molecules: Rows) -> None:
     """Warn of energies that come far closer to the labels if Eh and eV are exchanged."""
     usable = [place for place, name in enumerate(molecules.ids) if np.isfinite(found[name])]
-    chosen = np.unique(np.linspace(0, len(usable) - 1, _SAMPLE).round().astype(int))
-    some = [molecules[usable[k]] for k in chosen.tolist()] if usable else []
+    some = [molecules[usable[k]] for k in sample(len(usable), SAMPLE)]
     pairs = [(found[one.id], one.energy) for one in some if one.energy is not None]
     if not pairs:
         return
@@ -188,7 +185,7 @@ def _doubt_unit(path: Path, found: Mapping[str, float], molecules: Rows) -> None
         for said, factor in {"": 1.0, "energy_ev": 1 / HARTREE_EV, "energy": HARTREE_EV}.items()
     }
     column = min(off, key=off.__getitem__)
-    if column and off[column] < _FAR_BETTER * min(off[""], np.abs(labels).mean()):
+    if column and off[column] < FAR_BETTER * min(off[""], np.abs(labels).mean()):
         logger.warning(
             "warning: the energies of %s are %.2g Eh off the labels on average; under the column "
             "'%s' (%s) they would be %.2g Eh off: the unit is probably wrong",

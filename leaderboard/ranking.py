@@ -151,18 +151,9 @@ def rank(
         entries, superseded = entries_of(kept)
         left_out += superseded
         if entries:
-            rankings.append(
-                Ranking(
-                    task,
-                    version,
-                    fingerprint,
-                    source,
-                    split,
-                    trained,
-                    metric,
-                    *_ranked(entries, metric, scores),
-                )
-            )
+            ranked = _ranked(entries, metric, scores)
+            data = task, version, fingerprint, source, split, trained
+            rankings.append(Ranking(*data, metric, *ranked))
     return rankings, left_out
 
 
@@ -231,18 +222,16 @@ def _ranked(
 
     whole = sorted((entry for entry in entries if not entry.failure_rate), key=order)
     failing = sorted((entry for entry in entries if entry.failure_rate), key=order)
+    ties: tuple[str, ...] | None
+    untested = ""
     try:
-        ranks, ties = _by_tests(whole, metric, scores)
+        ranks, letters = _by_tests(whole, metric, scores)
+        ties = (*letters, *("" for _ in failing))
     except HambenchError as error:
-        ranked = zip(_by_overlap(whole, metric), whole, strict=True)
-        return (
-            (*ranked, *((None, entry) for entry in failing)),
-            None,
-            str(error) if len(whole) > 1 else "",
-        )
+        ranks, ties = _by_overlap(whole, metric), None
+        untested = str(error) if len(whole) > 1 else ""
     ranked = zip(ranks, whole, strict=True)
-    unranked = [(None, entry) for entry in failing]
-    return (*ranked, *unranked), (*ties, *("" for _ in failing)), ""
+    return (*ranked, *((None, entry) for entry in failing)), ties, untested
 
 
 def _by_tests(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hambench.cli.group import Group, WordsCommand
+from hambench.cli.names import Names
 from hambench.cli.table import align, as_json
 from hambench.errors import ConfigError
 
@@ -101,7 +102,7 @@ def data(
 @bench.command(cls=WordsCommand)
 @click.option("--model", default="helm_small", show_default=True, help="Preset.")
 @click.option(
-    "--case", "cases", default="ethanol,40_atoms", show_default=True,
+    "--case", "cases", type=Names(), default="ethanol,40_atoms", show_default=True,
     help="Molecules: some of water, ethanol, 40_atoms (all def2-SVP), 100_atoms (def2-TZVPD).",
 )  # fmt: skip
 @click.option(
@@ -123,7 +124,7 @@ def data(
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
 @click.argument("settings", nargs=-1, metavar="[model.hyperparameters.KEY=VALUE]...")
 def model(
-    model: str, cases: str, batch_size: int | None, device: str, precision: Precision,
+    model: str, cases: list[str], batch_size: int | None, device: str, precision: Precision,
     threads: int, repeats: int, json_: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """A training step with the optimiser of its recipe, on random molecules.
@@ -143,7 +144,7 @@ def model(
     from hambench.bench.model import measure
 
     found = measure(
-        model, cases.split(","), batch_size=batch_size, device=device, precision=precision,
+        model, cases, batch_size=batch_size, device=device, precision=precision,
         threads=threads, repeats=repeats, settings=_hyperparameters(settings),
     )  # fmt: skip
     if json_:

@@ -37,8 +37,11 @@ ASYMMETRY: Final = 1e-4
 """Largest ``|H - H^T|`` in Eh that is averaged away, being rounding; what is beyond is refused."""
 
 _SAID: Final = ("order", "unit", "task", "split", "fingerprint")
-_SAMPLE: Final = 5  # molecules by which other readings are judged
-_FAR_BETTER: Final = 0.5  # of the error as read, some 0.08 Eh where the order is wrong
+SAMPLE: Final = 5
+"""Molecules by which other readings of a file are judged."""
+
+FAR_BETTER: Final = 0.5
+"""Another reading is told of below this part of the error as read: 0.08 Eh of a wrong order."""
 
 Array = NDArray[np.float64]
 
@@ -117,7 +120,7 @@ class ForeignPredictions:
         """
         orders, units = list(ORDERS), list(UNITS)
         errors, size = np.zeros((len(orders), len(units))), 0.0
-        places = np.unique(np.linspace(0, len(molecules) - 1, _SAMPLE).round().astype(int))
+        places = np.unique(np.linspace(0, len(molecules) - 1, SAMPLE).round().astype(int))
         with self._opened() as (arrays, _):
             for place in places.tolist():
                 molecule = molecules[place]
@@ -131,7 +134,7 @@ class ForeignPredictions:
                         off = np.abs(read / UNITS[unit] - molecule.hamiltonian)
                         errors[i, j] += off.mean() / len(places)
         mine, best = errors[orders.index(self.order), units.index(self.unit)], errors.min()
-        if best >= _FAR_BETTER * min(mine, size):  # zeros, and tiny units, are off by the size
+        if best >= FAR_BETTER * min(mine, size):  # zeros, and tiny units, are off by the size
             return ""
         fits = errors <= 1.001 * best  # orders may be the same in a basis without d, or f, shells
         fitting = [order for order, fit in zip(orders, fits.any(axis=1), strict=True) if fit]

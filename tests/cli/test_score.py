@@ -147,7 +147,7 @@ def test_mistakes_are_one_sentence(
         (
             lambda f: f.move(f"hamiltonian/{MOLECULES[5].id}", "hamiltonian/neon"),
             4,
-            "lacks 1 of 100",
+            "lacks 1 of 100 molecules",
         ),
     ],
 )

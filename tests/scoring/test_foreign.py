@@ -189,7 +189,7 @@ def test_mistakes_of_a_matrix_are_named(
     for matrix, message in (
         (noisy[1], r"\(29, 29\), expected \(24, 24\) for H2O in def2-svp"),
         (noisy[0][0], r"shape \(24,\), expected"),
-        (noisy[0] + 0j, "of type complex128, expected float32"),
+        (noisy[0] + 0j, "of type complex128, expected float32 or float64"),
     ):
         path = save(tmp_path / "p.h5", {"hamiltonian/water": matrix}, order="pyscf")
         with pytest.raises(DataError, match=f"'water': the matrix .*{message}"):
@@ -205,6 +205,9 @@ def test_files_that_are_none(tmp_path: Path, noisy: Matrices) -> None:
     (tmp_path / "p.npz").write_text("no archive")
     (tmp_path / "empty.npz").write_bytes(b"")
     np.savez(tmp_path / "objects.npz", order="pyscf", id=np.array(["a", 1], dtype=object))
-    for name in ("p.h5", "one.npy", "p.npz", "empty.npz", "objects.npz"):
-        with pytest.raises(DataError, match=rf"{name} (cannot be read|is neither HDF5 nor \.npz)"):
+    for name in ("p.h5", "objects.npz"):
+        with pytest.raises(DataError, match=f"{name} cannot be read"):
+            ForeignPredictions(tmp_path / name)
+    for name in ("one.npy", "p.npz", "empty.npz"):
+        with pytest.raises(DataError, match=rf"{name} is neither HDF5 nor \.npz"):
             ForeignPredictions(tmp_path / name)

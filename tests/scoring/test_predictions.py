@@ -86,7 +86,7 @@ def test_what_cannot_be_written(tmp_path: Path, noisy: list[np.ndarray]) -> None
 def test_complete_means_these_rows_and_no_others(path: Path) -> None:
     kept = Predictions(path)
     kept.check_complete(kept.ids, DATA["fingerprint"])
-    with pytest.raises(VerificationError, match=r"lacks 1 of . molecules .*'neon'"):
+    with pytest.raises(VerificationError, match=r"lacks 1 of 4 molecules .*'neon'"):
         kept.check_complete([*kept.ids, "neon"], DATA["fingerprint"])
     with pytest.raises(VerificationError, match=r"has 1 molecules beyond .*'ammonia'"):
         kept.check_complete(["water", "hydrogen chloride"], DATA["fingerprint"])
