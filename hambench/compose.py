@@ -243,5 +243,6 @@ def _explain(error: Exception, parsed: Sequence[Override], chosen: Mapping[str, 
     for override in parsed:
         key = override.key_or_group
         if key not in known and _is_plain(override) and not _sets_recipe(override):
-            return f"unknown key '{key}' in '{override.input_line}'.{nearest(key, known)}"
+            every = [*known, *(f"{_PRETRAINING}{name}" for name in known)]
+            return f"unknown key '{key}' in '{override.input_line}'.{nearest(key, every)}"
     return f"cannot compose the configuration: {' '.join(str(error).split())}"

@@ -30,7 +30,7 @@ from hambench.learn.validation import metric_name
 from hambench.learn.weights import save_weights
 from hambench.model import Model, silent
 from hambench.prediction import as_metrics, keep_predictions, score_energies, score_split
-from hambench.pretraining import audited, begin_with, check_named
+from hambench.pretraining import audited, begin_with, check_body_of
 from hambench.provenance import provenance
 from hambench.results import (
     Audit,
@@ -91,7 +91,7 @@ def run(config: RunConfig, *, progress: bool = True) -> Outcome:
             cell.model.check(cell.recipe, len(cell.task.split(cell.training_split)))
         cell.check_guesses()
         cell.check_overlaps()
-        check_named(config)
+        check_body_of(cell)
         audit = audited(cell)  # before what it would refuse is trained
         if config.pretraining is not None:
             _pretrain(config, config.pretraining, progress)

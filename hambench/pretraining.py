@@ -12,26 +12,42 @@ from scipy.spatial.distance import pdist
 
 from hambench import rundir
 from hambench.cell import Cell, open_task, training_split
-from hambench.config import RunConfig
 from hambench.data.rows import Rows
 from hambench.data.splits import molecule_of
 from hambench.energy_model import EnergyModel
 from hambench.errors import ConfigError, DataError
 from hambench.learn.loop import BEST
-from hambench.learn.weights import adopt_weights
+from hambench.learn.weights import adopt_weights, check_body, identity, read_identity
+from hambench.model import Model
 from hambench.results import Audit, Pretraining, read_result
 
 SAME = 1e-5
 """Angstrom: interatomic distances of one geometry in two files differ by less (float32 bohr)."""
 
 
-def check_named(config: RunConfig) -> None:
-    """DataError where ``pretrained`` names a run that is not finished."""
-    if config.pretrained is not None and not rundir.is_finished(config.pretrained):
+def check_body_of(cell: Cell) -> None:
+    """See whether a cell can begin with its pretraining, before anything is trained.
+
+    Raises:
+        DataError: ``pretrained`` names a run that is not finished, or lost its weights.
+        CheckpointError: the body of that run, or of the one to come, is not that of the cell.
+    """
+    config, before = cell.config, cell.config.pretraining
+    if before is None:
+        return
+    assert isinstance(cell.model, Model)
+    if rundir.is_finished(before.folder):
+        weights = before.folder / rundir.CHECKPOINTS / BEST
+        check_body(read_identity(weights), cell.model, str(weights))
+        return
+    if config.pretrained is not None:
         raise DataError(
             f"the run in {config.pretrained} is not finished; finish it with its own command, or "
             "leave out pretrained= to have a pretraining run made"
         )
+    model = Cell.build(before).model
+    assert isinstance(model, Model)
+    check_body(identity(model), cell.model, f"the pretraining in {before.folder}")
 
 
 def audited(cell: Cell) -> Audit | None:

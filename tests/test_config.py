@@ -62,6 +62,7 @@ def test_overrides_reach_every_section():
         ([*CELL, "sed=1"], "unknown key 'sed' in 'sed=1'. Did you mean 'seed'?"),
         ([*CELL, "recipe.batchsize=1"], "Did you mean 'batch_size'?"),
         ([*CELL, "model.hyperparameters.chanels=1"], "Did you mean 'model.hyperparameters.ch"),
+        ([*CELL, "pretraning.seed=1"], "Did you mean 'pretraining.seed'?"),
         ([*CELL, "score.cutof=1"], "Did you mean 'score.cutoff'?"),
         ([*CELL, "+sede=1"], "unknown key 'sede' in the configuration. Did you mean 'seed'?"),
         ([*CELL, "seed=one"], "seed=one"),

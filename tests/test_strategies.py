@@ -85,6 +85,21 @@ def test_pretraining_comes_first_and_is_shared(runs: dict[str, experiment.Outcom
         assert (audit.same_molecules, audit.same_geometries) == (0, 0)
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_another_body_is_refused_before_anything_is_trained(
+    runs: dict[str, experiment.Outcome], tmp_path: Path, done: bool
+) -> None:
+    words = ["pretraining.model.hyperparameters.channels=4"]
+    if done:
+        (before,) = (runs["direct"].folder.parents[2] / "organic_mini" / "helm_small").iterdir()
+        words = [f"pretrained={before}", "model.hyperparameters.channels=4"]
+    theirs, ours = (8, 4) if done else (4, 8)
+    said = rf"has hyperparameters\.channels={theirs}, the model of energies has {ours}; give both"
+    with pytest.raises(CheckpointError, match=said):
+        run(cell(tmp_path, "finetuned", *words))
+    assert not list(tmp_path.iterdir())
+
+
 def test_results_have_both_errors_and_the_table_behind_them(
     runs: dict[str, experiment.Outcome],
 ) -> None:

@@ -133,15 +133,16 @@ class Plan:
             HambenchError: what the run of the first wrong cell would say, which is named.
         """
         from hambench.cell import Cell  # imports torch, as the next one
-        from hambench.pretraining import check_named
+        from hambench.pretraining import check_body_of
 
         for node in self.nodes:
             with _naming([node.name, *_words(node.swept)]):
                 if not node.config.overwrite:
                     rundir.check_same(node.folder, node.config)
                 if node.state != "done":
-                    check_named(node.config)
-                    Cell.build(node.config).check_guesses()
+                    cell = Cell.build(node.config)
+                    check_body_of(cell)
+                    cell.check_guesses()
                 else:
                     rundir.check_scoring(node.folder, node.config)
                     read_result(node.folder)

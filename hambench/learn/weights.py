@@ -118,7 +118,18 @@ def adopt_weights(path: str | os.PathLike[str], model: EnergyModel) -> dict[str,
             fit the model.
     """
     tensors, metadata = _read(Path(path))
-    found, wanted = json.loads(metadata["identity"]), _plain(identity(model))
+    check_body(json.loads(metadata["identity"]), model, str(path))
+    cast(model, getattr(torch, metadata["dtype"]))
+    return model.adopt(tensors, str(path))
+
+
+def check_body(found: dict[str, Any], model: Model, where: str) -> None:
+    """Compare a Hamiltonian model's identity with a model of energies that is to have its body.
+
+    Raises:
+        CheckpointError: their bases, or hyperparameters that both have, differ.
+    """
+    found, wanted = _plain(found), _plain(identity(model))
     shared = found["hyperparameters"].keys() & wanted["hyperparameters"].keys()
     was, is_ = (
         {
@@ -130,11 +141,19 @@ def adopt_weights(path: str | os.PathLike[str], model: EnergyModel) -> dict[str,
     if was != is_:
         key, theirs, ours = first_difference(was, is_)
         raise CheckpointError(
-            f"{path} was trained with {key}={theirs}, the model of energies has {ours}; give both "
-            "the same"
+            f"{where} has {key}={theirs}, the model of energies has {ours}; give both the same"
         )
-    cast(model, getattr(torch, metadata["dtype"]))
-    return model.adopt(tensors, str(path))
+
+
+def read_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `identity` of the model in a weights file.
+
+    Raises:
+        DataError: the file is missing or corrupt.
+        CheckpointError: it is no weights file of ours.
+    """
+    found: dict[str, Any] = json.loads(_read(Path(path))[1]["identity"])
+    return found
 
 
 def cast(model: Model, dtype: torch.dtype) -> None:

@@ -17,6 +17,7 @@ from hambench.launch.plan import Plan, combinations
 from hambench.results import Status, now, write_status
 
 WATER = ("task=water_mini", "device=cpu")
+ROWS = Path(__file__).parents[1] / "fixtures" / "organic_mini_24.h5"
 ENERGY = ("task=organic_mini_energy", "model=helm_small")
 
 # As a word, and as what it says.
@@ -146,7 +147,13 @@ def test_a_named_pretraining_is_no_cell_and_must_be_finished(tmp_path: Path):
     config = compose(["task=organic_mini", "model=helm_small", f"run_dir={tmp_path}"])
     (tmp_path / rundir.CONFIG).write_text(config.to_yaml())
     plan = Plan.make(
-        [*ENERGY, f"root={tmp_path}", "strategy=direct,frozen", f"pretrained={tmp_path}"]
+        [
+            *ENERGY,
+            f"root={tmp_path}",
+            f"data={ROWS}",
+            "strategy=direct,frozen",
+            f"pretrained={tmp_path}",
+        ]
     )
     assert [(n.config.strategy, n.needs) for n in plan.nodes] == [
         ("direct", None),
