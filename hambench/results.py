@@ -206,11 +206,14 @@ class Domain(Record):
         elements: symbols, by atomic number.
         charges: of its molecules, ascending.
         atoms: of its largest molecule.
+        nearest: by symbol, shortest and longest distance of such an atom to its nearest neighbour,
+            Angstrom; empty in results of earlier versions.
     """
 
     elements: tuple[str, ...]
     charges: tuple[int, ...]
     atoms: int = Field(ge=1)
+    nearest: dict[str, tuple[float, float]] = {}
 
 
 class Result(Record):

@@ -21,10 +21,11 @@ from hambench import evaluation, experiment, prediction, rundir
 from hambench.compose import compose
 from hambench.config import RunConfig, read_config
 from hambench.data.store import Store, write_store
+from hambench.domain import domain_of
 from hambench.errors import ConfigError, DataError, RegistryError, RunError
 from hambench.learn.loop import BEST
 from hambench.registry import load_task
-from hambench.results import Domain, read_result, read_status
+from hambench.results import read_result, read_status
 from hambench.scoring.predictions import Predictions
 from hambench.scoring.score_table import SCORES
 
@@ -55,7 +56,7 @@ def test_a_cell_leaves_its_files_and_a_full_result(tmp_path: Path):
     task = load_task("water_mini")
     assert (result.task, result.task_version, result.source) == ("water_mini", 1, "generated")
     assert result.fingerprint == task.fingerprint
-    assert result.domain == Domain(elements=("H", "O"), charges=(0,), atoms=3)
+    assert result.domain == domain_of(task.split("train"))
     assert (result.model, result.preset, result.seed) == ("toy", "toy", 0)
     assert result.hyperparameters == {"cutoff": 5.0, "start": 0.1}
     assert result.parameters == (9 + 81) * _block_size()

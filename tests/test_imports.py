@@ -53,7 +53,9 @@ ARROWS: dict[str, set[str]] = {
     },
     "rescore": {"registry", "cell", "config", "data", "scoring", "chem"},
     "cost": {"cell", "data", "external", "learn", "model", "profiling", "results", "chem"},
-    "pretraining": {"cell", "config", "rundir", "data", "energy_model", "learn", "results"},
+    "pretraining": {
+        "cell", "config", "rundir", "data", "model", "energy_model", "learn", "results",
+    },
     "experiment": {
         "registry", "cell", "cost", "prediction", "pretraining", "provenance", "config", "rundir",
         "data", "model", "external", "learn", "scoring", "results", "domain", "chem",

@@ -25,7 +25,7 @@ from hambench.data.xyz import read_frames
 from hambench.domain import beyond, domain_of
 from hambench.errors import ConfigError, DataError, HambenchError, RunError
 from hambench.inference.hamiltonians import hamiltonians, load_hamiltonian_model
-from hambench.inference.molecules import read_molecules
+from hambench.inference.molecules import Listed, read_molecules
 from hambench.inference.predict import predict
 from hambench.inference.properties import examine
 from hambench.registry import load_task
@@ -269,9 +269,12 @@ def test_the_training_set_of_an_older_run_is_read(
     one: Path, tmp_path: Path, finished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ):
     run = finished(tmp_path / "older", "model=minao", CHEAP, domain=None)
-    assert quietly(run, one, energy=False).domain == Domain(
-        elements=("H", "O"), charges=(0,), atoms=3
-    )
+    found = quietly(run, one, energy=False).domain
+    assert found is not None
+    assert (found.elements, found.charges, found.atoms) == (("H", "O"), (0,), 3)
+    oxygen = found.nearest["O"]
+    assert 0.8 < oxygen[0] < oxygen[1] < 1.1
+    assert found.nearest["H"] == pytest.approx((oxygen[0], found.nearest["H"][1]))
     monkeypatch.setattr("hambench.data.task.Task.split", _missing)
     report = quietly(run, one, energy=False)
     assert (report.domain, report.rows[0].beyond) == (None, None)
@@ -290,12 +293,28 @@ def test_what_lies_beyond_a_training_set():
         "6 atoms, in training at most 5",
     ]  # fmt: skip
     assert beyond(domain, Molecule([6, 1], np.eye(3)[:2], charge=-1)) == []
-    from hambench.inference.molecules import Listed
-
     found = domain_of(Listed([*rows, chloride]))
     assert found.charges == (0, 1)
     assert found.atoms == max(6, *(len(m) for m in rows))
     assert {"Cl", "C", "H"} <= set(found.elements)
+
+
+def test_bonds_of_another_length_than_in_training_are_told():
+    water = load_task("water_mini").geometries(1)[0]
+    found = domain_of(Listed([water, Molecule([8], np.zeros((1, 3)))]))
+    bonds = np.linalg.norm(water.positions[1:] - water.positions[0], axis=1)
+    assert found.nearest["O"] == pytest.approx((bonds.min(), bonds.min()))
+    assert found.nearest["H"] == pytest.approx((bonds.min(), bonds.max()))
+    assert beyond(found, water) == beyond(found, Molecule([8], np.zeros((1, 3)))) == []
+    in_bohr = beyond(found, Molecule(water.numbers, water.positions / 0.529177))
+    assert in_bohr == [
+        f"{symbol} {1.889727 * found.nearest[symbol][1]:.2f} Angstrom from its nearest atom, in "
+        f"training {found.nearest[symbol][0]:.2f} to {found.nearest[symbol][1]:.2f}"
+        for symbol in ("H", "O")
+    ]
+    (near,) = beyond(found, Molecule([1, 1], [[0, 0, 0], [0, 0, bonds.min() - 0.2]]))
+    assert near.startswith(f"H {bonds.min() - 0.2:.2f} Angstrom")
+    assert beyond(found, Molecule([1, 1], [[0, 0, 0], [0, 0, bonds.min() - 0.05]])) == []
 
 
 WRONG: dict[str, tuple[dict[str, object], str, type[HambenchError], str]] = {
