@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from hambench.errors import ConfigError
 from hambench.learn.device import open_fabric
 from hambench.learn.weights import cast
 from hambench.model import Model
+from hambench.results import read_result
 from hambench.trained import load_trained
 from hambench.units import HARTREE_EV
 
@@ -36,6 +37,7 @@ class EnergyCalculator(Calculator):
     Args:
         model: a model of energies.
         device: where it computes.
+        charges: of the molecules it was trained on, others are warned of; None: not known.
 
     Raises:
         ConfigError: the model predicts no energies.
@@ -43,7 +45,12 @@ class EnergyCalculator(Calculator):
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces"]
 
-    def __init__(self, model: Model, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: torch.device | str = "cpu",
+        charges: Collection[int] | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(model, EnergyModel):
             raise ConfigError(
@@ -52,7 +59,8 @@ class EnergyCalculator(Calculator):
             )
         self.model = model.to(device).eval()
         self.device = torch.device(device)
-        self._told: set[str] = set()
+        self.charges = charges
+        self._told: set[str | int] = set()
 
     def calculate(
         self,
@@ -67,9 +75,10 @@ class EnergyCalculator(Calculator):
                 cell.
         """
         super().calculate(atoms, properties, system_changes)
-        self._remark()
+        molecule = _molecule(self.atoms, self.model)
+        self._remark(molecule.charge)
         energies, forces = self.model.energy_and_forces(
-            collate([_molecule(self.atoms, self.model)], self.model.graph).to(self.device)
+            collate([molecule], self.model.graph).to(self.device)
         )
         energy = float(energies) * HARTREE_EV
         self.results = {
@@ -78,8 +87,8 @@ class EnergyCalculator(Calculator):
             "forces": forces.double().cpu().numpy() * HARTREE_EV,
         }
 
-    def _remark(self) -> None:
-        """Warn, once per set of elements, of those without a reference energy."""
+    def _remark(self, charge: int) -> None:
+        """Warn, once each, of elements without a reference energy and of charges never seen."""
         known = self.model.references.cpu()
         absent = {
             SYMBOLS[z] for z in set(self.atoms.numbers.tolist()) if z < len(known) and known[z] == 0
@@ -89,6 +98,14 @@ class EnergyCalculator(Calculator):
             warnings.warn(
                 f"the model was trained without {', '.join(sorted(absent))}: energies of molecules "
                 "that hold it are far off, forces on it are not learned",
+                stacklevel=2,
+            )
+        if self.charges is not None and charge not in {*self.charges, *self._told}:
+            self._told.add(charge)
+            seen = ", ".join(map(str, sorted(self.charges)))
+            warnings.warn(
+                f"the model was trained on molecules of charge {seen}, this one has {charge}: "
+                "energies are guesses",
                 stacklevel=2,
             )
 
@@ -109,10 +126,12 @@ def calculator(
         DataError, CheckpointError: as `hambench.trained.load_trained`.
         ConfigError: a run on Hamiltonians.
     """
-    model = load_trained(run_dir).model
+    trained = load_trained(run_dir)
     if precision is not None:
-        cast(model, getattr(torch, precision))
-    return EnergyCalculator(model, open_fabric(device).device)
+        cast(trained.model, getattr(torch, precision))
+    domain = read_result(trained.folder).domain
+    charges = None if domain is None else domain.charges
+    return EnergyCalculator(trained.model, open_fabric(device).device, charges)
 
 
 def _molecule(atoms: Any, model: Model) -> Molecule:

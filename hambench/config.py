@@ -98,6 +98,9 @@ GivenPath = Annotated[Path, BeforeValidator(_path)]
 """A path; the empty one would be the current folder."""
 
 
+OF_PRETRAINING = "of the pretraining: its settings are pretraining.KEY=VALUE"
+"""Said of failures of a pretraining, which name the keys of a run of its own."""
+
 Strategy = Literal["direct", "frozen", "finetuned"]
 """How a model of energies begins: at random; or with a body trained on Hamiltonians, which stays
 as it is, or is trained on."""

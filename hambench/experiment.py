@@ -15,11 +15,11 @@ import torch
 from hambench import registry, rundir
 from hambench.cell import Cell, open_task
 from hambench.chem.molecule import Molecule
-from hambench.config import RunConfig, read_config
+from hambench.config import OF_PRETRAINING, RunConfig, read_config
 from hambench.cost import measured
 from hambench.data.task import Task
 from hambench.domain import domain_of
-from hambench.errors import DataError, HambenchError
+from hambench.errors import DataError, HambenchError, RunError
 from hambench.external import ExternalModel
 from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
@@ -119,7 +119,10 @@ def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
             "pretraining comes first: %s on %s (change it with pretraining.KEY=VALUE): %s",
             said, before.task["name"], before.folder,
         )  # fmt: skip
-        run(before, progress=progress)
+        try:
+            run(before, progress=progress)
+        except RunError as error:
+            raise RunError(f"{error} ({OF_PRETRAINING})") from error
 
 
 def _finished(config: RunConfig, progress: bool) -> Outcome:

@@ -19,6 +19,7 @@ from hambench.errors import ConfigError, DataError
 from hambench.learn.loop import BEST
 from hambench.learn.weights import adopt_weights, check_body, identity, read_identity
 from hambench.model import Model
+from hambench.registry import MODELS
 from hambench.results import Audit, Pretraining, read_result
 
 SAME = 1e-5
@@ -29,6 +30,7 @@ def check_body_of(cell: Cell) -> None:
     """See whether a cell can begin with its pretraining, before anything is trained.
 
     Raises:
+        ConfigError: it is of another model.
         DataError: ``pretrained`` names a run that is not finished, or lost its weights.
         CheckpointError: the body of that run, or of the one to come, is not that of the cell.
     """
@@ -36,6 +38,12 @@ def check_body_of(cell: Cell) -> None:
     if before is None:
         return
     assert isinstance(cell.model, Model)
+    theirs, ours = (MODELS.preset(c.model["name"]).entry for c in (before, config))
+    if theirs != ours:
+        raise ConfigError(
+            f"the pretraining in {before.folder} is of model '{theirs}', the model of energies is "
+            f"'{ours}'; pretrain the same"
+        )
     if rundir.is_finished(before.folder):
         weights = before.folder / rundir.CHECKPOINTS / BEST
         check_body(read_identity(weights), cell.model, str(weights))

@@ -113,9 +113,10 @@ def check_scoring(folder: Path, config: RunConfig) -> None:
         if not isinstance(value, dict) and value != asked[key]
     )
     if said:
+        split = f" --split {asked['split']}" if asked["split"] != was["split"] else ""
         raise ConfigError(
             f"the run in {folder} is finished, and was scored with {said}; score it otherwise with "
-            f"`hambench evaluate {folder}`, or start anew with overwrite=true"
+            f"`hambench evaluate {folder}{split}`, or start anew with overwrite=true"
         )
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from hambench.scoring.statistics import Array, Interval, interval
 
 Arm = tuple["Measured", Array | None]
 """A point, and its errors (R,) in the resamples that all points share, if there are any."""
+
+_FEW: Final = 10
+"""Test molecules below which an interval over them is told to be of few."""
 
 
 class Compute(NamedTuple):
@@ -185,6 +188,9 @@ def _fairness(direct: Measured, other: Measured) -> tuple[bool | None, list[str]
 def _limits(direct: Measured, other: Measured) -> Iterator[str]:
     """What else a reader has to know."""
     yield from other.remarks
+    tested = len({row.group for row in other.point.runs[0].test})
+    if tested < _FEW:
+        yield f"{tested} test molecule{'s' * (tested > 1)}"
     if direct.point.runs[0].architecture != other.point.runs[0].architecture:
         yield "other hyperparameters"
     single = [m.line.strategy for m in (direct, other) if len(m.point.runs) == 1]

@@ -116,7 +116,8 @@ def test_a_finished_run_is_not_computed_again(tmp_path: Path):
 def test_a_finished_run_is_given_as_asked_for_or_not_at_all(tmp_path: Path):
     config = cell(tmp_path)
     first = run(config)
-    with pytest.raises(ConfigError, match=r"was scored with .*; score it otherwise with `hambench"):
+    said = r"was scored with .*; score it otherwise with `hambench evaluate \S+ --split validation`"
+    with pytest.raises(ConfigError, match=said):
         run(cell(tmp_path, "score.split=validation"))
     with pytest.raises(ConfigError, match=r"on data with fingerprint .*overwrite=true"):
         run(cell(tmp_path, f"data={other_water(tmp_path)}"))

@@ -54,7 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "rescore": {"registry", "cell", "config", "data", "scoring", "chem"},
     "cost": {"cell", "data", "external", "learn", "model", "profiling", "results", "chem"},
     "pretraining": {
-        "cell", "config", "rundir", "data", "model", "energy_model", "learn", "results",
+        "registry", "cell", "config", "rundir", "data", "model", "energy_model", "learn", "results",
     },
     "experiment": {
         "registry", "cell", "cost", "prediction", "pretraining", "provenance", "config", "rundir",
@@ -73,7 +73,9 @@ ARROWS: dict[str, set[str]] = {
         "analysis", "trained", "cell", "config", "rundir", "data", "model", "learn", "results",
         "chem",
     },
-    "ase_calculator": {"trained", "energy_model", "data", "learn", "model", "chem"},
+    "ase_calculator": {
+        "trained", "energy_model", "data", "learn", "model", "results", "chem",
+    },
     "doctor": {"registry", "environments", "data"},
     "bench": {"registry", "models", "model", "learn", "data", "chem", "profiling"},
     "leaderboard": {"results", "scoring"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 import hambench
 from hambench import registry
 from hambench.errors import CheckpointError, ConfigError, DataError, RegistryError
+from hambench.models import is_external
 
 PLUGIN = Path(__file__).parent / "plugin"
 
@@ -68,6 +70,15 @@ def test_every_preset_says_what_it_is_and_has_a_recipe(name: str):
     assert content["source"]
     assert isinstance(content["hyperparameters"], dict)
     assert registry.RECIPES.preset(name).content["source"]
+
+
+@pytest.mark.parametrize("name", [n for n in registry.MODELS.names if not is_external(n)])
+def test_every_preset_lists_all_hyperparameters(name: str):
+    """So that `--cfg` shows them and each can be set on the command line."""
+    preset = registry.MODELS.preset(name)
+    arguments = inspect.signature(registry.MODELS.load(preset.entry)).parameters.values()
+    known = {a.name for a in arguments if a.kind is a.KEYWORD_ONLY}
+    assert set(preset.content.get("hyperparameters", {})) == known
 
 
 def test_a_real_installed_package_shows_up(tmp_path: Path):

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from hambench import evaluation, experiment
 from hambench.compose import compose
 from hambench.config import RunConfig
 from hambench.data.graph import collate
-from hambench.errors import CheckpointError, ConfigError, DataError
+from hambench.errors import CheckpointError, ConfigError, DataError, RunError
 from hambench.learn.loop import BEST
 from hambench.registry import load_task
 from hambench.results import read_result
@@ -98,6 +99,22 @@ def test_another_body_is_refused_before_anything_is_trained(
     with pytest.raises(CheckpointError, match=said):
         run(cell(tmp_path, "finetuned", *words))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_pretraining_of_another_model_is_named(
+    runs: dict[str, experiment.Outcome], tmp_path: Path
+) -> None:
+    (before,) = (runs["direct"].folder.parents[2] / "organic_mini" / "helm_small").iterdir()
+    said = r"is of model 'helm', the model of energies is 'qhnet'; pretrain the same"
+    with pytest.raises(ConfigError, match=said):
+        run(cell(tmp_path, "frozen", "model=qhnet_small", f"pretrained={before}"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_failures_of_a_pretraining_say_whose_settings_they_name(tmp_path: Path) -> None:
+    said = r"the training loss became .*recipe\.optimizer\.lr.* \(of the pretraining: its settings"
+    with pytest.raises(RunError, match=said):
+        run(cell(tmp_path, "frozen", "pretraining.recipe.optimizer.lr=1e30"))
 
 
 def test_results_have_both_errors_and_the_table_behind_them(
@@ -348,6 +365,12 @@ def test_a_run_is_a_calculator(runs: dict[str, experiment.Outcome]) -> None:
     assert not math.isnan(atoms.get_potential_energy())
     with pytest.warns(UserWarning, match="the model was trained without F: energies of molecules"):
         Atoms("HF", [[0, 0, 0], [0, 0, 0.92]], calculator=calculator).get_potential_energy()
+    charged = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], calculator=calculator, info={"charge": -1})
+    with pytest.warns(UserWarning, match="trained on molecules of charge 0, this one has -1"):
+        charged.get_potential_energy()
+    with warnings.catch_warnings(action="error"):  # told once
+        charged.rattle(0.01)
+        charged.get_potential_energy()
     with pytest.raises(ConfigError, match=r"does not know Kr, Xe; it is for H C N O F S"):
         Atoms("XeKr", [[0, 0, 0], [0, 0, 3]], calculator=calculator).get_potential_energy()
     with pytest.raises(ConfigError, match="the atoms are periodic"):

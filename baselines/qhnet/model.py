@@ -112,6 +112,11 @@ class QHNet(Model):
             )
         blocks = layout(basis)
         self.lmax = lmax or max(blocks.lmax, 1)
+        if self.lmax < blocks.lmax:
+            raise ConfigError(
+                f"lmax is {lmax}, blocks of {basis!r} have degrees up to {blocks.lmax}; set it to "
+                "null, or to that at least"
+            )
         self.cutoff, self.start_layer, self.loss_kind = cutoff, start_layer, loss
         self.embedding_size = channels
         self.largest, self.largest_in = 0.0, ""

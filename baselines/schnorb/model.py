@@ -91,10 +91,8 @@ class SchNOrb(Model):
         overlap_elements: Count | None = None,
     ) -> None:
         super().__init__(basis)
-        rows, overlap_rows = (
-            enough_rows(basis, given, name)
-            for name, given in (("elements", elements), ("overlap_elements", overlap_elements))
-        )
+        tables = {"elements": elements, "overlap_elements": overlap_elements}
+        rows, overlap_rows = (max(given or 0, rows_for(basis)) for given in tables.values())
         blocks = 2 * lmax + 1
         parts = count_parameters(
             basis, width=width, factors=factors, directions=directions, layers=layers,
@@ -102,6 +100,8 @@ class SchNOrb(Model):
             overlap_rows=overlap_rows if overlap else 0, energy=energies,
         )  # fmt: skip
         refuse_too_large(basis, parts)
+        for name, given in tables.items():
+            check_rows(basis, given, name)
         self.embedding_size = width
         self.finish = sum_of_means if loss == "mse" else rmse_plus_mse
         self.padded_loss, self.rotate = padded_loss, rotate
@@ -298,16 +298,16 @@ class SchNOrb(Model):
         return SchNOrbEnergy(basis, settings, **chosen)
 
 
-def enough_rows(basis: OrbitalBasis, rows: int | None, name: str) -> int:
-    """Rows of a table of elements, as many as the basis needs where ``rows`` is None.
+def rows_for(basis: OrbitalBasis) -> int:
+    """Rows that a table of elements needs, by atomic number."""
+    return max(basis.elements) + 1
 
-    Raises:
-        ConfigError: too few.
-    """
-    needed = max(basis.elements) + 1
+
+def check_rows(basis: OrbitalBasis, rows: int | None, name: str) -> None:
+    """ConfigError where a table of elements has too few rows; None: as many as needed."""
+    needed = rows_for(basis)
     if rows is not None and rows < needed:
         raise ConfigError(
             f"{basis!r} needs {needed} rows in a table of elements, {name} is {rows}; set "
             f"model.hyperparameters.{name}={needed}, or null"
         )
-    return needed if rows is None else rows

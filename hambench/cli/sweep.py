@@ -38,7 +38,8 @@ def sweep(overrides: tuple[str, ...], dry_run: bool, jobs: int | None) -> None:
     Overrides are those of `hambench run`; one may have several values, in Hydra's grammar: A,B,
     range(START,STOP), choice(A,B); the last one varies fastest. Every cell is checked before the
     first one starts. Cells of strategies that begin with a pretraining share it: it is a cell of
-    its own, and is run before. What is said about pretraining is left out of direct cells.
+    its own, and is run before. What is said about pretraining is left out of direct cells beside
+    them.
 
     Each cell is a process of its own, whose words go to console.log in its run directory; the cores
     are shared out among those at a time, unless OMP_NUM_THREADS is set. A cell that fails stops
@@ -85,12 +86,14 @@ def _listing(plan: Plan, launcher: Local) -> str:
     for node in plan.nodes:
         needs = "" if node.needs is None else numbers[node.needs]
         words = " ".join(f"{key}={value}" for key, value in node.swept.items())
-        pretraining = node.folder in {other.needs for other in plan.nodes}
-        about = ", ".join(filter(None, ["pretraining" if pretraining else "", words]))
+        kind = "pretraining" if node.folder in plan.pretrainings else ""
+        about = ", ".join(filter(None, [kind, words]))
         rows.append((numbers[node.folder], node.state, needs, str(node.folder), about))
     left = len(plan.unfinished)
     how = f", {launcher.jobs} at a time" if left else ""
-    return f"{align(rows)}\n\n{len(plan.nodes)} cells, {left} to run{how}; nothing was started"
+    count = len(plan.nodes)
+    cells = f"{count} cell{'s' * (count > 1)}"
+    return f"{align(rows)}\n\n{cells}, {left} to run{how}; nothing was started"
 
 
 def _closing(plan: Plan, ends: Mapping[Path, End]) -> str:

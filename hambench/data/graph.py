@@ -77,8 +77,8 @@ class GraphSpec:
         reach: edges closer than this (Angstrom) are listed in ``near_index``, for models whose
             messages go less far than their pairs; None: there is no such list.
         nearest: (reach, most): of the edges that arrive at an atom and are shorter than the reach
-            (Angstrom), at most so many, the shortest, are listed in ``nearest_index``; of equal
-            ones those of the first atoms. None: there is no such list.
+            (Angstrom), at most so many, the shortest, are listed in ``nearest_index``; more where
+            the last ones are equally long. None: there is no such list.
         groups: how atoms are put into ``group_index``, with ``group_pairs``; None: not at all.
         largest_charge, largest_multiplicity: of a molecule the model can take; None: any.
         lone: elements of which a molecule may have one atom at most, see `check_lone`.

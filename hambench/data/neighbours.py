@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+_TIE: Final = 1e-9
+"""Part of their square by which equal distances differ in float64, at most."""
 
 
 def neighbour_pairs(
@@ -43,14 +47,17 @@ def within(
 def shortest(
     positions: NDArray[np.float64], edges: NDArray[np.int64], reach: float, most: int
 ) -> NDArray[np.int64]:
-    """As `within`, and at most ``most`` of the edges that end at an atom, the shortest."""
+    """As `within`, and at most ``most`` of the edges that end at an atom, the shortest.
+
+    More where several are as long as the last of them, which no order of the atoms tells apart.
+    """
     vectors = positions[edges[0]] - positions[edges[1]]
     squares = np.einsum("ij,ij->i", vectors, vectors)
-    order = np.lexsort((squares, edges[1]))  # by end, then by length; stable
-    target = edges[1][order]
-    rank = np.arange(len(order)) - np.searchsorted(target, target)
-    chosen = order[(rank < most) & (squares[order] < reach**2)]
-    return np.sort(chosen)
+    order = np.lexsort((squares, edges[1]))  # by end, then by length
+    target, sorted_squares = edges[1][order], squares[order]
+    first, end = np.searchsorted(target, target), np.searchsorted(target, target, "right")
+    longest = sorted_squares[np.minimum(first + most, end) - 1] * (1 + _TIE)
+    return np.sort(order[(sorted_squares <= longest) & (sorted_squares < reach**2)])
 
 
 @lru_cache(maxsize=256)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from hambench import rundir
+from hambench.config import OF_PRETRAINING
 from hambench.data.workers import THREADS, cores
 from hambench.errors import HambenchError
 from hambench.files import explained
@@ -145,6 +146,8 @@ class Local:
             end = job.end()
             if end.state == "done":
                 self._seconds.append(time.monotonic() - job.began)
+            elif job.node.folder in self.plan.pretrainings:
+                end = End("failed", f"{end.reason} ({OF_PRETRAINING})")
             self._end(job.node, end)
 
     def _cancel(self) -> None:
@@ -200,7 +203,7 @@ class Local:
     def _stop(self) -> None:
         """Let the cells under way write their checkpoints and end; asked again, end them."""
         if self._running:
-            logger.info("%d cells write their checkpoints and end", len(self._running))
+            logger.info("running cells write their checkpoints and end: %d", len(self._running))
         try:
             for job in self._running:
                 job.process.terminate()

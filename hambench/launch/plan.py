@@ -119,6 +119,11 @@ class Plan:
         """The cells that were not done when this was first asked."""
         return tuple(node for node in self.nodes if node.state != "done")
 
+    @cached_property
+    def pretrainings(self) -> frozenset[Path]:
+        """Run directories that cells of the plan need."""
+        return frozenset(node.needs for node in self.nodes if node.needs is not None)
+
     @property
     def folder(self) -> Path:
         """Folder of the sweep: ``root/sweeps/<8 digits of a hash over its cells>``."""

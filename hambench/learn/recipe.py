@@ -251,8 +251,9 @@ class Recipe(_Section):
 
 
 def _sentence(error: ValidationError) -> str:
-    """One sentence for the first thing pydantic found wrong."""
-    first = error.errors(include_url=False)[0]
+    """One sentence for the first thing pydantic found wrong, mistyped keys before missing ones."""
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     # a section's path holds the name that chose its class: optimizer.adam.lr -> optimizer.lr
     path = [str(part) for part in first["loc"]]
     section: type[_Section] = Recipe

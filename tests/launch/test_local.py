@@ -15,7 +15,7 @@ import torch
 
 from hambench import cli, rundir
 from hambench.compose import compose
-from hambench.config import read_config
+from hambench.config import OF_PRETRAINING, read_config
 from hambench.data.workers import THREADS, cores
 from hambench.launch.local import End, Local, Progress, Watch
 from hambench.launch.plan import Node, Plan
@@ -140,7 +140,8 @@ def test_a_failure_stops_what_depends_on_it_alone(toy_cells):
     ends = Local(plan, 1, Notes()).run()
     assert [ends[node.folder].state for node in plan.nodes] == ["failed", "cancelled", "done"]
     assert told == [(bad.name, "failed"), (needing.name, "cancelled"), (other.name, "done")]
-    assert ends[bad.folder].reason == read_status(bad.folder).reason
+    reason = read_status(bad.folder).reason
+    assert ends[bad.folder].reason == f"{reason} ({OF_PRETRAINING})"
     assert "the training loss became" in ends[bad.folder].reason
     assert ends[needing.folder].reason == f"its pretraining in {bad.folder} failed"
     assert not needing.folder.exists()

@@ -135,6 +135,7 @@ def test_one_test_molecule_has_no_interval(tmp_path: Path) -> None:
     found = collect_curves([tmp_path])
     c = compared(only(found), "frozen", 10)
     assert (c.direct.ci95, c.gain.ci95, c.gain.verdict, c.labels.ci95) == (None,) * 4
+    assert "1 test molecule" in c.remarks
     assert "1.488" in plain(tables([only(found)]), ())
 
 

@@ -65,6 +65,7 @@ def test_an_alignment_loss_that_is_off_leaves_no_trace():
             {"alignment": {"weight": 2, "ocupied": 1}},
             r"unknown key 'recipe.alignment.ocupied'. Did you mean 'occupied'\?",
         ),
+        ({"alignment": {"wieght": 1}}, r"key 'recipe.alignment.wieght'. Did you mean 'weight'\?"),
         ({"alignment": {}}, r"recipe.alignment.weight is not set; it is needed \(factor of"),
         ({"alignment": {"weight": 0}}, "recipe.alignment.weight is 0, it should be greater than 0"),
         ({"batchsize": 4}, r"unknown key 'recipe.batchsize'. Did you mean 'batch_size'\?"),

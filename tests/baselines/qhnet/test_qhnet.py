@@ -272,7 +272,7 @@ VARIANTS = {
     "recommended": (SVP, {}),
     "md17": (SVP, {"second_scalars": "target", "loss": "molecule"}),
     "short": (NABLA, {"cutoff": 1.5, "learn_alpha": True, "alpha": 0.5, "loss": "rmse_mae"}),
-    "angstrom": (SVP, {"alpha_unit": "angstrom", "learn_alpha": True, "lmax": 2}),
+    "angstrom": (SVP, {"alpha_unit": "angstrom", "learn_alpha": True, "lmax": 5}),
     "tzvpd": (OMOL, {"channels": 3, "bottleneck": 2, "layers": 2}),
 }
 
@@ -388,6 +388,8 @@ def test_wrong_options_are_named() -> None:
         QHNet(SVP, layers=3)
     with pytest.raises(ConfigError, match="embedding_rows is 10, element 35 of the basis needs 36"):
         QHNet(NABLA, embedding_rows=10)
+    with pytest.raises(ConfigError, match=r"lmax is 3, blocks of .* have degrees up to 4; set it"):
+        QHNet(SVP, lmax=3)
 
 
 def published(model: QHNet) -> dict[str, torch.Tensor]:

@@ -129,6 +129,8 @@ def test_parameters_are_counted_before_they_are_made(options) -> None:
 def test_what_cannot_scale_is_refused_with_its_size() -> None:
     with pytest.raises(ConfigError, match=rf"473,278,612 parameters.* 59\^2 .*{LARGEST:,}"):
         SchNOrb(OMOL)
+    with pytest.raises(ConfigError, match=r"would have [\d,]+ parameters"):  # before its tables
+        hambench.build_model("schnorb_nabla2dft", OMOL)
     with pytest.raises(ConfigError, match=r"needs 9 rows .* elements is 8"):
         SchNOrb(MD17, **SMALL, elements=8)
 
