@@ -12,7 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hambench.baselines.sphnet.sparsity import GateScope, Kept, PairGate, path_coefficients
+from hambench.baselines.sphnet.sparsity import (
+    GateForm,
+    GateScope,
+    Kept,
+    PairGate,
+    path_coefficients,
+)
 from hambench.baselines.sphnet.vectorial import VectorialStage
 from hambench.data.graph import Batch
 from hambench.o3.layers import degree_rows, per_row
@@ -134,6 +140,7 @@ class SecondConvolution(nn.Module):
         radial: int,
         layout: NormLayout,
         sparsity: float | None,
+        form: GateForm,
         scope: GateScope,
     ) -> None:
         super().__init__()
@@ -143,7 +150,7 @@ class SecondConvolution(nn.Module):
         self.before = DegreeLinear(lmax, channels, channels)
         self.gate = NormGate(lmax, channels)
         self.linear = DegreeLinear(lmax, channels, channels)
-        self.select = None if sparsity is None else PairGate(scalars, sparsity, scope)
+        self.select = None if sparsity is None else PairGate(scalars, sparsity, form, scope)
         self.radial = WeightNetwork(radial, HIDDEN, len(paths) * channels)
         self.scalars = WeightNetwork(scalars, HIDDEN, len(paths) * channels)
         self.norm = EquivariantNorm(lmax, channels, layout)
@@ -156,13 +163,14 @@ class SecondConvolution(nn.Module):
 
     def messages(self, x: Tensor, y: Tensor, edges: FarEdges, batch: Batch) -> Tensor:
         """(N, S, C) sums of messages over the edges that the gate keeps."""
-        both = self.edge_scalars(x, edges)
+        both, shares = self.edge_scalars(x, edges), None
         if self.select is not None:
             owner = batch.batch.index_select(0, edges.receiver)
             kept = self.select(both, owner, len(batch.nao), batch.real.molecules)
-            # a gate of zero makes the weights zero: these networks have no bias
             both, edges = kept.gates * both.index_select(0, kept.rows), edges.select(kept)
+            shares = kept.shares
         weights = self.radial(edges.basis) * self.scalars(both)
+        weights = weights if shares is None else weights * shares
         sent = y.index_select(0, edges.sender)
         terms = self.product(sent, edges.frames, by_path(weights, y.shape[-1]))
         return torch.zeros_like(y).index_add(0, edges.receiver, terms)
@@ -187,7 +195,7 @@ class Backbone(nn.Module):
         vectorial: the first stage.
         layout: see `EquivariantNorm`.
         sparsity: share of edges the second convolution leaves out; None: it takes all.
-        scope: see `PairGate`.
+        form, scope: see `PairGate`.
     """
 
     def __init__(
@@ -199,6 +207,7 @@ class Backbone(nn.Module):
         vectorial: VectorialStage,
         layout: NormLayout,
         sparsity: float | None,
+        form: GateForm,
         scope: GateScope,
     ) -> None:
         super().__init__()
@@ -206,7 +215,7 @@ class Backbone(nn.Module):
         self.vectorial = vectorial
         self.basis = BernsteinBasis(radial, cutoff, 0.5, rounded=True)
         self.first = FirstConvolution(lmax, channels, radial, layout)
-        self.second = SecondConvolution(lmax, channels, radial, layout, sparsity, scope)
+        self.second = SecondConvolution(lmax, channels, radial, layout, sparsity, form, scope)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Scalars (N, C) of the first stage, features (N, S, C) after each convolution."""

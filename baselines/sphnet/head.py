@@ -15,6 +15,7 @@ from hambench.baselines.sphnet.backbone import by_path
 from hambench.baselines.sphnet.sparsity import (
     Choice,
     Chosen,
+    GateForm,
     GateScope,
     Kept,
     PairGate,
@@ -97,7 +98,7 @@ class PairBlock(nn.Module):
         lmax, channels, radial: sizes.
         sparsity: share of paths left out; None: none.
         pair_sparsity: share of pairs left out; None: none.
-        scope: see `PairGate`.
+        form, scope: see `PairGate`.
         order: see `Head`.
     """
 
@@ -108,6 +109,7 @@ class PairBlock(nn.Module):
         radial: int,
         sparsity: float | None,
         pair_sparsity: float | None,
+        form: GateForm,
         scope: GateScope,
         order: PairOrder,
     ) -> None:
@@ -117,7 +119,9 @@ class PairBlock(nn.Module):
         self.before = DegreeLinear(lmax, channels, channels)
         self.input_gate = NormGate(lmax, channels)
         self.input = DegreeLinear(lmax, channels, channels)
-        self.select = None if pair_sparsity is None else PairGate(scalars, pair_sparsity, scope)
+        self.select = (
+            None if pair_sparsity is None else PairGate(scalars, pair_sparsity, form, scope)
+        )
         self.product = SparseProduct(lmax, sparsity)
         self.weights = PairWeights(radial, scalars, len(self.product.paths), channels)
         self.gate = NormGate(lmax, channels)
@@ -196,7 +200,7 @@ class Head(nn.Module):
         lmax, channels, radial, bottleneck: sizes.
         cutoff: of the radial basis of pairs, Angstrom.
         sparsity: share of paths, and in the second block of pairs, left out; None: none.
-        scope: see `PairGate`.
+        form, scope: see `PairGate`.
         order: ``symmetric``: a pair is computed in both orders, and its block is the mean of one
             and the transpose of the other; ``published``: the product is taken in one order, of
             the atom that comes first with the later one, so it depends on the order of the atoms.
@@ -211,6 +215,7 @@ class Head(nn.Module):
         bottleneck: int,
         cutoff: float,
         sparsity: float | None,
+        form: GateForm,
         scope: GateScope,
         order: PairOrder,
     ) -> None:
@@ -219,7 +224,7 @@ class Head(nn.Module):
         self.basis = BernsteinBasis(radial, cutoff, 0.5, rounded=True)
         self.atom = nn.ModuleList(AtomBlock(lmax, channels, sparsity) for _ in range(2))
         self.pair = nn.ModuleList(
-            PairBlock(lmax, channels, radial, sparsity, sparsity if k else None, scope, order)
+            PairBlock(lmax, channels, radial, sparsity, sparsity if k else None, form, scope, order)
             for k in range(2)
         )
         self.atom_expansion = Expansion(blocks, lmax, channels, bottleneck)
@@ -262,8 +267,8 @@ class Head(nn.Module):
         second, kept = self.pair[1](x[1], pairs, basis, batch, choice)
         if kept is None:
             return first + second
-        some, rows = kept.some[..., None], kept.rows
+        shares, rows = kept.shares[..., None], kept.rows
         if self.order == "symmetric":
-            some, rows = some.repeat(2, 1, 1), torch.cat([rows, rows + pairs.shape[1]])
-        out: Tensor = first.index_add(0, rows, second * some)
+            shares, rows = shares.repeat(2, 1, 1), torch.cat([rows, rows + pairs.shape[1]])
+        out: Tensor = first.index_add(0, rows, second * shares)
         return out

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from hambench.baselines.sphnet.backbone import Backbone, NormLayout
 from hambench.baselines.sphnet.head import Head, PairOrder
-from hambench.baselines.sphnet.sparsity import Choice, Clock, GateScope
+from hambench.baselines.sphnet.sparsity import Choice, Clock, GateForm, GateScope
 from hambench.baselines.sphnet.unused import unused_shapes
-from hambench.baselines.sphnet.vectorial import UnitVectors, VectorialStage
+from hambench.baselines.sphnet.vectorial import Lengths, UnitVectors, VectorialStage
 from hambench.chem.blocks import layout
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch, GraphSpec
@@ -33,8 +33,8 @@ class SPHNet(Model):
     """SPHNet (arXiv 2502.01171; public code microsoft/SPHNet; names of ours).
 
     The public code's hidden defects are options here, with what mends them as default. It is
-    equivariant to proper rotations. Its gates are hard: where the scores of two pairs, or two
-    distances of an atom to groups or neighbours, change places, so the prediction jumps.
+    equivariant to proper rotations. Where two distances of an atom to groups or neighbours change
+    places, or an edge reaches its cutoff, the prediction jumps.
 
     Args:
         basis: orbital basis; twice its largest l is the largest degree.
@@ -55,10 +55,12 @@ class SPHNet(Model):
         pair_cutoff: Angstrom; reach of the radial basis of pairs; all pairs are computed.
         norm_layout: ``corrected``, or ``published``: see `EquivariantNorm`.
         unit_vectors: ``exact``, or ``published``: see `VectorialStage`.
+        vector_lengths: ``fading``, or ``published``: see `rescaled`.
         pair_order: ``symmetric``, or ``published``: see `Head`.
         sparse: leave out paths and pairs; without it all are computed.
         sparsity: share of them that is left out.
         random_steps, adaptive_steps: of the choice of paths, see `Clock`.
+        gate_form: ``fading``, or ``hard`` as published: see `PairGate`.
         gate_scope: ``molecule``, or ``batch`` as published: see `PairGate`.
         loss_blocks: ``all``: MSE + MAE over the whole matrices; ``published``: over on-site blocks
             and one block of each pair, so that pairs count half.
@@ -93,11 +95,13 @@ class SPHNet(Model):
         pair_cutoff: Positive = 30.0,
         norm_layout: NormLayout = "corrected",
         unit_vectors: UnitVectors = "exact",
+        vector_lengths: Lengths = "fading",
         pair_order: PairOrder = "symmetric",
         sparse: bool = True,
         sparsity: Fraction = 0.7,
         random_steps: Degree = 2000,
         adaptive_steps: Degree = 1000,
+        gate_form: GateForm = "fading",
         gate_scope: GateScope = "molecule",
         loss_blocks: LossBlocks = "all",
         initial_guess: GuessName = "none",
@@ -118,12 +122,14 @@ class SPHNet(Model):
             cutoff=cutoff,
             norm_layout=norm_layout,
             unit_vectors=unit_vectors,
+            vector_lengths=vector_lengths,
             sparsity=sparsity if sparse else None,
+            gate_form=gate_form,
             gate_scope=gate_scope,
         )
         self.head = Head(
             layout(basis), self.backbone.lmax, channels, radial, bottleneck, pair_cutoff,
-            sparsity if sparse else None, gate_scope, pair_order,
+            sparsity if sparse else None, gate_form, gate_scope, pair_order,
         )  # fmt: skip
         self.embedding_size = channels
         self.clock = Clock(random_steps, adaptive_steps) if sparse else None
@@ -240,8 +246,10 @@ class SPHNetEnergy(EnergyModel):
         neighbours: Count = 32,
         norm_layout: NormLayout = "corrected",
         unit_vectors: UnitVectors = "exact",
+        vector_lengths: Lengths = "fading",
         sparse: bool = True,
         sparsity: Fraction = 0.7,
+        gate_form: GateForm = "fading",
         gate_scope: GateScope = "molecule",
         head: HeadName = "linear",
     ) -> None:
@@ -258,7 +266,9 @@ class SPHNetEnergy(EnergyModel):
             cutoff=cutoff,
             norm_layout=norm_layout,
             unit_vectors=unit_vectors,
+            vector_lengths=vector_lengths,
             sparsity=sparsity if sparse else None,
+            gate_form=gate_form,
             gate_scope=gate_scope,
         )
         self.head = scalar_head(head, channels)
@@ -294,7 +304,9 @@ def make_backbone(
     cutoff: float,
     norm_layout: NormLayout,
     unit_vectors: UnitVectors,
+    vector_lengths: Lengths,
     sparsity: float | None,
+    gate_form: GateForm,
     gate_scope: GateScope,
 ) -> Backbone:
     """The backbone both models share; ConfigError where heads do not divide the channels."""
@@ -304,10 +316,19 @@ def make_backbone(
             f"multiple of heads, such as {-(-channels // heads) * heads}"
         )
     stage = VectorialStage(
-        channels, short_layers, long_layers, heads, short_cutoff, long_cutoff, unit_vectors
+        channels,
+        short_layers,
+        long_layers,
+        heads,
+        short_cutoff,
+        long_cutoff,
+        unit_vectors,
+        vector_lengths,
     )
     lmax = max(layout(basis).lmax, 1)
-    return Backbone(lmax, channels, radial, cutoff, stage, norm_layout, sparsity, gate_scope)
+    return Backbone(
+        lmax, channels, radial, cutoff, stage, norm_layout, sparsity, gate_form, gate_scope
+    )
 
 
 def graph_of(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from hambench.o3.products import Path, PathProduct, triangle_paths
 
 Phase = Literal["random", "adaptive", "fixed"]
 GateScope = Literal["molecule", "batch"]
+GateForm = Literal["fading", "hard"]
+_LEAST: Final = 1e-3
+"""Added in squares to the deviation of scores, below which fading gates close."""
 
 
 def path_coefficients(paths: Sequence[Path]) -> list[float]:
@@ -251,12 +254,12 @@ class Kept(NamedTuple):
     Attributes:
         rows: (n,) ascending, as far as they are kept.
         gates: (n, 1) factors of their scalars, in [1/2, 1).
-        some: (n, 1) one, and zero for rows that are none.
+        shares: (n, 1) factors of what is computed of them, in [0, 1].
     """
 
     rows: Tensor
     gates: Tensor
-    some: Tensor
+    shares: Tensor
 
 
 class PairGate(nn.Module):
@@ -264,18 +267,21 @@ class PairGate(nn.Module):
 
     ``a = w . scalars`` (the public code's bias acts on nothing), ``g = sigmoid(a - q)``. As many
     rows are kept as there are without ties; of equal scores at the quantile the last rows are.
-    Such ties come with symmetric molecules, whose prediction then is less symmetric.
+    Ties come with symmetric molecules: a ``hard`` gate then breaks their symmetry, and beside them
+    the prediction jumps. A ``fading`` one does neither, as rows at the quantile have no share.
 
     Args:
         inputs: number of scalars.
         sparsity: share of rows to leave out.
+        form: ``fading``: what is computed of a row is multiplied by ``tanh(2 (a - q) / d)``, d the
+            standard deviation of the scores; ``hard``: by one, as published.
         scope: quantile over the rows of each ``molecule``, or over those of the ``batch``, as
             published: then a molecule's prediction depends on the others beside it.
     """
 
-    def __init__(self, inputs: int, sparsity: float, scope: GateScope) -> None:
+    def __init__(self, inputs: int, sparsity: float, form: GateForm, scope: GateScope) -> None:
         super().__init__()
-        self.sparsity, self.scope = sparsity, scope
+        self.sparsity, self.form, self.scope = sparsity, form, scope
         self.linear = nn.Linear(inputs, 1, bias=False)
 
     def forward(self, scalars: Tensor, owner: Tensor, molecules: int, real: int) -> Kept:
@@ -295,8 +301,22 @@ class PairGate(nn.Module):
         most = min(len(scores), math.floor(share + 1e-6))
         rows = (~above).to(torch.uint8).argsort(stable=True)[:most]
         some = above.index_select(0, rows).to(scores)[:, None]
-        gates = (scores - quantiles).index_select(0, rows).sigmoid()[:, None] * some
-        return Kept(rows, gates, some)
+        excess, shares = scores - quantiles, some
+        if self.form == "fading":
+            opened = (2 * excess / segment_spread(scores, owner, molecules)).tanh()
+            shares = opened.index_select(0, rows)[:, None] * some
+        return Kept(rows, excess.index_select(0, rows).sigmoid()[:, None] * some, shares)
+
+
+def segment_spread(values: Tensor, owner: Tensor, segments: int) -> Tensor:
+    """(R,) ``sqrt(variance + 1e-3^2)`` of the segment of each of the values (R,)."""
+
+    def mean(x: Tensor) -> Tensor:
+        sums = x.new_zeros(segments).index_add(0, owner, x)
+        return (sums / counts).index_select(0, owner)
+
+    counts = values.new_zeros(segments).index_add(0, owner, torch.ones_like(values)).clamp(min=1)
+    return (mean((values - mean(values)).square()) + _LEAST**2).sqrt()
 
 
 def segment_quantiles(

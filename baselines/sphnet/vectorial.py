@@ -22,6 +22,7 @@ from hambench.data.graph import Batch
 from hambench.o3.scalars import perceptron
 
 UnitVectors = Literal["exact", "published"]
+Lengths = Literal["fading", "published"]
 
 ELEMENTS: Final = 100
 GAUSSIANS: Final = 50
@@ -29,6 +30,8 @@ _OFFSET: Final = 1e-6
 """Added by the public code to every component of a vector before its norm, and to the norm."""
 _SHORTEST: Final = 1e-3
 """Angstrom; vectors below it fade: an atom at the centre of its group has no direction to it."""
+_SPREAD: Final = 1e-2
+"""Spread of the lengths of an atom's vectors below which they fade, see `rescaled`."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,16 @@ class ShortLayer(nn.Module):
     Args:
         channels: C.
         heads: of the attention.
+        lengths: see `rescaled`.
         vectors: the vectors that come in are not zero.
         edges: update the edge features.
     """
 
-    def __init__(self, channels: int, heads: int, *, vectors: bool, edges: bool) -> None:
+    def __init__(
+        self, channels: int, heads: int, lengths: Lengths, *, vectors: bool, edges: bool
+    ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.lengths = heads, lengths
         self.norm = nn.LayerNorm(channels)
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
@@ -109,7 +115,7 @@ class ShortLayer(nn.Module):
         self, s: Tensor, v: Tensor, f: Tensor, edges: Edges
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """What is added to scalars (N, C), vectors (N, 3, C) and edge features (E, C)."""
-        x, v = self.norm(s), rescaled(v)
+        x, v = self.norm(s), rescaled(v, self.lengths)
         i, j = edges.target, edges.source
         keys = functional.silu(self.key_edge(f))
         values = functional.silu(self.value_edge(f))
@@ -142,12 +148,13 @@ class LongLayer(nn.Module):
     Args:
         channels: C.
         heads: of the attention.
+        lengths: see `rescaled`.
         vectors: update the vectors.
     """
 
-    def __init__(self, channels: int, heads: int, *, vectors: bool) -> None:
+    def __init__(self, channels: int, heads: int, lengths: Lengths, *, vectors: bool) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.lengths = heads, lengths
         self.norm, self.group_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
@@ -167,7 +174,7 @@ class LongLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """What is added to scalars (N, C) and vectors (N, 3, C); ``g`` (M, C) edge features."""
         i, j = edges.target, edges.source
-        x, v_own = self.norm(s), rescaled(v)
+        x, v_own = self.norm(s), rescaled(v, self.lengths)
         group = self.group_norm(groups.mean(s))
         scores = self.query(x).index_select(0, i) * self.key(group).index_select(0, j) * g
         scores = by_head(scores, self.heads).sum(-1) * (s.shape[-1] / self.heads) ** -0.5
@@ -180,7 +187,8 @@ class LongLayer(nn.Module):
         if self.direction is None or self.vector is None:
             return scalars, None
         assert self.gate is not None and self.carry is not None
-        moved = self.vector(messages)[:, None] * rescaled(groups.mean(v)).index_select(0, j)
+        v_group = rescaled(groups.mean(v), self.lengths)
+        moved = self.vector(messages)[:, None] * v_group.index_select(0, j)
         moved = moved - self.direction(messages)[:, None] * edges.unit[..., None]
         vectors = torch.zeros_like(v).index_add(0, i, moved)
         return scalars, vectors + self.gate(sums)[:, None] * self.carry(v_own)
@@ -210,6 +218,7 @@ class VectorialStage(nn.Module):
         heads: of the attentions.
         short_cutoff, long_cutoff: of the radial bases, Angstrom; the edges are the batch's.
         unit_vectors: ``published`` adds 1e-6 Angstrom to components and norms of vectors.
+        lengths: see `rescaled`.
     """
 
     def __init__(
@@ -221,6 +230,7 @@ class VectorialStage(nn.Module):
         short_cutoff: float,
         long_cutoff: float,
         unit_vectors: UnitVectors,
+        lengths: Lengths,
     ) -> None:
         super().__init__()
         self.unit_vectors = unit_vectors
@@ -237,11 +247,12 @@ class VectorialStage(nn.Module):
         self.scalars = nn.Linear(channels, channels)
         last = short_layers - 1
         self.short = nn.ModuleList(
-            ShortLayer(channels, heads, vectors=k > 0, edges=k < last) for k in range(short_layers)
+            ShortLayer(channels, heads, lengths, vectors=k > 0, edges=k < last)
+            for k in range(short_layers)
         )
         last = long_layers - 1
         self.long = nn.ModuleList(
-            LongLayer(channels, heads, vectors=k < last) for k in range(long_layers)
+            LongLayer(channels, heads, lengths, vectors=k < last) for k in range(long_layers)
         )
         self.short_norm, self.long_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.output = nn.Linear(2 * channels, channels)
@@ -325,12 +336,20 @@ def offset_norm(vectors: Tensor) -> Tensor:
     return (vectors + _OFFSET).square().sum(-1).sqrt() + _OFFSET
 
 
-def rescaled(v: Tensor) -> Tensor:
-    """Vectors (N, 3, C) with lengths moved to 0..1, smallest to largest, atom by atom (ViSNet)."""
+def rescaled(v: Tensor, how: Lengths) -> Tensor:
+    """Vectors (N, 3, C) with lengths moved to 0..1, smallest to largest, atom by atom (ViSNet).
+
+    ``published``: divided by the spread of the lengths, however small it is: where symmetry takes
+    all vectors of an atom away (the carbon of methane), rounding is blown up to vectors of length
+    one, of no symmetry. ``fading``: by ``sqrt(spread^2 + 0.01^2)``, so that they vanish there.
+    """
     lengths = safe_norm(v, 1)
     low, high = lengths.amin(-1, keepdim=True), lengths.amax(-1, keepdim=True)
     spread = high - low
-    scaled = (lengths - low) / torch.where(spread > 0, spread, 1.0)
+    if how == "fading":
+        scaled = (lengths - low) * (spread.square() + _SPREAD**2).rsqrt()
+    else:
+        scaled = (lengths - low) / torch.where(spread > 0, spread, 1.0)
     return v * (scaled / lengths.clamp(min=1e-12))[:, None]
 
 

@@ -29,7 +29,9 @@ PUBLISHED: dict[str, Any] = {
     "grouping": "kmeans",
     "norm_layout": "published",
     "unit_vectors": "published",
+    "vector_lengths": "published",
     "pair_order": "published",
+    "gate_form": "hard",
     "gate_scope": "batch",
     "loss_blocks": "published",
 }

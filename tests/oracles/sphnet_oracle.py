@@ -33,7 +33,9 @@ class Settings:
     pair_cutoff: float = 30.0
     norm_layout: str = "corrected"
     unit_vectors: str = "exact"
+    vector_lengths: str = "fading"
     pair_order: str = "symmetric"
+    gate_form: str = "fading"
     gate_scope: str = "molecule"
     sparsity: float | None = None
 
@@ -157,7 +159,7 @@ class Oracle:
         return self.linear("output", joined)
 
     def short(self, name, s, vec, f, source, target, d, fade):
-        x, v = self.norm(name + "norm", s), scaled(vec)
+        x, v = self.norm(name + "norm", s), scaled(vec, self.s.vector_lengths)
         heads = (len(f), self.s.heads, -1)
         dk, dv = (silu(self.linear(name + k, f)) for k in ("key_edge", "value_edge"))
         q, k = self.linear(name + "query", x)[target], self.linear(name + "key", x)[source]
@@ -182,7 +184,7 @@ class Oracle:
         return s + ds, vec + dvec, f + df
 
     def long(self, name, s, vec, g, atom, group, u, mean):
-        x, v = self.norm(name + "norm", s), scaled(vec)
+        x, v = self.norm(name + "norm", s), scaled(vec, self.s.vector_lengths)
         y = self.norm(name + "group_norm", mean @ s)
         heads = (len(g), self.s.heads, -1)
         q, k = self.linear(name + "query", x)[atom], self.linear(name + "key", y)[group]
@@ -194,7 +196,7 @@ class Oracle:
         ds = inner * self.linear(name + "scale", total) + self.linear(name + "shift", total)
         if self.prefix(name + "carry") not in self.w:
             return s + ds, vec
-        groups = scaled(torch.einsum("gn,nac->gac", mean, vec))
+        groups = scaled(torch.einsum("gn,nac->gac", mean, vec), self.s.vector_lengths)
         mv = self.network(name + "direction", m)[:, None] * -u[:, :, None]
         mv = mv + self.network(name + "vector", m)[:, None] * groups[group]
         moved = torch.zeros_like(vec).index_add(0, atom, mv)
@@ -227,11 +229,15 @@ class Oracle:
         s0 = self.scalars(take(p, receiver), take(p, sender))
         z = self.mixed(name + "linear", self.gate(name + "gate.network.", x1))
         if self.s.sparsity is not None:
-            kept, g = self.pair_gate(name + "select.linear.weight", s0, batch.batch[receiver])
+            kept, g, share = self.pair_gate(
+                name + "select.linear.weight", s0, batch.batch[receiver]
+            )
             s0, rbf, y = g * s0[kept], rbf[kept], take(y, kept)
             sender, receiver = sender[kept], receiver[kept]
         weights = self.fcn(name + "radial.weights.", rbf) * self.fcn(name + "scalars.weights.", s0)
         m = self.product(take(z, sender), y, weights, "natural")
+        if self.s.sparsity is not None:
+            m = [part * share for part in m]
         m = self.normalised(name + "norm.", summed(m, receiver, n))
         out = self.mixed(name + "output", [a + b for a, b in zip(m, z, strict=True)])
         return x1, [a + b for a, b in zip(x1, out, strict=True)]
@@ -239,16 +245,21 @@ class Oracle:
     def scalars(self, a: Features, b: Features) -> Tensor:
         return torch.cat([a[0][..., 0], b[0][..., 0], *inner(a, b)], 1)
 
-    def pair_gate(self, name: str, s0: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+    def pair_gate(self, name: str, s0: Tensor, owner: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows that are kept, factors of their scalars, and of what is computed of them."""
         score = s0 @ self.w[name][0]
         if self.s.gate_scope == "batch":
             owner = torch.zeros_like(owner)
-        quantile = torch.empty_like(score)
+        quantile, spread = torch.empty_like(score), torch.empty_like(score)
         for k in owner.unique():
             here = owner == k
             quantile[here] = torch.quantile(score[here], self.s.sparsity)
+            spread[here] = torch.sqrt(score[here].var(correction=0) + 1e-6)
         kept = torch.nonzero(score >= quantile)[:, 0]
-        return kept, torch.sigmoid(score - quantile)[kept, None]
+        share = torch.tanh(2 * (score - quantile) / spread)
+        if self.s.gate_form == "hard":
+            share = torch.ones_like(share)
+        return kept, torch.sigmoid(score - quantile)[kept, None], share[kept, None, None]
 
     def normalised(self, name: str, x: Features) -> Features:
         lmax, n = self.s.lmax, len(x[0])
@@ -293,7 +304,7 @@ class Oracle:
             y = self.mixed(name + "input", self.gate(name + "input_gate.network.", x))
             i, j, basis, kept = row, column, rbf, torch.arange(len(row))
             if block and self.s.sparsity is not None:
-                kept, g = self.pair_gate(name + "select.linear.weight", s0, batch.batch[row])
+                kept, g, share = self.pair_gate(name + "select.linear.weight", s0, batch.batch[row])
                 s0, i, j, basis = g * s0[kept], row[kept], column[kept], rbf[kept]
             name += "weights."
             hidden = basis @ self.w[name + "radial_hidden"] / math.sqrt(basis.shape[1])
@@ -305,6 +316,8 @@ class Oracle:
             c = self.chosen(name, self.paths[2 + block])
             t = self.product(take(y, j), take(y, i), weights, "all", c)
             f = self.mixed(name + "output", self.gate(name + "gate.network.", t))
+            if block and self.s.sparsity is not None:
+                f = [part * share for part in f]
             if block == 0:
                 out = f
             else:
@@ -445,12 +458,14 @@ def envelope(r: Tensor, cutoff: float) -> Tensor:
     return torch.where(r < cutoff, (torch.cos(math.pi * r / cutoff) + 1) / 2, 0.0)
 
 
-def scaled(v: Tensor) -> Tensor:
+def scaled(v: Tensor, lengths: str) -> Tensor:
     """Vectors with the length of the smallest channel moved to 0, of the largest to 1."""
     squares = (v**2).sum(1)
     length = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
     low, high = length.min(1, keepdim=True).values, length.max(1, keepdim=True).values
     spread = torch.where(high > low, high - low, 1.0)
+    if lengths == "fading":
+        spread = torch.sqrt((high - low) ** 2 + 1e-4)
     direction = v / length.clamp(min=1e-12)[:, None]
     return torch.relu((length - low) / spread)[:, None] * direction
 

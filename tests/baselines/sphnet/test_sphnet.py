@@ -191,6 +191,61 @@ def test_symmetries(basis: OrbitalBasis, fixed: bool) -> None:
     assert (swapped[0] - two).abs().max() < 1e-10 * two.abs().max()
 
 
+_CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+_RING = np.stack([np.cos(np.arange(6) * np.pi / 3), np.sin(np.arange(6) * np.pi / 3), np.zeros(6)])
+SYMMETRIC = {
+    "methane": ([6, 1, 1, 1, 1], np.vstack([[[0, 0, 0]], 0.63 * _CORNERS]), 0),
+    "ammonium": ([7, 1, 1, 1, 1], np.vstack([[[0, 0, 0]], 0.59 * _CORNERS]), 1),
+    "carbon dioxide": ([6, 8, 8], np.array([[0, 0, 0], [0, 0, 1.16], [0, 0, -1.16]]), 0),
+    "hydrogen": ([1, 1], np.array([[0, 0, 0], [0.3, 0.4, 0.6]]), 0),
+    "water": ([8, 1, 1], np.array([[0, 0, 0], [0.76, 0, 0.59], [-0.76, 0, 0.59]]), 0),
+    "benzene": ([6] * 6 + [1] * 6, np.vstack([1.39 * _RING.T, 2.48 * _RING.T]), 0),
+}
+
+
+def symmetric_molecules() -> list[Molecule]:
+    return [Molecule(z, x, charge, basis=SVP.name) for z, x, charge in SYMMETRIC.values()]
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_symmetric_molecules(trained: bool, sparse: bool) -> None:
+    """Equal scores of pairs, and vectors that cancel, break nothing."""
+    model = randomised(sparse=sparse).eval()
+    if not trained:
+        torch.manual_seed(5)
+        model = SPHNet(SVP, **SMALL, sparse=sparse).double().eval()
+    mols = symmetric_molecules()
+    assert rotation_error(model, mols) < 1e-10
+    for molecule in mols:
+        assert permutation_error(model, molecule, np.arange(len(molecule))[::-1]) < 1e-10
+    assert batch_error(model, mols) < 1e-10
+
+
+@pytest.mark.parametrize("changed", [{"gate_form": "hard"}, {"vector_lengths": "published"}])
+def test_published_gates_and_lengths_break_symmetric_molecules(changed: dict[str, str]) -> None:
+    worst = 0.0
+    for seed in range(3):
+        model = randomised(seed=seed, **changed).eval()
+        assert rotation_error(model, molecules()) < 1e-10
+        worst = max(worst, *(rotation_error(model, [m]) for m in symmetric_molecules()))
+    assert worst > 1e-4
+
+
+def test_predictions_do_not_jump_beside_symmetric_molecules() -> None:
+    """Through a methane of equal bonds, where scores of its pairs change places."""
+    z, x, _ = SYMMETRIC["methane"]
+    sides = [np.array([1, 1, f, 1, 1])[:, None] for f in (1 - 1e-8, 1 + 1e-8)]
+    methanes = [Molecule(z, x * side, basis=SVP.name) for side in sides]
+    jumps: dict[str, list[float]] = {"fading": [], "hard": []}
+    for form, found in jumps.items():
+        for seed in range(4):
+            one, other = matrices(randomised(seed=seed, gate_form=form).eval(), methanes)
+            found.append(float((one - other).abs().max() / one.abs().max()))
+    assert max(jumps["fading"]) < 1e-4
+    assert max(jumps["hard"]) > 1e-3
+
+
 def test_only_proper_rotations() -> None:
     model = randomised().eval()
     mols = molecules()
@@ -287,6 +342,9 @@ def test_more_atoms_than_neighbours() -> None:
     assert model.graph.nearest == (15.0, 4)
     assert rotation_error(model, mols) < 1e-10
     assert permutation_error(model, mols[0], np.roll(np.arange(9), 2)) < 1e-10
+    for mol in symmetric_molecules():  # with neighbours that are equally far
+        assert permutation_error(model, mol, np.arange(len(mol))[::-1]) < 1e-10
+        assert rotation_error(model, [mol]) < 1e-10
 
 
 @pytest.mark.parametrize("scope", ["molecule", "batch"])
@@ -328,7 +386,7 @@ def test_every_parameter_learns(sparse: bool) -> None:
 def test_gates_keep_what_reaches_the_quantile() -> None:
     """Each molecule by itself, against torch.quantile; rows of none come last and count nothing."""
     torch.manual_seed(0)
-    gate = PairGate(3, 0.7, "molecule").double()
+    gate = PairGate(3, 0.7, "hard", "molecule").double()
     counts = [0, 1, 2, 6, 12, 11, 0, 31]
     owner = torch.cat([torch.full((n,), k) for k, n in enumerate(counts)])
     scalars = torch.randn(len(owner), 3, dtype=torch.float64)
@@ -345,13 +403,13 @@ def test_gates_keep_what_reaches_the_quantile() -> None:
             assert len(chosen) == len(here) - dropped(len(here), 0.7)
     assert kept.rows[: len(rows)].tolist() == rows
     assert kept.gates[: len(rows), 0].tolist() == pytest.approx(gates, abs=1e-14)
-    assert kept.some[:, 0].tolist() == [1.0] * len(rows) + [0.0] * (len(kept.rows) - len(rows))
+    assert kept.shares[:, 0].tolist() == [1.0] * len(rows) + [0.0] * (len(kept.rows) - len(rows))
     assert kept.gates[len(rows) :].abs().max() == 0
     assert len(kept.rows) <= 0.3 * len(owner) + 0.7 * len(counts)
 
 
 def test_equal_scores_keep_their_number() -> None:
-    gate = PairGate(2, 0.7, "molecule").double()
+    gate = PairGate(2, 0.7, "hard", "molecule").double()
     kept = gate(torch.ones(10, 2, dtype=torch.float64), torch.zeros(10).long(), 1, 1)
     assert kept.rows.tolist() == [7, 8, 9]
     assert kept.gates[:, 0].tolist() == [0.5] * 3

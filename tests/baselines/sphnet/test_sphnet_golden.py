@@ -41,7 +41,9 @@ class Case:
         published = {
             "norm_layout": "published" if name == "a" else "corrected",
             "unit_vectors": "published",
+            "vector_lengths": "published",
             "pair_order": "published",
+            "gate_form": "hard",
             "gate_scope": "batch",
             "loss_blocks": "published",
             "unused_weights": True,
