@@ -33,8 +33,8 @@ class SPHNet(Model):
     """SPHNet (arXiv 2502.01171; public code microsoft/SPHNet; names of ours).
 
     The public code's hidden defects are options here, with what mends them as default. It is
-    equivariant to proper rotations. Where two distances of an atom to groups or neighbours change
-    places, or an edge reaches its cutoff, the prediction jumps.
+    equivariant to proper rotations. As published, messages along short edges and from groups do not
+    vanish where these end (3 and 9 Angstrom), so that the prediction jumps there.
 
     Args:
         basis: orbital basis; twice its largest l is the largest degree.
