@@ -159,14 +159,16 @@ def parse_override(word: str) -> Override:
     return override
 
 
-def parse_single(overrides: Sequence[str]) -> list[Override]:
+def parse_single(
+    overrides: Sequence[str], advice: str = ", or run all of them with `hambench sweep`"
+) -> list[Override]:
     """Overrides of one value each; ConfigError as `parse_override`, or for one of several."""
     parsed = [parse_override(word) for word in overrides]
     for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(
                 f"'{override.input_line}' names several values, one is needed; write a list as "
-                "[a,b], quote a comma inside a value, or run all of them with `hambench sweep`"
+                f"[a,b], quote a comma inside a value{advice}"
             )
     return parsed
 

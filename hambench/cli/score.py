@@ -48,7 +48,7 @@ def _nested(words: Sequence[str]) -> dict[str, Any]:
     from hambench.errors import ConfigError
 
     content: dict[str, Any] = {}
-    for word, override in zip(words, parse_single(words), strict=True):
+    for word, override in zip(words, parse_single(words, advice=""), strict=True):
         *outer, key = override.key_or_group.split(".")
         inner = content
         for name in outer:
