@@ -25,7 +25,7 @@ from hambench.model import Model, silent
 from hambench.models import build_model
 from hambench.profiling.contractions import Recorder, replay
 from hambench.profiling.memory import peak_and_launches, synchronize
-from hambench.registry import RECIPES
+from hambench.registry import MODELS, RECIPES
 
 Precision = Literal["float32", "float64", "tf32"]
 
@@ -118,6 +118,7 @@ def measure(
     for name in cases:
         if name not in BATCHES:
             raise ConfigError(f"no case '{name}'.{nearest(name, BATCHES)}")
+    MODELS.preset(model)  # an unknown name is told before anything is shown
     where = open_fabric(device).device
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
