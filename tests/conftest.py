@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # also of the processes that tests start
 import numpy as np
 import pytest
 import torch
+from private_cluster import PrivateCluster, missing
 
 from hambench.registry import MODELS, RECIPES
 
@@ -39,6 +41,39 @@ def _one_thread() -> None:
 def rng() -> np.random.Generator:
     """A seeded generator, the same in every test."""
     return np.random.default_rng(20260101)
+
+
+@pytest.fixture(scope="session")
+def private_cluster() -> Iterator[PrivateCluster]:
+    """A SLURM cluster of this session's own, never that of a site.
+
+    HAMBENCH_TEST_SLURM=0 skips its tests, =1 makes it an error that SLURM is not installed. Where
+    it is installed, a cluster that does not start is an error.
+    """
+    wanted = os.environ.get("HAMBENCH_TEST_SLURM", "")
+    if wanted == "0":
+        pytest.skip("HAMBENCH_TEST_SLURM=0")
+    if (lacking := missing()) and wanted != "1":
+        pytest.skip(f"needs SLURM, {lacking[0]} is missing: apt-get install slurm-wlm munge")
+    folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))  # sockets have short paths
+    try:
+        with PrivateCluster(folder) as cluster:
+            yield cluster
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def slurm(
+    private_cluster: PrivateCluster, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PrivateCluster]:
+    """The cluster, which sbatch and its like in this process talk to; it is empty afterwards."""
+    for name in os.environ.keys() - private_cluster.environment.keys():
+        monkeypatch.delenv(name)
+    for name, value in private_cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    yield private_cluster
+    private_cluster.cancel_all()
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ PLANS = [
     Plan("phisnet", 3500, 3e-3),
     Plan("qhnet", 3000, 1e-3),
     Plan("schnorb", 320, 5e-5),
-    Plan("sphnet", 2500, 1e-3, PHASES),
+    Plan("sphnet", 4000, 1e-3, PHASES),
 ]
 
 

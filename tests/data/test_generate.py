@@ -365,11 +365,8 @@ def test_no_noise_is_measured_on_rows_without_labels(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
 def test_a_slurm_array_shares_the_rows(reference: Path, tmp_path: Path) -> None:
-    if shutil.which("sbatch") is None:
-        pytest.skip("needs SLURM: no sbatch here")
-    if subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
-        pytest.skip("needs a running SLURM cluster: sinfo fails")
     target = tmp_path / "hydrogen.h5"
     script = tmp_path / "make.py"
     script.write_text(SCRIPT)
