@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,30 +20,29 @@ def domain_of(rows: Rows) -> Domain:
     """Elements, charges, sizes and bonds of some molecules; reads their geometries alone."""
     elements: set[int] = set()
     charges: set[int] = set()
-    nearest: dict[int, tuple[float, float]] = defaultdict(lambda: (np.inf, 0.0))
+    nearest: dict[str, tuple[float, float]] = {}
     largest = 0
     for index in range(len(rows)):
         molecule = rows.geometry(index)
         elements.update(molecule.numbers.tolist())
         charges.add(molecule.charge)
         largest = max(largest, len(molecule))
-        distances = _nearest(molecule)
-        for z in np.unique(molecule.numbers) if distances.size else ():
-            here, (low, high) = distances[molecule.numbers == z], nearest[int(z)]
-            nearest[int(z)] = min(low, float(here.min())), max(high, float(here.max()))
+        for pair, distances in _nearest(molecule).items():
+            low, high = nearest.get(pair, (np.inf, 0.0))
+            nearest[pair] = min(low, float(distances.min())), max(high, float(distances.max()))
     return Domain(
         elements=tuple(SYMBOLS[z] for z in sorted(elements)),
         charges=tuple(sorted(charges)),
         atoms=largest,
-        nearest={SYMBOLS[z]: nearest[z] for z in sorted(nearest)},
+        nearest=dict(sorted(nearest.items())),
     )
 
 
 def beyond(domain: Domain, molecule: Molecule) -> list[str]:
     """In what a molecule lies outside a training set, a few words each; empty: in nothing.
 
-    Nothing said is no promise: geometries can be new where elements, charge, size and the distance
-    of each atom to its nearest neighbour are not.
+    Nothing said is no promise: geometries can be new where elements, charge, size and the nearest
+    neighbour of every atom are not.
     """
     said = []
     symbols = [SYMBOLS[z] for z in molecule.numbers.tolist()]
@@ -59,28 +57,35 @@ def beyond(domain: Domain, molecule: Molecule) -> list[str]:
 
 
 def _strained(domain: Domain, molecule: Molecule) -> list[str]:
-    """The atom of each element that is farthest out of the range of its nearest neighbours."""
-    distances = _nearest(molecule)
+    """Of every kind of nearest neighbours, that it is new, or the one farthest out of range."""
     said = []
-    for symbol, (low, high) in domain.nearest.items() if distances.size else ():
-        here = distances[molecule.numbers == SYMBOLS.index(symbol)]
-        out = np.maximum(low - here, here - high)
-        if out.size and out.max() > _SLACK:
+    known = set(domain.elements)
+    for pair, distances in _nearest(molecule).items() if domain.nearest else ():
+        one, other = pair.split("-")
+        if pair not in domain.nearest:
+            if {one, other} <= known:
+                said.append(f"{one} nearest to {other}, never so in training")
+            continue
+        low, high = domain.nearest[pair]
+        out = np.maximum(low - distances, distances - high)
+        if out.max() > _SLACK:
             said.append(
-                f"{symbol} {here[out.argmax()]:.2f} Angstrom from its nearest atom, in training "
-                f"{low:.2f} to {high:.2f}"
+                f"{one} {distances[out.argmax()]:.2f} Angstrom from its nearest atom {other}, in "
+                f"training {low:.2f} to {high:.2f}"
             )
     return said
 
 
-def _nearest(molecule: Molecule) -> NDArray[np.float64]:
-    """Distance of every atom to its nearest neighbour, (N,) Angstrom; empty for a single atom."""
+def _nearest(molecule: Molecule) -> dict[str, NDArray[np.float64]]:
+    """Distances in Angstrom of the atoms to their nearest neighbour, by both elements: ``H-O``."""
     if len(molecule) == 1:
-        return np.empty(0)
+        return {}
     distances = squareform(pdist(molecule.positions))
     np.fill_diagonal(distances, np.inf)
-    nearest: NDArray[np.float64] = distances.min(axis=1)
-    return nearest
+    symbols = np.array([SYMBOLS[z] for z in molecule.numbers.tolist()])
+    other, nearest = symbols[distances.argmin(axis=1)], distances.min(axis=1)
+    pairs = [f"{one}-{two}" for one, two in zip(symbols, other, strict=True)]
+    return {pair: nearest[np.array(pairs) == pair] for pair in sorted(set(pairs))}
 
 
 def _listed(charges: Iterable[int]) -> str:

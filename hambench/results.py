@@ -206,8 +206,8 @@ class Domain(Record):
         elements: symbols, by atomic number.
         charges: of its molecules, ascending.
         atoms: of its largest molecule.
-        nearest: by symbol, shortest and longest distance of such an atom to its nearest neighbour,
-            Angstrom; empty in results of earlier versions.
+        nearest: by the symbols of an atom and of its nearest neighbour (``H-O``), their shortest
+            and longest distance, Angstrom; empty in results of earlier versions.
     """
 
     elements: tuple[str, ...]

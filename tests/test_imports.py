@@ -65,7 +65,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "trained": {"models", "cell", "config", "rundir", "data", "model", "learn", "scoring"},
     "inference": {
-        "trained", "cell", "domain", "registry", "data", "model", "energy_model", "learn",
+        "trained", "cell", "domain", "registry", "rundir", "data", "model", "energy_model", "learn",
         "results", "chem",
     },
     "analysis": {"scoring", "chem"},

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hambench import rundir
 from hambench.chem import engine
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
@@ -85,8 +86,8 @@ class Targets:
 
         Raises:
             ConfigError: an unknown ending; no folder, or a folder in its place; the file of
-                molecules, or one file for two purposes; an order without matrices to be in it; a
-                Molden file without PySCF.
+                molecules, a file of a run, matrices of others, or one file for two purposes; an
+                order without matrices to be in it; a Molden file without PySCF.
         """
         kind = None if out is None else out.suffix.lower()
         if kind is not None and kind not in ENDINGS:
@@ -129,6 +130,25 @@ def _check_place(path: Path, called: str, source: Path) -> None:
         raise ConfigError(f"{called} is a folder; name a file in it")
     if path.resolve() == source.resolve():
         raise ConfigError(f"{called} would replace the molecules; name another file")
+    if path.exists() and (path.parent / rundir.CONFIG).is_file():
+        raise ConfigError(f"{called} would replace a file of a run; name another file")
+    if path.exists() and ENDINGS.get(path.suffix.lower()) == MATRICES and not _is_ours(path):
+        raise ConfigError(
+            f"{called} is there, and was not written by `hambench predict`; name another file, or "
+            "remove it"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file of matrices is one that `write_matrices` made."""
+    try:
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as npz:
+                return str(npz["format"]) == FORMAT
+        with h5py.File(path) as file:
+            return file["format"][()] == FORMAT.encode()
+    except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile):
+        return False
 
 
 class MatrixFile:

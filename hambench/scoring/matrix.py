@@ -77,7 +77,10 @@ def h_rotation_mae(c: Comparison) -> Terms:
     return float(abs(c.rotation_difference).mean()), 1.0
 
 
-@metric("share of molecules whose prediction holds NaN or infinity", unit="1", of=None, alarm=True)
+@metric(
+    "share of molecules whose prediction holds NaN, infinity, or what is too large to be squared",
+    unit="1", of=None, alarm=True,
+)  # fmt: skip
 def failure_rate(c: Comparison) -> Terms:
     """Such molecules are missing from every other metric, whose n says how many entered."""
     return float(c.failed), 1.0

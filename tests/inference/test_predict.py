@@ -272,9 +272,9 @@ def test_the_training_set_of_an_older_run_is_read(
     found = quietly(run, one, energy=False).domain
     assert found is not None
     assert (found.elements, found.charges, found.atoms) == (("H", "O"), (0,), 3)
-    oxygen = found.nearest["O"]
+    oxygen = found.nearest["O-H"]
     assert 0.8 < oxygen[0] < oxygen[1] < 1.1
-    assert found.nearest["H"] == pytest.approx((oxygen[0], found.nearest["H"][1]))
+    assert found.nearest["H-O"] == pytest.approx((oxygen[0], found.nearest["H-O"][1]))
     monkeypatch.setattr("hambench.data.task.Task.split", _missing)
     report = quietly(run, one, energy=False)
     assert (report.domain, report.rows[0].beyond) == (None, None)
@@ -303,18 +303,26 @@ def test_bonds_of_another_length_than_in_training_are_told():
     water = load_task("water_mini").geometries(1)[0]
     found = domain_of(Listed([water, Molecule([8], np.zeros((1, 3)))]))
     bonds = np.linalg.norm(water.positions[1:] - water.positions[0], axis=1)
-    assert found.nearest["O"] == pytest.approx((bonds.min(), bonds.min()))
-    assert found.nearest["H"] == pytest.approx((bonds.min(), bonds.max()))
+    assert found.nearest["O-H"] == pytest.approx((bonds.min(), bonds.min()))
+    assert found.nearest["H-O"] == pytest.approx((bonds.min(), bonds.max()))
     assert beyond(found, water) == beyond(found, Molecule([8], np.zeros((1, 3)))) == []
     in_bohr = beyond(found, Molecule(water.numbers, water.positions / 0.529177))
     assert in_bohr == [
-        f"{symbol} {1.889727 * found.nearest[symbol][1]:.2f} Angstrom from its nearest atom, in "
-        f"training {found.nearest[symbol][0]:.2f} to {found.nearest[symbol][1]:.2f}"
-        for symbol in ("H", "O")
+        f"{pair[0]} {1.889727 * high:.2f} Angstrom from its nearest atom {pair[2]}, in training "
+        f"{low:.2f} to {high:.2f}"
+        for pair, (low, high) in found.nearest.items()
     ]
-    (near,) = beyond(found, Molecule([1, 1], [[0, 0, 0], [0, 0, bonds.min() - 0.2]]))
-    assert near.startswith(f"H {bonds.min() - 0.2:.2f} Angstrom")
-    assert beyond(found, Molecule([1, 1], [[0, 0, 0], [0, 0, bonds.min() - 0.05]])) == []
+    hydroxide = Molecule([8, 1], [[0, 0, 0], [0, 0, bonds.min() - 0.05]])
+    assert beyond(found, hydroxide) == []
+    short = beyond(found, Molecule([8, 1], [[0, 0, 0], [0, 0, bonds.min() - 0.2]]))
+    assert [line.split(", ")[0] for line in short] == [
+        f"{pair} {bonds.min() - 0.2:.2f} Angstrom from its nearest atom {other}"
+        for pair, other in ("HO", "OH")
+    ]
+    hydrogen = Molecule([1, 1], [[0, 0, 0], [0, 0, bonds.min()]])
+    assert beyond(found, hydrogen) == ["H nearest to H, never so in training"]
+    older = found.model_copy(update={"nearest": {}})
+    assert beyond(older, hydrogen) == []
 
 
 WRONG: dict[str, tuple[dict[str, object], str, type[HambenchError], str]] = {
@@ -322,6 +330,8 @@ WRONG: dict[str, tuple[dict[str, object], str, type[HambenchError], str]] = {
     "no folder": ({"out": "no/h.npz"}, "", ConfigError, "there is no folder .*no; make it first"),
     "a folder": ({"out": "folder.npz"}, "", ConfigError, "is a folder; name a file in it"),
     "input": ({"molden": "m.xyz"}, "", ConfigError, "would replace the molecules"),
+    "of a run": ({"out": "run/predictions.h5"}, "", ConfigError, "would replace a file of a run"),
+    "of others": ({"out": "theirs.npz"}, "", ConfigError, "was not written by `hambench predict`"),
     "twice": ({"out": "o.molden", "molden": "o.molden"}, "", ConfigError, "are both"),
     "order": ({"order": "pyscf", "out": "t.csv"}, "", ConfigError, "'pyscf' is of matrices"),
     "open shell": ({"charge": 1}, "", ConfigError, "charge 1 .* 9 electrons .* no closed shell"),
@@ -348,7 +358,10 @@ def test_a_mistake_is_one_sentence_and_leaves_no_file(
         "text": "no molecule",
     }.get(change, text)
     folder = tmp_path / "here"
-    (folder / "folder.npz").mkdir(parents=True)
+    for name in ("folder.npz", "run"):
+        (folder / name).mkdir(parents=True)
+    for name in ("run/config.yaml", "run/predictions.h5", "theirs.npz"):
+        (folder / name).write_text("of others")
     source = folder / "m.xyz"
     source.write_text(text)
     given = {k: folder / v if k in ("out", "molden") else v for k, v in options.items()}
