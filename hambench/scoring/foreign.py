@@ -180,12 +180,14 @@ class ForeignPredictions:
             )
         return (matrix + matrix.T) / 2
 
-    def _check_kind(self, kind: object) -> None:
+    def _check_kind(self, kind: Any) -> None:
         """DataError for one of the suite's own files that holds something else."""
-        if isinstance(kind, str) and kind.startswith("hambench-"):
+        kind = "" if kind is None else _text(kind)
+        if kind.startswith("hambench-"):
             raise DataError(
                 f"{self.path} is a file of {kind.removeprefix('hambench-')}, which cannot be "
-                "scored; of a run give predictions.h5"
+                "scored; give predictions.h5 of a run (`hambench predict` writes for molecules "
+                "without labels)"
             )
 
     def _known(self, field: str, value: str | None, known: Mapping[str, object]) -> str:
@@ -234,10 +236,11 @@ class ForeignPredictions:
         try:
             if is_hdf5(self.path):
                 with h5py.File(self.path, "r", locking=False) as file:
-                    self._check_kind(file.attrs.get("format"))
+                    self._check_kind(file.attrs.get("format", file.get("format")))
                     yield file, {key: _text(file.attrs[key]) for key in _SAID if key in file.attrs}
                 return
             with np.load(self.path) as file:
+                self._check_kind(file.get("format"))
                 arrays = {key: file[key] for key in file}
                 yield arrays, {key: _text(arrays[key]) for key in _SAID if key in arrays}
         except (OSError, RuntimeError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -210,8 +210,13 @@ def test_energies_of_a_table(
 
 def test_tables_that_do_not_fit(call: Call, theirs: Path, tmp_path: Path) -> None:
     (tmp_path / "theirs.csv").write_text("id,energy\nneon,-128.9\n")
+    np.savez(tmp_path / "ours.npz", format="hambench-hamiltonians", order="canonical")
+    with h5py.File(tmp_path / "ours.h5", "w") as file:
+        file["format"] = "hambench-hamiltonians"
     for words, code, said in (
         ((".", "task=water_mini"), 3, "is a folder; give a file of predictions"),
+        (("ours.npz", "task=water_mini"), 3, "is a file of hamiltonians, which cannot be scored"),
+        (("ours.h5", "task=water_mini"), 3, "is a file of hamiltonians, which cannot be scored"),
         (("theirs.csv", *ON), 4, "lacks"),
         (("theirs.h5", *ON), 2, "asks for energies; give a table of them"),
         (("none.csv", *ON), 3, "none.csv does not exist"),
