@@ -61,7 +61,7 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
         try:
             scores[name] = scores_of(path, results[name])
         except DataError as error:  # it is ranked without, which its table says
-            scores[name] = DataError(str(error).replace(str(path.parent), str(Path(name).parent)))
+            scores[name] = DataError(str(error).replace(str(path.parent), path.parent.name))
     rankings, unranked = rank(results, scores)
     if not rankings:
         name, reason = (left_out + unranked)[0]
