@@ -44,17 +44,21 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def private_cluster() -> Iterator[PrivateCluster]:
-    """A SLURM cluster of this session's own, never that of a site.
+def slurm_installed() -> None:
+    """Skips a test without SLURM.
 
-    HAMBENCH_TEST_SLURM=0 skips its tests, =1 makes it an error that SLURM is not installed. Where
-    it is installed, a cluster that does not start is an error.
+    HAMBENCH_TEST_SLURM=0 skips it anyhow; with =1 it is an error that SLURM is not installed.
     """
     wanted = os.environ.get("HAMBENCH_TEST_SLURM", "")
     if wanted == "0":
         pytest.skip("HAMBENCH_TEST_SLURM=0")
     if (lacking := missing()) and wanted != "1":
         pytest.skip(f"needs SLURM, {lacking[0]} is missing: apt-get install slurm-wlm munge")
+
+
+@pytest.fixture(scope="session")
+def private_cluster(slurm_installed: None) -> Iterator[PrivateCluster]:
+    """A SLURM cluster of this session's own, never that of a site; an error where it stays down."""
     folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))  # sockets have short paths
     try:
         with PrivateCluster(folder) as cluster:

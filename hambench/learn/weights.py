@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +154,8 @@ def read_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
         DataError: the file is missing or corrupt.
         CheckpointError: it is no weights file of ours.
     """
-    found: dict[str, Any] = json.loads(_read(Path(path))[1]["identity"])
+    with _opened(Path(path)) as (_, metadata):
+        found: dict[str, Any] = json.loads(metadata["identity"])
     return found
 
 
@@ -173,10 +176,22 @@ def cast(model: Model, dtype: torch.dtype) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a weights file of ours."""
+    with _opened(path) as (file, metadata):
+        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """A weights file of ours, whose tensors are read when asked for, and its metadata."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if metadata.get("format") != FORMAT:
+                raise CheckpointError(
+                    f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}; weights "
+                    "of other programs are loaded with hambench.load_published"
+                )
+            yield file, metadata
     except FileNotFoundError:
         raise DataError(
             f"there is no weights file {path}; check the path, or, where a run has lost it, train "
@@ -187,12 +202,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} is no readable weights file ({error}); copy it again, or train the run anew "
             "with overwrite=true"
         ) from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}; weights of other "
-            "programs are loaded with hambench.load_published"
-        )
-    return tensors, metadata
 
 
 def _plain(tree: Any) -> Any:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from private_cluster import ClusterError, PrivateCluster, missing
+from private_cluster import ClusterError, PrivateCluster
 
 pytestmark = pytest.mark.slurm
 
@@ -40,9 +40,8 @@ def test_arrays_are_throttled_and_failures_are_seen(slurm: PrivateCluster, tmp_p
     assert sorted(states) == ["COMPLETED"] * 3 + ["FAILED"]
 
 
+@pytest.mark.usefixtures("slurm_installed")
 def test_nothing_is_left_of_a_cluster() -> None:
-    if missing():
-        pytest.skip(f"needs SLURM, {missing()[0]} is missing: apt-get install slurm-wlm munge")
     folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))
     try:
         with PrivateCluster(folder, nodes=1) as cluster:
