@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 import click
 
@@ -30,6 +26,7 @@ from hambench.cli.score import score
 from hambench.cli.show import completion, doctor, leaderboard, list_
 from hambench.cli.sweep import sweep
 from hambench.errors import HambenchError
+from hambench.learn.interrupts import termination_as_interrupt
 
 EXIT_CODES = """\b
 Exit codes:
@@ -85,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("hambench").setLevel(logging.INFO)
     try:
-        with _termination_as_interrupt():
+        with termination_as_interrupt():
             code = cli.main(words, prog_name="hambench", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
@@ -114,26 +111,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             1,
         )
     sys.exit(code or 0)
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the command as Ctrl-C does, with everything put in order."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        raise KeyboardInterrupt(f"stopped by {name}; the same command goes on")
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:  # nohup has SIGHUP ignored
-                before[number] = signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(message: str, code: int) -> int:

@@ -76,7 +76,7 @@ def run_worker(
             process.kill()
             raise
     if stop:
-        raise Interrupted(f"stopped by {stop.signal}; the same command goes on")
+        raise Interrupted(f"stopped by {stop.signal}; the same command goes on", stop.signal)
     if process.returncode:
         raise RunError(
             f"model '{name}' failed in its environment: {reason or _ended(process.returncode)}; "

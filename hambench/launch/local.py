@@ -129,7 +129,9 @@ class Local:
                     self._start()
                     self.watch.tick(self._progress())
                     if stop:
-                        raise Interrupted(f"stopped by {stop.signal}; the same command goes on")
+                        raise Interrupted(
+                            f"stopped by {stop.signal}; the same command goes on", stop.signal
+                        )
                     time.sleep(_POLL)
             finally:
                 self._stop()

@@ -215,7 +215,8 @@ class _Loop:
                 self._save()
                 raise Interrupted(
                     f"stopped by {self.stop.signal} after step {self.state.step}, with a "
-                    f"checkpoint in {self.folder / CHECKPOINTS}; the same command goes on from it"
+                    f"checkpoint in {self.folder / CHECKPOINTS}; the same command goes on from it",
+                    self.stop.signal,
                 )
             if self._checkpoint_due():
                 self._save()
