@@ -322,5 +322,10 @@ class _StatusFile(Reporter):
 
     def row(self, row: Row) -> None:
         """Write it down, now and then."""
+        validated = [key for key in row if key.startswith("val_") and key != "val_loss"]
+        for key in validated:
+            changes = {"metric": key.removeprefix("val_"), "value": row[key]}
+            self.current = self.current.model_copy(update=changes)
+        self.current = self.current.model_copy(update={"elapsed_s": row["elapsed_s"]})
         if time.monotonic() - self._written > _STATUS_SECONDS:
             self.update()

@@ -283,6 +283,11 @@ class Status(Record):
         restarts: how often the run was started again.
         reason: why it failed or was interrupted, one sentence; empty otherwise.
         started, updated: ISO 8601, UTC; ``started`` is the first start.
+        node: machine, or node of a cluster, of the newest start.
+        job: SLURM job of that start, ``12`` or ``12_3``; empty without SLURM.
+        metric, value: what was validated last, in Eh; None before.
+        elapsed_s: seconds of training, over all starts.
+        stalls: how many starts in a row a scheduler ended before they got a step further.
     """
 
     state: Literal["queued", "running", "done", "failed", "interrupted"]
@@ -292,6 +297,12 @@ class Status(Record):
     reason: str = ""
     started: datetime
     updated: datetime
+    node: str = ""
+    job: str = ""
+    metric: str | None = None
+    value: float | None = None
+    elapsed_s: float = Field(default=0.0, ge=0)
+    stalls: int = Field(default=0, ge=0)
 
 
 R = TypeVar("R", Result, Status)

@@ -6,10 +6,10 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from hambench.config import RunConfig, flatten, read_config
 from hambench.errors import ConfigError, DataError, RunError
@@ -27,11 +27,17 @@ EXTERNAL = "external"
 TRACEBACK = "traceback.txt"
 LOCK = ".lock"
 CONSOLE = "console.log"  # what a run in the background said; of whoever started it
+ASKED = "asked.yaml"  # the configuration that a launcher wants here
 
 _OURS = (
     CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, SCORES, RESULT, TENSORBOARD,
     TRACEBACK, EXTERNAL,
 )  # fmt: skip
+
+Ended = Literal["queued", "interrupted", "failed"]
+"""How a start can end without a result."""
+
+_OF_LAUNCHERS = (LOCK, CONSOLE, ASKED, STATUS)
 
 
 @contextmanager
@@ -81,7 +87,7 @@ def check_same(folder: Path, config: RunConfig) -> None:
         ConfigError: it was; the first difference is named.
     """
     if not (folder / CONFIG).is_file():
-        foreign = [p.name for p in folder.glob("*") if p.name not in (LOCK, CONSOLE)]
+        foreign = [p.name for p in folder.glob("*") if p.name not in _OF_LAUNCHERS]
         if foreign:
             raise ConfigError(
                 f"{folder} holds other files ({', '.join(sorted(foreign)[:3])}) and no run; "
@@ -135,18 +141,57 @@ def begin(folder: Path, config: RunConfig, fingerprint: str) -> Status:
         _clear(folder)
     else:
         check_same(folder, config)
-    try:
-        before = read_status(folder)
-    except DataError:
+    before = _status(folder)
+    if before is None or not before.fingerprint:  # it has not begun, at most been queued
         status = Status(state="running", fingerprint=fingerprint, started=now(), updated=now())
     else:
-        check_data(folder, before.fingerprint or fingerprint, fingerprint)
+        check_data(folder, before.fingerprint, fingerprint)
         again = {"state": "running", "restarts": before.restarts + 1, "reason": ""}
-        status = before.model_copy(update=again | {"fingerprint": fingerprint})
+        status = before.model_copy(update=again)
     with atomic_write(folder / CONFIG) as file:  # device, scoring and paths may have changed
         file.write(config.to_yaml())
     (folder / TRACEBACK).unlink(missing_ok=True)
-    return update(folder, status)
+    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return update(folder, status, node=node, job=this_job())
+
+
+def enqueue(folder: Path, config: RunConfig) -> None:
+    """Leave a configuration in ``folder`` for the process that is to run it, and say so.
+
+    What ``config.overwrite`` asks for is done now: the run may be started several times.
+
+    Raises:
+        RunError: another process holds the folder, the disk is full, or it cannot be written.
+    """
+    with lock(folder):
+        if config.overwrite and (folder / CONFIG).is_file():
+            _clear(folder)
+        with atomic_write(folder / ASKED) as file:
+            file.write(config.model_copy(update={"overwrite": False}).to_yaml())
+        if not is_finished(folder):
+            status = _status(folder) or Status(state="queued", started=now(), updated=now())
+            update(folder, status, state="queued", reason="", stalls=0)
+
+
+def settle(folder: Path, state: Ended, reason: str, stalls: int = 0) -> None:
+    """Say how a start ended that could not say so itself, unless the run is done."""
+    if not is_finished(folder):
+        status = _status(folder) or Status(state=state, started=now(), updated=now())
+        update(folder, status, state=state, reason=reason, stalls=stalls)
+
+
+def release(folder: Path, jobs: Collection[str]) -> None:
+    """Remove the lock that one of these jobs left behind when its node was lost."""
+    path = folder / LOCK
+    with suppress(OSError), open(path, encoding="utf-8") as file:
+        if _read_holder(file).get("job") in jobs and not is_locked(path):
+            path.unlink()
+
+
+def this_job() -> str:
+    """The SLURM job that this process belongs to, ``12`` or ``12_3``; empty outside of jobs."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}_ID") for name in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID", "")
 
 
 def check_data(folder: Path, begun_with: str, fingerprint: str) -> None:
@@ -170,6 +215,14 @@ def update(folder: Path, status: Status, **changes: object) -> Status:
     return status
 
 
+def _status(folder: Path) -> Status | None:
+    """What ``status.json`` says; None where there is none that can be read."""
+    try:
+        return read_status(folder)
+    except DataError:
+        return None
+
+
 def _clear(folder: Path) -> None:
     """Remove what a run writes, and nothing else."""
     for name in _OURS:
@@ -181,7 +234,7 @@ def _clear(folder: Path) -> None:
 
 
 def _refuse_holder_elsewhere(folder: Path, file: IO[str]) -> None:
-    held, job = _read_holder(file), os.environ.get("SLURM_JOB_ID", "")
+    held, job = _read_holder(file), this_job()
     same_job = bool(job) and held.get("job") == job
     if held and held.get("host") != socket.gethostname() and not same_job:
         path = folder / LOCK
@@ -191,8 +244,7 @@ def _refuse_holder_elsewhere(folder: Path, file: IO[str]) -> None:
 
 
 def _note_holder(path: Path, file: IO[str]) -> None:
-    job = os.environ.get("SLURM_JOB_ID", "")
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "job": job}
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "job": this_job()}
     try:
         os.ftruncate(file.fileno(), 0)
         os.pwrite(file.fileno(), json.dumps(me).encode(), 0)

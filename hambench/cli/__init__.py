@@ -20,6 +20,7 @@ from hambench.cli.embed import embed
 from hambench.cli.env import env
 from hambench.cli.generate import generate
 from hambench.cli.group import Group
+from hambench.cli.jobs import cancel, logs, retry, status
 from hambench.cli.predict import predict
 from hambench.cli.run import evaluate, run
 from hambench.cli.score import score
@@ -60,7 +61,21 @@ def cli(debug: bool) -> None:
     """
 
 
-_RUNS = (run, sweep, evaluate, score, predict, embed, compare, leaderboard, curves)
+_RUNS = (
+    run,
+    sweep,
+    status,
+    logs,
+    cancel,
+    retry,
+    evaluate,
+    score,
+    predict,
+    embed,
+    compare,
+    leaderboard,
+    curves,
+)
 for _command in (*_RUNS, data, env, bench, list_, doctor, completion):
     cli.add_command(_command)
 for _command in (download, generate):

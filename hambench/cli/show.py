@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hambench.cli.table import align, as_json
+from hambench.errors import ConfigError
 
 if TYPE_CHECKING:
     from hambench.registry import Registry
 
-_KINDS = ("tasks", "models", "recipes", "metrics")
+_KINDS = ("tasks", "models", "recipes", "metrics", "clusters")
 
 
 @click.command("list")
 @click.argument("kind", required=False, type=click.Choice(_KINDS))
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
 def list_(kind: str | None, json_: bool) -> None:
-    """Names that can be used: tasks, models, recipes, metrics, also those of plug-ins.
+    """Names that can be used: tasks, models, recipes, metrics, clusters, also those of plug-ins.
 
     \b
     Examples:
@@ -27,7 +28,8 @@ def list_(kind: str | None, json_: bool) -> None:
       hambench list models --json
     """
     kinds = [kind] if kind else list(_KINDS)
-    listing = {name: _metrics() if name == "metrics" else _presets(name) for name in kinds}
+    others = {"metrics": _metrics, "clusters": _clusters}
+    listing = {name: others[name]() if name in others else _presets(name) for name in kinds}
     if json_:
         click.echo(as_json(listing[kind] if kind else listing))
         return
@@ -122,3 +124,20 @@ def _metrics() -> list[dict[str, Any]]:
         }
         for m in METRICS.values()
     ]
+
+
+def _clusters() -> list[dict[str, Any]]:
+    """Where sweeps can run; profiles that cannot be read say why."""
+    from hambench.launch.profile import HERE, SLURM, load_profile, profiles
+
+    rows = [{"name": name, "title": title, "from": "hambench"} for name, title in HERE.items()]
+    found = profiles()
+    if SLURM not in found:
+        rows.append({"name": SLURM, "title": "SLURM with the site's defaults", "from": "hambench"})
+    for name, path in found.items():
+        try:
+            title = load_profile(name).title
+        except ConfigError as error:
+            title = f"BROKEN: {error}"
+        rows.append({"name": name, "title": title, "from": str(path)})
+    return rows

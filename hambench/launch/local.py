@@ -96,7 +96,7 @@ class Local:
     ``OMP_NUM_THREADS`` or its like is set; several GPUs are given to them in turn.
 
     Args:
-        plan: its configurations are written already.
+        plan: checked.
         jobs: cells at a time; None: one per GPU if a cell may use one, else one per core.
         watch: is told how it goes on.
     """
@@ -179,9 +179,9 @@ class Local:
 
     def _launch(self, node: Node) -> _Job:
         console = node.folder / rundir.CONSOLE
-        words = ["-m", "hambench", "run", "--config", str(self.plan.file_of(node))]
+        words = ["-m", "hambench", "run", "--config", str(node.folder / rundir.ASKED)]
+        rundir.enqueue(node.folder, node.config)
         try:
-            console.parent.mkdir(parents=True, exist_ok=True)
             with open(console, "ab") as output:
                 older = output.tell()
                 process = subprocess.Popen(

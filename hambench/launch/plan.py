@@ -18,10 +18,9 @@ from hambench import rundir
 from hambench.compose import compose, parse_override
 from hambench.config import RunConfig
 from hambench.errors import ConfigError, DataError, HambenchError
-from hambench.files import atomic_write
 from hambench.results import read_result, read_status
 
-State = Literal["new", "running", "interrupted", "failed", "done"]
+State = Literal["new", "queued", "running", "interrupted", "failed", "done"]
 
 _PRETRAINS = ("frozen", "finetuned")  # strategies
 
@@ -39,11 +38,13 @@ class Node:
             pretraining that no override asks for by itself.
         needs: run directory of the pretraining that has to be done before; None where a finished
             run is named by ``pretrained``.
+        asks: what it asks of the cluster besides the profile: key of the profile -> value.
     """
 
     config: RunConfig
     swept: Mapping[str, str] = field(default_factory=dict)
     needs: Path | None = None
+    asks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -72,7 +73,7 @@ class Node:
             status = read_status(self.folder)
         except DataError:
             return "new"
-        return "failed" if status.state == "failed" else "interrupted"
+        return status.state if status.state in ("failed", "queued") else "interrupted"
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,11 @@ class Plan:
         digest = hashlib.sha256(text.encode()).hexdigest()
         return self.nodes[-1].config.root / SWEEPS / digest[:8]
 
+    def part(self, chosen: Sequence[Node]) -> Plan:
+        """The plan of some of its cells, and of what they need."""
+        folders = {node.folder for node in chosen} | {node.needs for node in chosen}
+        return Plan(tuple(node for node in self.nodes if node.folder in folders))
+
     def check(self) -> None:
         """Build every cell that is not done, and read the result of every one that is.
 
@@ -151,21 +157,6 @@ class Plan:
                 else:
                     rundir.check_scoring(node.folder, node.config)
                     read_result(node.folder)
-
-    def file_of(self, node: Node) -> Path:
-        """Where `write` puts the configuration of a cell."""
-        name = f"{node.config.task['name']}-{node.config.model['name']}-{node.folder.name}.yaml"
-        return self.folder / name
-
-    def write(self) -> None:
-        """Write the configuration of every unfinished cell, for ``hambench run --config``.
-
-        Raises:
-            RunError: the disk is full, or the folder cannot be written.
-        """
-        for node in self.unfinished:
-            with atomic_write(self.file_of(node)) as file:
-                file.write(node.config.to_yaml())
 
 
 def _pretraining(config: RunConfig) -> RunConfig | None:

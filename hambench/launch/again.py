@@ -1,0 +1,138 @@
+"""A sweep after its launch: cancelling its jobs, and starting cells again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hambench import rundir
+from hambench.compose import parse_single
+from hambench.config import read_config
+from hambench.errors import ConfigError
+from hambench.launch import scheduler
+from hambench.launch.manifest import Manifest, read_manifest, submitting
+from hambench.launch.plan import Node, Plan
+from hambench.launch.profile import HERE, Profile, load_profile
+from hambench.launch.scheduler import Scheduler
+from hambench.launch.standing import UNDER_WAY, chosen, standing
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where cells run: ``cluster`` is its name; without a profile, on this machine."""
+
+    cluster: str
+    profile: Profile | None
+
+
+def place_of(words: Sequence[str]) -> Where:
+    """Where to launch to, from words ``cluster=NAME`` and ``cluster.KEY=VALUE``.
+
+    Raises:
+        ConfigError: there is no such cluster or key, or a value does not fit.
+    """
+    named = [word.removeprefix("cluster=") for word in words if word.startswith("cluster=")]
+    name = named[-1] if named else "local"
+    settings = [word for word in words if not word.startswith("cluster=")]
+    if name in HERE:
+        if settings:
+            raise ConfigError(
+                f"'{settings[0]}' is for jobs of a cluster: add cluster=slurm, or the name of a "
+                "profile (hambench list clusters)"
+            )
+        return Where(name, None)
+    return Where(name, load_profile(name).changed(settings_of(settings), " ".join(settings)))
+
+
+def cancel_cells(folder: Path, words: Sequence[str]) -> int:
+    """Cancel the jobs of a sweep's cells (see `chosen`); returns how many were.
+
+    Raises:
+        ConfigError: the sweep has no jobs, or SLURM is not here.
+        DataError: there is no such sweep or cell.
+        RunError: the scheduler does not answer, or refuses.
+    """
+    before = read_manifest(folder)
+    if before.head.cluster in HERE:
+        raise ConfigError(
+            f"the cells of {folder} are processes and no jobs: stop `hambench sweep` itself"
+        )
+    with submitting(before.root), scheduler.left_jobs():
+        manifest = read_manifest(folder)
+        cells = chosen(standing(manifest, Scheduler()), words)
+        ids = [cell.job for cell in cells if cell.job and cell.state in UNDER_WAY]
+        if not words:
+            board = [job.id for job in manifest.head.board]
+            ids += [job for job, state in Scheduler().states(board).items() if state.alive]
+        scheduler.cancel(ids)
+        manifest.with_cancelled(ids).write()
+    return len(ids)
+
+
+def plan_again(
+    folder: Path, words: Sequence[str], *, failed: bool, changes: Sequence[str] = ()
+) -> tuple[Plan, list[Node], Where]:
+    """The plan of a sweep as it was launched, and the cells of it to start again.
+
+    The working folder is to be that of the launch.
+
+    Args:
+        folder: of the sweep.
+        words: cells, see `chosen`; none: all.
+        failed: those alone that failed.
+        changes: words ``cluster.KEY=VALUE`` that replace the profile's.
+
+    Raises:
+        DataError: no such sweep or cell, or a configuration that is gone.
+        ConfigError: a change that does not fit.
+    """
+    manifest = read_manifest(folder)
+    cells = standing(manifest, Scheduler())
+    settings = settings_of(changes)
+    plan = _plan(manifest, settings)
+    nodes = {entry.cell: node for entry, node in zip(manifest.entries, plan.nodes, strict=True)}
+    picked = {cell.entry.cell for cell in chosen(cells, words)}
+    # A cell that was cancelled because of its pretraining needs that again.
+    again = [
+        cell
+        for cell in cells
+        if cell.state not in (*UNDER_WAY, "done") and (cell.state == "failed" or not failed)
+    ]
+    names = {cell.entry.cell for cell in again if cell.entry.cell in picked}
+    names |= {
+        cell.entry.needs
+        for cell in again
+        if cell.entry.cell in names and cell.entry.needs in {c.entry.cell for c in again}
+    }
+    head = manifest.head
+    profile = None if head.profile is None else Profile.model_validate(head.profile)
+    if changes and profile is None:
+        raise ConfigError(f"'{changes[0]}': this sweep runs on this machine, without a profile")
+    if profile is not None:
+        profile = profile.changed(settings, " ".join(changes))
+    only = [nodes[entry.cell] for entry in manifest.entries if entry.cell in names]
+    return plan, only, Where(head.cluster, profile)
+
+
+def settings_of(words: Sequence[str]) -> dict[str, object]:
+    """Settings of a profile from words ``cluster.KEY=VALUE`` in Hydra's grammar."""
+    return {
+        override.key_or_group.removeprefix("cluster."): override.value()
+        for override in parse_single(words, "")
+    }
+
+
+def _plan(manifest: Manifest, settings: Mapping[str, object]) -> Plan:
+    """The plan that a manifest was made of; of what single cells ask, ``settings`` are left out."""
+    folders: dict[str, Path] = {}
+    nodes = []
+    for entry in manifest.entries:
+        folder = manifest.folder_of(entry.cell)
+        asked = folder / rundir.ASKED  # a cell that was done before has none
+        config = read_config(asked if asked.is_file() else folder / rundir.CONFIG)
+        folders[entry.cell] = config.folder
+        needs = None if entry.needs is None else folders[entry.needs]
+        asks = {key: value for key, value in entry.asks.items() if key not in settings}
+        nodes.append(Node(config, entry.swept, needs, asks))
+    return Plan(tuple(nodes))

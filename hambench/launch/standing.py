@@ -1,0 +1,224 @@
+"""How far a sweep is: what its runs say of themselves, and of those that cannot, the scheduler."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from hambench import rundir
+from hambench.errors import DataError
+from hambench.launch.manifest import Entry, Job, Manifest
+from hambench.launch.scheduler import JobState, Scheduler
+from hambench.results import Status, now, read_result, read_status
+from hambench.scoring import Score, format_score
+
+State = Literal[
+    "done", "running", "queued", "waiting", "interrupted", "failed", "cancelled", "timeout", "lost"
+]
+"""``waiting``: for its pretraining; ``timeout``: ended at its limit without a checkpoint in time;
+``lost``: nobody knows its job any more."""
+
+UNDER_WAY: Final = ("running", "queued", "waiting")
+
+_GRACE: Final = 60.0  # seconds after the submission within which the scheduler may not know a job
+_TAIL: Final = 8192  # bytes at the end of a log in which the reason of a failure stands
+_SAID: Final = ("error: ", "interrupted: ")
+_WHY: Final = {
+    "OUT_OF_MEMORY": "the job had too little memory; ask for more (cluster.memory=...)",
+    "NODE_FAIL": "its node failed",
+    "BOOT_FAIL": "its node did not start",
+    "DEADLINE": "the deadline of the job has passed",
+    "PREEMPTED": "preempted, and the cluster does not start such jobs again",
+    "COMPLETED": "the job ended without a result",
+}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a cell is.
+
+    Attributes:
+        entry: the cell.
+        state: see `State`.
+        reason: why it is not done, or what it waits for; may be empty.
+        status: what the run says of itself; None before its first start.
+        node: where it runs, or ran.
+        job: id of the newest one; empty without SLURM.
+        elapsed: of the present start of the job, as SLURM writes times.
+        metric: of a finished run its primary one, else the last validation.
+        log: what it said.
+    """
+
+    entry: Entry
+    state: State
+    reason: str
+    status: Status | None
+    node: str
+    job: str
+    elapsed: str
+    metric: str
+    log: Path
+
+    @property
+    def progress(self) -> str:
+        """``120/500 steps``, or ``3.2/10 min``."""
+        done, budget = self.status, self.entry
+        if done is None or not done.fingerprint:
+            return ""
+        if budget.max_steps is not None:
+            return f"{done.step}/{budget.max_steps} steps"
+        if budget.max_minutes is not None:
+            return f"{done.elapsed_s / 60:.1f}/{budget.max_minutes:g} min"
+        return f"{done.step} steps"
+
+    @property
+    def restarts(self) -> int:
+        """How often the run was started again."""
+        return 0 if self.status is None else self.status.restarts
+
+
+def standing(manifest: Manifest, scheduler: Scheduler) -> list[Standing]:
+    """How far every cell is; asks the scheduler once, about those that are not at their end.
+
+    Raises:
+        RunError: the scheduler does not answer.
+    """
+    runs = {entry.cell: manifest.folder_of(entry.cell) for entry in manifest.entries}
+    open_ = [entry.jobs[-1].id for entry in manifest.entries
+             if entry.jobs and not rundir.is_finished(runs[entry.cell])]  # fmt: skip
+    jobs = scheduler.states(open_) if open_ else {}
+    found: dict[str, Standing] = {}
+    for entry in manifest.entries:  # a pretraining comes before the cells that need it
+        found[entry.cell] = _standing(entry, runs[entry.cell], jobs, found)
+    return list(found.values())
+
+
+def summary(cells: Iterable[Standing]) -> str:
+    """``"3 done, 2 running, 4 queued"``."""
+    counts = Counter(cell.state for cell in cells)
+    order = ("done", *UNDER_WAY, *(s for s in counts if s != "done" and s not in UNDER_WAY))
+    return ", ".join(f"{counts[s]} {s}" for s in order if counts[s] or s == "done")
+
+
+def chosen(cells: Sequence[Standing], words: Sequence[str]) -> list[Standing]:
+    """Cells by their numbers in the table (from 1), or by parts of their names.
+
+    Raises:
+        DataError: a word names none.
+    """
+    if not words:
+        return list(cells)
+    picked: dict[str, Standing] = {}
+    for word in words:
+        by_number = word.isdecimal() and 0 < int(word) <= len(cells)
+        hits = [cells[int(word) - 1]] if by_number else [c for c in cells if word in c.entry.cell]
+        if not hits:
+            raise DataError(
+                f"no cell '{word}' in this sweep: give a number from 1 to {len(cells)}, or a part "
+                "of a cell's name, as `hambench status` shows them"
+            )
+        picked |= {cell.entry.cell: cell for cell in hits}
+    return list(picked.values())
+
+
+def _standing(
+    entry: Entry, folder: Path, jobs: Mapping[str, JobState], before: Mapping[str, Standing]
+) -> Standing:
+    status = _status(folder)
+    job = entry.jobs[-1] if entry.jobs else None
+    known = jobs.get(job.id) if job is not None else None
+    log = folder / rundir.CONSOLE if job is None else job.log
+    if rundir.is_finished(folder):
+        state, reason = "done", ""
+    elif job is None:
+        state, reason = _without_job(folder, status)
+    else:
+        state, reason = _with_job(job, known, status, log)
+    if state in ("queued", "lost", "cancelled") and entry.needs in before:
+        state, reason = _behind(before[entry.needs], state, reason)
+    return Standing(
+        entry, state, reason, status,
+        node=(known.nodes if known is not None else "") or (status.node if status else ""),
+        job=job.id if job is not None else "",
+        elapsed=known.elapsed if known is not None and known.alive else "",
+        metric=_metric(folder, state, status),
+        log=log,
+    )  # fmt: skip
+
+
+def _without_job(folder: Path, status: Status | None) -> tuple[State, str]:
+    """Of a cell that a process on this machine computes, or will, or did."""
+    if rundir.is_running(folder):
+        return "running", ""
+    if status is None or status.state == "queued":
+        return "queued", "not started yet"
+    if status.state in ("failed", "interrupted"):
+        return status.state, status.reason
+    return "interrupted", "its process was killed"
+
+
+def _with_job(
+    job: Job, known: JobState | None, status: Status | None, log: Path
+) -> tuple[State, str]:
+    """Of a cell that a job computes, or was to compute."""
+    if known is not None and known.waits:
+        return "queued", known.reason or (status.reason if status else "")
+    if known is not None and known.alive:
+        return "running", ""
+    mine = status is not None and (status.job == job.id or status.updated >= job.submitted)
+    if mine and status is not None and status.state == "failed":
+        return "failed", status.reason
+    if job.cancelled is not None or (known is not None and known.state == "CANCELLED"):
+        return "cancelled", "by hambench cancel" if job.cancelled else "by scancel"
+    if known is not None and known.state == "TIMEOUT":
+        return "timeout", "the job reached its time limit; `hambench retry` goes on"
+    if mine and status is not None and status.state == "interrupted":
+        return "interrupted", status.reason
+    if known is not None:
+        return "failed", _last_words(log) or _WHY.get(known.state, f"the job {known.state.lower()}")
+    if (now() - job.submitted).total_seconds() < _GRACE:
+        return "queued", "the scheduler does not know it yet"
+    return "lost", _last_words(log) or "the scheduler does not know its job any more"
+
+
+def _behind(needed: Standing, state: State, reason: str) -> tuple[State, str]:
+    """Of a cell that has not begun, while its pretraining stands so."""
+    if needed.state in UNDER_WAY:
+        return "waiting" if state == "queued" else state, f"for {needed.entry.cell}"
+    if needed.state == "done":
+        return state, reason
+    return "cancelled", f"its pretraining {needed.entry.cell}: {needed.state}"
+
+
+def _metric(folder: Path, state: State, status: Status | None) -> str:
+    if state == "done":
+        try:
+            name, metric = next(iter(read_result(folder).metrics.items()))
+        except DataError:
+            return ""
+        return f"{name} {format_score(Score(**metric.model_dump()), name)}"
+    if status is None or status.metric is None or status.value is None:
+        return ""
+    return f"val {status.metric} {format_score(Score(status.value, 'Eh', None, 1), status.metric)}"
+
+
+def _status(folder: Path) -> Status | None:
+    try:
+        return read_status(folder)
+    except DataError:
+        return None
+
+
+def _last_words(log: Path) -> str:
+    """The message that the newest start left with."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [line for line in lines if line.startswith(_SAID)]
+    return said[-1].removeprefix("error: ") if said else ""
