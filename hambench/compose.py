@@ -21,7 +21,9 @@ from hambench.registry import MODELS, RECIPES, TASKS, search_path
 _CHANGEABLE = ("hyperparameters", "energy")  # sections of a model
 _PRETRAINING = "pretraining."
 # What a pretraining cell has of its energy cell, unless it is told otherwise.
-_SHARED = ("model", "seed", "device", "root", "workers", "data", "tensorboard")
+_SHARED = (
+    "model", "seed", "device", "root", "workers", "nodes", "gpus", "data", "tensorboard",
+)  # fmt: skip
 
 
 def compose(overrides: Sequence[str]) -> RunConfig:

@@ -127,6 +127,8 @@ class RunConfig(BaseModel):
     )
     tensorboard: bool = False
     workers: Annotated[int, Field(ge=0)] = 0
+    nodes: Annotated[int, Field(gt=0)] = 1
+    gpus: Annotated[int, Field(gt=0)] = 1
     data: GivenPath | None = None
     split: str | None = None
     train_on: str | None = None
@@ -149,7 +151,10 @@ class RunConfig(BaseModel):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What decides the trained weights: no paths, device, score options, descriptive text."""
+        """What decides the trained weights: no paths, device, score options, descriptive text.
+
+        Nor the number of processes, which changes them by rounding alone.
+        """
         sections = {"task": self.task, "model": self.model, "recipe": self.training}
         spec: dict[str, Any] = {
             name: {key: value for key, value in section.items() if key not in _FREE}

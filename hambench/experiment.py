@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from hambench.config import OF_PRETRAINING, RunConfig, read_config
 from hambench.cost import measured
 from hambench.data.task import Task
 from hambench.domain import domain_of
-from hambench.errors import DataError, HambenchError, RunError
+from hambench.errors import ConfigError, DataError, HambenchError, RunError
 from hambench.external import ExternalModel
 from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.loop import BEST
+from hambench.learn.processes import Processes, join
 from hambench.learn.reporters import Reporter, Row, TensorBoard, bar
 from hambench.learn.statistics import prepare
 from hambench.learn.validation import metric_name
@@ -37,6 +39,7 @@ from hambench.results import (
     Cost,
     DataFile,
     Inference,
+    Pretraining,
     Result,
     Status,
     read_result,
@@ -70,47 +73,75 @@ class Outcome:
 def run(config: RunConfig, *, progress: bool = True) -> Outcome:
     """Train, predict, score; go on where an earlier start of the same run stopped.
 
-    A finished run returns at once. The run directory is `RunConfig.folder`.
+    A finished run returns at once. The run directory is `RunConfig.folder`. Where ``nodes`` and
+    ``gpus`` ask for several processes, all of them call this; they train together, the first one
+    does everything else while the others wait.
 
     Args:
         config: see `hambench.compose.compose`.
         progress: show progress on the terminal, or as log lines where there is none.
 
     Raises:
-        ConfigError: something in the configuration is not there or does not fit, or the run
-            directory holds another run.
+        ConfigError: something in the configuration is not there or does not fit, the run
+            directory holds another run, or other processes were started than are asked for.
         DataError: the task's data are missing or corrupt.
         RunError: the run failed (``status.json`` says why), or another process has the directory.
         Interrupted: Ctrl-C or SIGTERM; the same configuration goes on from the checkpoint.
     """
+    processes = join(config.nodes, config.gpus, config.device)
+    with processes.course():
+        return _outcome(config, processes, progress and processes.first)
+
+
+def _outcome(config: RunConfig, processes: Processes, progress: bool) -> Outcome:
     folder = config.folder
-    if config.overwrite or not rundir.is_finished(folder):
-        cell = Cell.build(config)
-        fingerprint = cell.task.fingerprint  # reads every row: corrupt data fail here
-        if isinstance(cell.model, ExternalModel):
-            cell.model.check(cell.recipe, len(cell.task.split(cell.training_split)))
-        cell.check_guesses()
-        cell.check_overlaps()
-        check_body_of(cell)
-        audit = audited(cell)  # before what it would refuse is trained
+    if config.overwrite or not processes.from_first(lambda: rundir.is_finished(folder)):
+        cell = processes.in_turn(lambda: Cell.build(config))
+        fingerprint, audit = processes.from_first(lambda: _checked(cell, processes))
         if config.pretraining is not None:
-            _pretrain(config, config.pretraining, progress)
-        with rundir.lock(folder):
-            # another start may have finished it meanwhile
-            if config.overwrite or not rundir.is_finished(folder):
-                status = _StatusFile(folder, rundir.begin(folder, config, fingerprint))
-                return Outcome(_followed(cell, audit, folder, status, progress), folder, fresh=True)
-    return _finished(config, progress)
+            _pretrain(config.pretraining, processes, progress)
+        with ExitStack() as held:
+            status = processes.from_first(lambda: _begun(config, fingerprint, held))
+            if status is not None:
+                file = _StatusFile(folder, status)
+                result = _followed(cell, audit, folder, file, processes, progress)
+                return Outcome(result, folder, fresh=True)
+    return processes.from_first(lambda: _finished(config, progress))
 
 
-def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
+def _checked(cell: Cell, processes: Processes) -> tuple[str, Audit | None]:
+    """Fingerprint of the data, and audit of the pretraining; what would fail later fails here."""
+    fingerprint = cell.task.fingerprint  # reads every row: corrupt data fail here
+    if isinstance(cell.model, ExternalModel):
+        cell.model.check(cell.recipe, len(cell.task.split(cell.training_split)))
+        if processes.several:
+            raise ConfigError(
+                f"model '{cell.config.model['name']}' trains in an environment of its own, with "
+                "one process; leave out nodes and gpus"
+            )
+    cell.check_guesses()
+    cell.check_overlaps()
+    check_body_of(cell)
+    return fingerprint, audited(cell)  # before what it would refuse is trained
+
+
+def _begun(config: RunConfig, fingerprint: str, held: ExitStack) -> Status | None:
+    """Take the run directory; None where another start has finished the run meanwhile."""
+    held.enter_context(rundir.lock(config.folder))
+    if rundir.is_finished(config.folder) and not config.overwrite:
+        held.close()
+        return None
+    return rundir.begin(config.folder, config, fingerprint)
+
+
+def _pretrain(before: RunConfig, processes: Processes, progress: bool) -> None:
     """Run the cell that an energy cell begins with, unless that is done.
 
     Raises:
         ConfigError: the folder holds another run.
     """
-    if rundir.is_finished(before.folder):
-        rundir.check_same(before.folder, before)
+    if processes.from_first(lambda: rundir.is_finished(before.folder)):
+        processes.from_first(lambda: rundir.check_same(before.folder, before))
     else:
         budget = before.training
         limits = {"max_steps": "steps", "max_minutes": "minutes"}
@@ -120,7 +151,7 @@ def _pretrain(config: RunConfig, before: RunConfig, progress: bool) -> None:
             said, before.task["name"], before.folder,
         )  # fmt: skip
         try:
-            run(before, progress=progress)
+            _outcome(before, processes, progress)
         except RunError as error:
             raise RunError(f"{error} ({OF_PRETRAINING})") from error
 
@@ -166,11 +197,19 @@ def _are_kept(kept: Path, task: Task, config: RunConfig) -> bool:
 
 
 def _followed(
-    cell: Cell, audit: Audit | None, folder: Path, status: _StatusFile, progress: bool
+    cell: Cell,
+    audit: Audit | None,
+    folder: Path,
+    status: _StatusFile,
+    processes: Processes,
+    progress: bool,
 ) -> Result:
-    """`_run`, whose end stands in ``status.json`` whatever it is."""
+    """`_run`, whose end stands in ``status.json`` whatever it is, in whichever process."""
+    if not processes.first:
+        return _run(cell, audit, folder, status, processes, progress)
     try:
-        result = _run(cell, audit, folder, status, progress)
+        with processes.together():
+            result = _run(cell, audit, folder, status, processes, progress)
     except (Interrupted, KeyboardInterrupt) as error:
         status.update(state="interrupted", reason=str(error) or "Ctrl-C")
         raise
@@ -186,17 +225,23 @@ def _followed(
 
 
 def _run(
-    cell: Cell, audit: Audit | None, folder: Path, status: _StatusFile, progress: bool
+    cell: Cell,
+    audit: Audit | None,
+    folder: Path,
+    status: _StatusFile,
+    processes: Processes,
+    progress: bool,
 ) -> Result:
     task, model, config = cell.task, cell.model, cell.config
     train = task.split(cell.training_split)
     validation = task.split(task.protocol.validation_split)
     logger.info("task %s v%d: %d molecules to train on", task.name, task.version, len(train))
     device, precision = open_fabric(config.device).device, cell.recipe.precision
-    logger.info("run %s on %s, %s: %s", config.run_id[:8], device, precision, folder)
-    pretraining = None if audit is None else begin_with(cell, audit)
+    where = f"{processes.size} x {device.type}" if processes.several else str(device)
+    logger.info("run %s on %s, %s: %s", config.run_id[:8], where, precision, folder)
+    pretraining = processes.from_first(lambda: None if audit is None else begin_with(cell, audit))
     reporters: list[Reporter] = [status]
-    if config.tensorboard:
+    if config.tensorboard and processes.first:
         reporters.append(TensorBoard(folder / rundir.TENSORBOARD))
     if isinstance(model, ExternalModel):
         fitted = model.fit(
@@ -204,16 +249,34 @@ def _run(
             seed=config.seed, device=config.device, progress=progress, reporters=reporters,
         )  # fmt: skip
     elif model.count_parameters() == 0:
-        fitted = _prepare(model, train, folder, device, progress)
+        prepared = model
+        fitted = processes.from_first(lambda: _prepare(prepared, train, folder, device, progress))
     else:
         logger.info("%s: %s parameters", config.model["name"], f"{model.count_parameters():,}")
         fitted = fit(
             model, train, validation, cell.recipe, folder,
             seed=config.seed, device=config.device, workers=config.workers, progress=progress,
             reporters=reporters, fingerprint=f"{task.fingerprint} {cell.training_split}",
+            processes=processes,
         )  # fmt: skip
+    return processes.from_first(
+        lambda: _scored(cell, fitted, pretraining, folder, status.current, device, progress)
+    )
+
+
+def _scored(
+    cell: Cell,
+    fitted: FitResult,
+    pretraining: Pretraining | None,
+    folder: Path,
+    status: Status,
+    device: torch.device,
+    progress: bool,
+) -> Result:
+    """The result of a trained model, written down with its scores; by one process alone."""
+    config = cell.config
     inference = measured(cell, progress)
-    common = _common(cell, fitted, inference, status.current, device)
+    common = _common(cell, fitted, inference, status, device)
     more: dict[str, Any] = {}
     if cell.energies:
         scores, trained = score_energies(cell, folder / ENERGIES, progress)
@@ -263,6 +326,8 @@ def _common(
     config, task, model = cell.config, cell.task, cell.model
     name = config.model["name"]
     used = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    if config.nodes * config.gpus > 1:
+        used = f"{config.nodes * config.gpus} x {used}"
     made = provenance(status.started, status.restarts, registry.plugins())
     if isinstance(model, ExternalModel):
         used = model.device

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Run this configuration, as --cfg printed it, in place of KEY=VALUE...",
 )
-def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> None:
+def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> int:
     """Train a model on a task and score it: one cell of the benchmark.
 
     The configuration is composed by Hydra and changed by its overrides; task and model must be
@@ -52,10 +52,19 @@ def run(overrides: tuple[str, ...], cfg: bool, file: Path | None) -> None:
     config = compose(overrides) if file is None else read_config(file)
     if cfg:
         click.echo(f"# run directory: {config.folder}\n{config.to_yaml()}", nl=False)
-        return
-    from hambench import experiment
+        return 0
+    from hambench.launch import ranks
 
-    _show(experiment.run(config))
+    if ranks.are_to_start(config):
+        words = list(overrides) if file is None else ["--config", str(file)]
+        return ranks.run(config, words)
+    from hambench import experiment
+    from hambench.learn.processes import is_first
+
+    outcome = experiment.run(config)
+    if is_first():
+        _show(outcome)
+    return 0
 
 
 @click.command(cls=WordsCommand)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,14 +51,16 @@ class Loaded:
     """One batch of the stream.
 
     Attributes:
-        batch: on the loader's device.
-        molecules: how many it holds.
+        batch: on the loader's device; of a share of no molecules, one that is not to count.
+        molecules: how many the whole batch holds, of which this may be a share.
         after: position of the batch that follows.
+        rows: of the data set, which the batch holds.
     """
 
     batch: Batch
     molecules: int
     after: Position
+    rows: tuple[int, ...]
 
 
 class Loader:
@@ -90,6 +93,8 @@ class Loader:
         rotate: turn every molecule with its labels by a rotation drawn from (seed, epoch, row), so
             that a stream which begins anywhere has the turns it would have had. Graphs are then
             built anew in every epoch.
+        share: (rank, size): of every batch only the part of one of several processes, see
+            `shared`.
 
     Raises:
         ConfigError: no molecules, or not exactly one size.
@@ -112,6 +117,7 @@ class Loader:
         embeddings: Sequence[Tensor] | None = None,
         guesses: bool = True,
         rotate: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if (batch_size is None) == (max_edges is None):
             raise ConfigError("exactly one of batch_size and max_edges must be set")
@@ -124,13 +130,15 @@ class Loader:
         self.seed, self.shuffle = seed, shuffle
         self.device = torch.device(device)
         self.workers = workers
+        self.rank, self.size = share
+        limit = None if max_edges is None else -(-max_edges // self.size)
         self._assembler = Assembler(
             molecules,
             spec,
             references=references,
             pinned=self.device.type == "cuda" and not workers,
             room=0 if workers else cache_bytes,
-            join=partial(padded, spec=spec, max_edges=max_edges) if pad else batch_graphs,
+            join=partial(padded, spec=spec, max_edges=limit) if pad else batch_graphs,
             embeddings=embeddings,
             guesses=guesses,
             turns=seed if rotate else None,
@@ -145,12 +153,17 @@ class Loader:
         if self.batch_size is not None:
             return [order[k : k + self.batch_size] for k in range(0, n, self.batch_size)]
         assert self.max_edges is not None
-        if self._edges is None:
-            self._edges = count_edges(self.molecules, self.spec.cutoff).tolist()
-        batches = balanced(order, self._edges, self.max_edges)
+        batches = balanced(order, self.edges, self.max_edges)
         if self.shuffle:  # the fullest are closed first, the emptiest last
             batches = [batches[k] for k in generator.permutation(len(batches))]
         return batches
+
+    @property
+    def edges(self) -> list[int]:
+        """Directed edges of every molecule."""
+        if self._edges is None:
+            self._edges = count_edges(self.molecules, self.spec.cutoff).tolist()
+        return self._edges
 
     def stream(self, start: Position = START) -> Generator[Loaded, None, None]:
         """Batches from ``start`` on, epoch after epoch, without end."""
@@ -161,24 +174,37 @@ class Loader:
         places = self._places(START)
         return self._prefetched(islice(places, len(self.plan(0))))
 
-    def _places(self, start: Position) -> Iterator[Place[Position]]:
-        """Rows of each batch, its epoch, and the position after it."""
+    def _places(self, start: Position) -> Iterator[Place[_Share]]:
+        """Rows of each batch to build, its epoch, and whose share of which batch it is."""
         epoch, first = start.epoch, start.batch
         while True:
             plan = self.plan(epoch)
             for k in range(first, len(plan)):
                 last = k + 1 == len(plan)
-                yield plan[k], epoch, Position(epoch + 1, 0) if last else Position(epoch, k + 1)
+                after = Position(epoch + 1, 0) if last else Position(epoch, k + 1)
+                rows = plan[k]
+                if self.size > 1:
+                    rows = shared(rows, self.edges, self.size)[self.rank]
+                # a process without molecules computes one all the same, to take part in the step
+                yield rows or plan[k][:1], epoch, _Share(tuple(rows), len(plan[k]), after)
             epoch, first = epoch + 1, 0
 
-    def _prefetched(self, places: Iterator[Place[Position]]) -> Generator[Loaded, None, None]:
+    def _prefetched(self, places: Iterator[Place[_Share]]) -> Generator[Loaded, None, None]:
         if self.workers:
             built = built_by_processes(self._assembler, places, self.workers)
         else:
             built = built_by_thread(self._assembler, places)
         with closing(built):
-            for batch, size, after in built:
-                yield Loaded(batch.to(self.device, non_blocking=True), size, after)
+            for batch, _, (rows, molecules, after) in built:
+                yield Loaded(batch.to(self.device, non_blocking=True), molecules, after, rows)
+
+
+class _Share(NamedTuple):
+    """What a batch to build is: rows of a batch of so many molecules, and what follows that."""
+
+    rows: tuple[int, ...]
+    molecules: int
+    after: Position
 
 
 class Assembler:
@@ -299,3 +325,25 @@ def balanced(order: Sequence[int], edges: Sequence[int], max_edges: int) -> list
             closed.append(open_.pop(fullest)[1])
         open_.append((edges[row], [row]))
     return closed + [rows for _, rows in open_]
+
+
+def shared(rows: Sequence[int], edges: Sequence[int], size: int) -> list[list[int]]:
+    """The rows of a batch shared out among processes, so that they have equally many edges.
+
+    The largest molecules come first, each to whom has the fewest edges, of equals the fewest
+    molecules (R. L. Graham, SIAM J. Appl. Math. 17, 416, 1969): no share is larger than the mean by
+    more than one molecule, and molecules of one size are shared equally. Rows of a share keep the
+    order of the batch.
+
+    Args:
+        rows: of the batch.
+        edges: of every row of the data set.
+        size: number of shares; some are empty where there are fewer rows.
+    """
+    shares: list[list[int]] = [[] for _ in range(size)]
+    loads = [(0, 0, k) for k in range(size)]
+    for place in sorted(range(len(rows)), key=lambda k: -edges[rows[k]]):
+        load, count, k = loads[0]
+        shares[k].append(place)
+        heapq.heapreplace(loads, (load + edges[rows[place]], count + 1, k))
+    return [[rows[place] for place in sorted(share)] for share in shares]

@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING
 import torch
 
 from hambench.errors import ConfigError
+from hambench.learn.processes import ALONE, Processes, gpu_of
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 
-def open_fabric(device: str) -> Fabric:
-    """Fabric on one device.
+def open_fabric(device: str, processes: Processes = ALONE) -> Fabric:
+    """Fabric on one device, of each process.
 
     Precision stays with us: Fabric's double precision would convert outputs to torch's default
     type.
 
     Args:
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        processes: which share a model; of each, the GPU of its number.
 
     Raises:
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or is one for several processes.
     """
     from lightning.fabric import Fabric  # slow to import
 
@@ -36,14 +38,50 @@ def open_fabric(device: str) -> Fabric:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
         raise ConfigError(f"device is '{device}', expected auto, cpu, cuda or cuda:NUMBER")
-    if kind == "cpu":
-        return Fabric(accelerator="cpu", devices=1)
-    if int(number or 0) >= torch.cuda.device_count():
+    if number and processes.several:
+        raise ConfigError(
+            f"device={device} is one GPU for {processes.size} processes; leave out its number"
+        )
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device={device} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
             "use device=cpu, or see `hambench doctor`"
         )
+    if processes.several:
+        return _distributed(kind, processes)
+    if kind == "cpu":
+        return Fabric(accelerator="cpu", devices=1)
     return Fabric(accelerator="cuda", devices=[int(number or 0)])
+
+
+def _distributed(kind: str, processes: Processes) -> Fabric:
+    """Fabric with DDP, for which every process is a node of one device."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import TorchElasticEnvironment
+    from lightning.fabric.strategies import DDPStrategy
+
+    class Joined(TorchElasticEnvironment):
+        """The variables of torchrun, whatever SLURM says, with one device for each node."""
+
+        def node_rank(self) -> int:
+            return self.global_rank()
+
+        def local_rank(self) -> int:
+            return 0
+
+    strategy = DDPStrategy(
+        cluster_environment=Joined(),
+        broadcast_buffers=False,  # all have the same
+        # A parameter that no process uses keeps no gradient, as in one process alone, and buckets
+        # are never rearranged: sums are added in the same order before and after a restart.
+        find_unused_parameters=True,
+    )
+    for known in ("find_unused_parameters=True was", "`broadcast_buffers` is deprecated"):
+        warnings.filterwarnings("ignore", message=known)
+    devices = [gpu_of(processes.local_rank)] if kind == "cuda" else 1
+    fabric = Fabric(accelerator=kind, devices=devices, num_nodes=processes.size, strategy=strategy)
+    fabric.launch()
+    return fabric
 
 
 def peak_memory(device: torch.device) -> int:

@@ -1,22 +1,24 @@
 """The gradient of one optimiser step, exact for losses that are no plain sum over molecules.
 
 A loss such as RMSE + MSE is a function ``finish(terms, counts)`` of sums over all entries. Split
-into micro-batches b (and, one day, processes), its gradient is by the chain rule
+into micro-batches b, of one process or of several, its gradient is by the chain rule
 
     grad = sum_b  w . grad terms_b,    w = d finish / d terms  at the sums over all b,
 
 so a first pass without gradients finds the sums and a second one the gradient; one micro-batch
-alone needs no first pass.
+alone needs no first pass. Processes add up their sums before w is taken, and their gradients after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from hambench.data.graph import Batch
+from hambench.learn.processes import ALONE, Processes
 from hambench.learn.recipe import Alignment
 from hambench.losses import alignment
 from hambench.model import Loss, Model, Prediction
@@ -59,18 +61,26 @@ def accumulate(
     module: LossTerms,
     batches: Sequence[Batch],
     backward: Callable[[Tensor], None],
+    *,
+    counted: Sequence[bool] | None = None,
+    processes: Processes = ALONE,
+    hold: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Tensor:
-    """Add the gradient of the loss over all ``batches`` to the parameters.
+    """Add the gradient of the loss over all ``batches``, of all processes, to the parameters.
 
     Args:
         terms_of: calls ``module``, perhaps through a strategy's wrapper.
         module: the `LossTerms`.
         batches: micro-batches of one step.
-        backward: ``fabric.backward``.
+        backward: ``fabric.backward``; the mean over the processes is taken by ``terms_of``.
+        counted: of each micro-batch, whether it counts; None: all do.
+        processes: which have as many micro-batches each, and share their parameters.
+        hold: for all micro-batches but the last: gradients stay in their process.
 
     Returns:
         The scalar loss over all of them, detached and still on the device.
     """
+    factors = [1.0] * len(batches) if counted is None else [float(own) for own in counted]
     if len(batches) == 1:
         parts = [terms_of(batches[0])]
     else:
@@ -78,13 +88,29 @@ def accumulate(
         devices = [batches[0].positions.device] if batches[0].positions.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices):
             parts = [terms_of(batch) for batch in batches]
-    # The one place where processes would add up: all_reduce `terms` and `counts`.
-    terms = torch.stack([part[0].detach() for part in parts]).sum(0).requires_grad_()
-    counts = torch.stack([part[1] for part in parts]).sum(0)
+    found = zip(parts, factors, strict=True)
+    sums = [[_times(factor, tensor.detach()) for tensor in part] for part, factor in found]
+    terms, counts = (torch.stack(tensors).sum(0) for tensors in zip(*sums, strict=True))
+    if processes.several:
+        terms, counts = _summed(processes, terms, counts)
+    terms.requires_grad_()
     assert module.finish is not None
     value = module.finish(terms, counts)
     (weights,) = torch.autograd.grad(value, terms)
-    for k, batch in enumerate(batches):
-        own, _ = parts[k] if len(batches) == 1 else terms_of(batch)
-        backward((weights * own).sum())
+    last = len(batches) - 1
+    for k, (batch, factor) in enumerate(zip(batches, factors, strict=True)):
+        with nullcontext() if k == last else hold():
+            own, _ = parts[k] if len(batches) == 1 else terms_of(batch)
+            backward((_times(processes.size * factor, weights) * own).sum())
     return value.detach()
+
+
+def _times(factor: float, tensor: Tensor) -> Tensor:
+    """The product; nothing is computed for a factor of one."""
+    return tensor if factor == 1 else factor * tensor
+
+
+def _summed(processes: Processes, terms: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Both over all processes, at once and in float64."""
+    whole = processes.sum(torch.cat([terms.double(), counts.double()]))
+    return whole[: len(terms)].to(terms), whole[len(terms) :].to(counts)

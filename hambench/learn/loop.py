@@ -23,6 +23,7 @@ from hambench.learn.checkpoint import load_checkpoint, save_checkpoint, seed_gen
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.frozen import frozen_embeddings
 from hambench.learn.interrupts import Interrupted, StopRequest
+from hambench.learn.processes import ALONE, Processes
 from hambench.learn.recipe import Recipe
 from hambench.learn.reporters import JsonLog, Reporter, Row, Terminal, bar
 from hambench.learn.statistics import prepare
@@ -80,6 +81,7 @@ def fit(
     progress: bool = True,
     reporters: Sequence[Reporter] = (),
     fingerprint: str | None = None,
+    processes: Processes = ALONE,
 ) -> FitResult:
     """Train ``model`` until its budget ends, going on where an earlier call in ``folder`` stopped.
 
@@ -102,6 +104,9 @@ def fit(
         reporters: told about every row besides.
         fingerprint: of the molecules of ``train``; with one, statistics of their labels are kept
             for other runs, see `hambench.learn.statistics`.
+        processes: which train the model together, with the same arguments. A step is the same
+            whatever their number, but for rounding: batches are shared out, ``recipe.batch_size``
+            is of all of them. The first one writes, and tells progress and ``reporters``.
 
     Raises:
         ConfigError: no budget, a device that is not there, or a recipe unfit for the model.
@@ -118,18 +123,22 @@ def fit(
         )
     check_recipe(recipe, energies="hamiltonian" not in model.graph.labels)
     folder = Path(folder)
-    fabric = open_fabric(device)
-    saved = load_checkpoint(folder / CHECKPOINTS)
+    fabric = open_fabric(device, processes)
+    progress = progress and processes.first
+    saved = processes.from_first(lambda: load_checkpoint(folder / CHECKPOINTS))
     if saved is not None:
         check_same_run(saved, model, recipe, seed, folder)
     cast(model, torch.float64 if recipe.precision == "float64" else torch.float32)
     seed_generators(seed)
     if (guess := model.graph.guess) is not None:
         for molecules in (train, val):
-            guess.complete(molecules, bar if progress else None)
+            shown = bar if progress else None
+            processes.in_turn(lambda m=molecules: guess.complete(m, shown))
     if saved is None:
-        prepare(model, train, fingerprint, bar if progress else silent)
-    training = Training(model, recipe, seed, fabric)
+        shown = bar if progress else silent
+        processes.from_first(lambda: prepare(model, train, fingerprint, shown))
+        processes.share(model)
+    training = Training(model, recipe, seed, fabric, processes)
     if saved is not None:
         training.restore(saved)
     loop = _Loop(training, train, val, folder, workers, max_steps, max_minutes, progress)
@@ -155,16 +164,17 @@ class _Loop:
     ) -> None:
         self.training, self.state, self.recipe = training, training.state, training.recipe
         self.model, self.device = training.model, training.fabric.device
+        self.processes = processes = training.processes
         self.folder, self.best_file = folder, folder / CHECKPOINTS / BEST
         self.max_steps, self.max_minutes = max_steps, max_minutes
         self.stop = StopRequest()
         spec, size, edges = training.graph, self.recipe.batch_size, self.recipe.max_edges
-        shown = bar if progress else silent
+        shown, share = bar if progress else silent, (processes.rank, processes.size)
         self.loader = Loader(
             train, spec, batch_size=size, max_edges=edges, seed=training.seed, device=self.device,
             workers=workers, pad=self.recipe.pad,
             embeddings=frozen_embeddings(self.model, train, self.device, shown), guesses=False,
-            rotate=spec.rotate,
+            rotate=spec.rotate, share=share,
         )  # fmt: skip
         self.validator: Loader | None = None
         if len(val):
@@ -177,6 +187,7 @@ class _Loop:
                 references="hamiltonian" in spec.labels,
                 device=self.device,
                 embeddings=frozen_embeddings(self.model, val, self.device, shown),
+                share=share,
             )
 
     def run(self, others: Sequence[Reporter]) -> str:
@@ -185,9 +196,11 @@ class _Loop:
         reason = self._stop_reason(state.elapsed)
         if reason is not None and state.step > 0 and not self._unvalidated():
             return reason  # finished by an earlier call
-        self.log = JsonLog(self.folder / LOG, state.log_size)
-        self.reporters: list[Reporter] = [self.log, *others]
-        self._before = state.elapsed
+        self.reporters: list[Reporter] = []
+        if self.processes.first:
+            self.log = JsonLog(self.folder / LOG, state.log_size)
+            self.reporters = [self.log, *others]
+        self._before = self._agreed = state.elapsed
         self._began = self._resumed = time.monotonic()
         try:
             for reporter in self.reporters:
@@ -205,18 +218,20 @@ class _Loop:
         while True:
             # Whatever is due here is seen from the state alone: a run that goes on from a
             # checkpoint enters at this very place.
+            asked = self._agree()
             reason = self._stop_reason(self._elapsed())
             if self._validation_due() or (reason and self._unvalidated()):
                 self._validate()
+                asked = self._agree()
                 reason = self._stop_reason(self._elapsed())
             if reason and not self._unvalidated():
                 break
-            if self.stop:
+            if asked:
                 self._save()
                 raise Interrupted(
-                    f"stopped by {self.stop.signal} after step {self.state.step}, with a "
+                    f"stopped by {asked} after step {self.state.step}, with a "
                     f"checkpoint in {self.folder / CHECKPOINTS}; the same command goes on from it",
-                    self.stop.signal,
+                    asked,
                 )
             if self._checkpoint_due():
                 self._save()
@@ -224,7 +239,7 @@ class _Loop:
         if self.validator is None:
             self.training.checked_losses()
             with self.training.averaged():
-                save_weights(self.best_file, self.model, self.state.step, None)
+                self._keep_weights(None)
         self._save()
         return reason
 
@@ -235,7 +250,9 @@ class _Loop:
         state.epoch, state.batch = loaded[-1].after.epoch, loaded[-1].after.batch
         state.molecules += sum(item.molecules for item in loaded)
         try:
-            self.training.step([item.batch for item in loaded], progress)
+            self.training.step(
+                [item.batch for item in loaded], progress, [bool(item.rows) for item in loaded]
+            )
         except torch.OutOfMemoryError as error:
             size = "batch_size" if self.recipe.batch_size else "max_edges"
             raise RunError(
@@ -268,8 +285,9 @@ class _Loop:
         state = self.state
         with self._paused(), self.training.averaged():
             result = evaluate(
-                self.model, self.validator, lambda: bool(self.stop), self.training.loss
-            )
+                self.model, self.validator, lambda: bool(self._agree()), self.training.loss,
+                self.processes,
+            )  # fmt: skip
             if result is None:
                 return
             if not math.isfinite(result.value):
@@ -278,7 +296,7 @@ class _Loop:
             state.since_best += 1
             if result.value < state.best:
                 state.best, state.best_step, state.since_best = result.value, state.step, 0
-                save_weights(self.best_file, self.model, state.step, result.value)
+                self._keep_weights(result.value)
         self.training.schedule.validated(result.value, result.loss)
         self._report({f"val_{result.metric}": result.value, "val_loss": result.loss})
 
@@ -286,11 +304,19 @@ class _Loop:
         """Write a checkpoint, if everything is finite."""
         self.training.checked_losses()
         with self._paused():
-            state = self.state
-            state.elapsed, state.log_size = self._elapsed(), self.log.sync()
-            state.peak_memory = max(state.peak_memory, peak_memory(self.device))
-            save_checkpoint(self.folder / CHECKPOINTS, self.training.content())
-        self._saved_step, self._saved_at = state.step, self._elapsed()
+            self.processes.from_first(self._write)
+        self._saved_step, self._saved_at = self.state.step, self._elapsed()
+
+    def _write(self) -> None:
+        state = self.state
+        state.elapsed, state.log_size = self._clock(), self.log.sync()
+        state.peak_memory = max(state.peak_memory, peak_memory(self.device))
+        save_checkpoint(self.folder / CHECKPOINTS, self.training.content())
+
+    def _keep_weights(self, value: float | None) -> None:
+        """Write the weights as they are now, and the metric they reached."""
+        step = self.state.step
+        self.processes.from_first(lambda: save_weights(self.best_file, self.model, step, value))
 
     def _report(self, values: Row) -> None:
         state = self.state
@@ -334,8 +360,16 @@ class _Loop:
             return True
         return seconds is not None and self._elapsed() - self._saved_at >= seconds
 
+    def _agree(self) -> str | None:
+        """Let all processes go by one clock, and by any request to stop; returns its signal."""
+        self._agreed, asked = self.processes.agreed(self._clock(), self.stop.signal)
+        return asked
+
     def _elapsed(self) -> float:
-        """Seconds of the run, over all restarts."""
+        """Seconds of the run, over all restarts; of several processes when they last agreed."""
+        return self._agreed if self.processes.several else self._clock()
+
+    def _clock(self) -> float:
         return self._before + time.monotonic() - self._began
 
     def _training_time(self) -> float:
@@ -353,6 +387,11 @@ class _Loop:
 
     def result(self, stopped_by: str) -> FitResult:
         """Load the best weights, sum up."""
+        result = self.processes.from_first(lambda: self._summed_up(stopped_by))
+        self.processes.share(self.model)
+        return result
+
+    def _summed_up(self, stopped_by: str) -> FitResult:
         best = load_weights(self.best_file, self.model)
         state = self.state
         per_s = 1 / state.training if state.training > 0 else None

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from hambench.learn.checkpoint import random_state, restore_random_state
 from hambench.learn.ema import ExponentialAverage
 from hambench.learn.gradients import LossTerms, accumulate
 from hambench.learn.optim import build_optimizers
+from hambench.learn.processes import ALONE, Processes
 from hambench.learn.recipe import Recipe
 from hambench.learn.schedule import Schedule
 from hambench.learn.weights import check_identity, first_difference, identity
@@ -67,10 +69,14 @@ class Training:
         recipe: see `Recipe`.
         seed: part of what a checkpoint must agree with.
         fabric: the device, and the strategy around forward and backward.
+        processes: which train the model together; each has all of this.
     """
 
-    def __init__(self, model: Model, recipe: Recipe, seed: int, fabric: Fabric) -> None:
+    def __init__(
+        self, model: Model, recipe: Recipe, seed: int, fabric: Fabric, processes: Processes = ALONE
+    ) -> None:
         self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
+        self.processes = processes
         self.state = State()
         self._module = LossTerms(model, recipe.alignment)
         self._terms_of = fabric.setup_module(self._module)
@@ -96,18 +102,24 @@ class Training:
         """The training loss."""
         return self._module.loss(prediction, batch)
 
-    def step(self, batches: Sequence[Batch], progress: float) -> None:
+    def step(
+        self, batches: Sequence[Batch], progress: float, counted: Sequence[bool] | None = None
+    ) -> None:
         """One optimiser step on micro-batches. Nothing here may wait for the device.
 
         Args:
             batches: on the device.
             progress: share of the budget used up so far.
+            counted: of each, whether it counts; None: all do.
         """
         state, recipe = self.state, self.recipe
         factor = self.schedule.factor(state.step, progress)
         for group in self.groups:
             group["lr"] = group["initial_lr"] * factor
-        loss = accumulate(self._terms_of, self._module, batches, self.fabric.backward)
+        loss = accumulate(
+            self._terms_of, self._module, batches, self.fabric.backward, counted=counted,
+            processes=self.processes, hold=partial(self.fabric.no_backward_sync, self._terms_of),
+        )  # fmt: skip
         if recipe.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
         for optimizer in self.optimizers:

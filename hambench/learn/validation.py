@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from hambench.data.graph import Batch
 from hambench.data.loader import Loader
+from hambench.learn.processes import ALONE, Processes
 from hambench.model import Loss, Model, Prediction
 
 
@@ -41,19 +43,22 @@ def evaluate(
     loader: Loader,
     stop: Callable[[], bool],
     loss_of: Callable[[Prediction, Batch], Loss] | None = None,
+    processes: Processes = ALONE,
 ) -> Validation | None:
     """One pass over ``loader``, in full float32 products even where training uses TF32.
 
     Args:
         model: as it is; left in training mode.
         loader: of the validation set, with references for a model of Hamiltonians.
-        stop: asked before every batch.
+        stop: asked before every batch; says the same in all processes.
         loss_of: the training loss; None: the model's own.
+        processes: which share out the molecules, as ``loader`` does; all get the same outcome.
 
     Returns:
         None when ``stop`` said so.
     """
-    errors, terms, counts = [], [], []
+    errors = torch.zeros(len(loader.molecules), dtype=torch.float64, device=loader.device)
+    terms, counts = [], []
     loss_of = loss_of or model.loss
     model.eval()
     try:
@@ -63,14 +68,17 @@ def evaluate(
                     return None
                 prediction = model(loaded.batch)
                 loss = loss_of(prediction, loaded.batch)
-                errors.append(molecule_errors(prediction, loaded.batch))
-                terms.append(loss.terms)
-                counts.append(loss.counts)
+                if loaded.rows:
+                    places = torch.tensor(loaded.rows, device=errors.device)
+                    errors[places] = molecule_errors(prediction, loaded.batch)
+                terms.append(loss.terms if loaded.rows else 0 * loss.terms)
+                counts.append(loss.counts if loaded.rows else 0 * loss.counts)
     finally:
         model.train()
-    value = torch.cat(errors).mean()
-    total = loss.finish(torch.stack(terms).sum(0), torch.stack(counts).sum(0))
-    return Validation(metric_name(model), float(value), float(total))
+    order = torch.tensor(list(chain.from_iterable(loader.plan(0))), device=errors.device)
+    value = processes.sum(errors)[order].mean()  # each is a sum of itself and zeros: exact
+    sums = (processes.sum(torch.stack(tensors).sum(0)) for tensors in (terms, counts))
+    return Validation(metric_name(model), float(value), float(loss.finish(*sums)))
 
 
 def molecule_errors(prediction: Prediction, batch: Batch) -> Tensor:
