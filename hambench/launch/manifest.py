@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -24,6 +24,8 @@ from hambench.results import Record, now
 
 MANIFEST: Final = "manifest.jsonl"
 _LOCK: Final = ".lock"
+
+R = TypeVar("R", bound=Record)
 
 
 class Job(Record):
@@ -179,17 +181,11 @@ def read_manifest(sweep: Path) -> Manifest:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    records: list[Head | Entry] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            kind = Head if number == 1 else Entry
-            records.append(kind.model_validate_json(line))
-        except ValidationError as error:
-            said = error.errors(include_url=False)[0]["msg"]
-            raise DataError(f"line {number} of {path} is damaged: {said}; restore it") from error
-    if not records:
+    if not lines:
         raise DataError(f"{path} is empty; start the sweep anew")
-    return Manifest(folder=sweep.absolute(), head=records[0], entries=tuple(records[1:]))
+    head = _record(Head, lines[0], 1, path)
+    entries = [_record(Entry, line, k, path) for k, line in enumerate(lines[1:], start=2)]
+    return Manifest(folder=sweep.absolute(), head=head, entries=tuple(entries))
 
 
 def manifests(root: Path) -> Iterator[Manifest]:
@@ -226,6 +222,14 @@ def find_sweep(given: Path) -> Path:
         f"there is no sweep {given}: expected its folder, e.g. runs/{SWEEPS}/1a2b3c4d, as "
         "`hambench sweep` printed it"
     )
+
+
+def _record(kind: type[R], line: str, number: int, path: Path) -> R:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        said = error.errors(include_url=False)[0]["msg"]
+        raise DataError(f"line {number} of {path} is damaged: {said}; restore it") from error
 
 
 def _entry(node: Node, names: Mapping[Path, str], jobs: tuple[Job, ...]) -> Entry:

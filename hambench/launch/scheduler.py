@@ -143,11 +143,6 @@ def requeue(job: str) -> None:
     run(["scontrol", "requeue", job])
 
 
-def is_installed() -> bool:
-    """Whether SLURM's commands are here."""
-    return shutil.which("sbatch") is not None
-
-
 def require() -> None:
     """ConfigError where jobs cannot be submitted from this machine."""
     for program in ("sbatch", "srun", "squeue"):

@@ -73,7 +73,10 @@ class Slurm:
 
     def arrays(self) -> list[Array]:
         """What would be submitted if nothing was in the queue."""
-        largest = scheduler.largest_array() if scheduler.is_installed() else _DRY_ARRAY
+        try:
+            largest = scheduler.largest_array()
+        except HambenchError:  # no scheduler can be asked from here
+            largest = _DRY_ARRAY
         return arrays_of(self.plan.unfinished, self.profile, largest)
 
     def text(self, array: Array) -> str:
@@ -103,8 +106,9 @@ class Slurm:
             manifest = manifest_of(self.plan, self.cluster, self.profile.model_dump(mode="json"))
             unfinished = [node for node in only or self.plan.unfinished if node.state != "done"]
             live = self._live(self.plan.unfinished)
-            busy = [n for n in unfinished if n.folder not in live and rundir.is_running(n.folder)]
-            todo = [n for n in unfinished if n.folder not in live and n not in busy]
+            free = [node for node in unfinished if node.folder not in live]
+            busy = [node for node in free if rundir.is_running(node.folder)]
+            todo = [node for node in free if not rundir.is_running(node.folder)]
             self._refuse_orphans(todo, busy)
             attached = {n.name: live[n.folder] for n in unfinished if n.folder in live}
             manifest = manifest.with_jobs(
@@ -128,8 +132,9 @@ class Slurm:
                         f"{error} (jobs of {len(todo) - left} cells are submitted, of {left} not; "
                         "the same command submits the rest)"
                     ) from error
-                ids |= {node.folder: job.id for node, job in jobs.items()}
-                manifest = manifest.with_jobs({node.name: job for node, job in jobs.items()})
+                pairs = list(zip(array.nodes, jobs, strict=True))
+                ids |= {node.folder: job.id for node, job in pairs}
+                manifest = manifest.with_jobs({node.name: job for node, job in pairs})
                 manifest.write()
             manifest = self._send_board(manifest, [*ids.values()] if todo else [])
         return Submission(
@@ -184,15 +189,14 @@ class Slurm:
                         "cluster.KEY=VALUE"
                     ) from error
 
-    def _send(self, array: Array, ids: Mapping[Path, str]) -> dict[Node, Job]:
-        """Submit an array; the job of each cell."""
+    def _send(self, array: Array, ids: Mapping[Path, str]) -> list[Job]:
+        """Submit an array; a job for each cell."""
         after = [ids[folder] for folder in array.after]
         if array.rule == "aftercorr":
             after = [after[0].partition("_")[0]]
         given = _parameters(array.resources, self._name, array.rule, after)
         tasks = [CellJob(str(node.folder.absolute())) for node in array.nodes]
-        jobs = _submit(self.plan.folder.absolute() / "jobs", self.profile, given, tasks)
-        return dict(zip(array.nodes, jobs, strict=True))
+        return _submit(self.plan.folder.absolute() / "jobs", self.profile, given, tasks)
 
     def _send_board(self, manifest: Manifest, ids: Sequence[str]) -> Manifest:
         """Submit the leaderboard behind all cells; a former one that still waits is cancelled."""
@@ -237,7 +241,8 @@ def _submit(
         raise RunError(f"cannot write the files of jobs in {folder}: {error}") from error
     except Exception as error:  # submitit's own, with what sbatch said
         raise RunError(f"sbatch failed: {' '.join(str(error).split())}") from error
-    script = Path(sent[0].paths.submission_file)
+    whole = sent[0].job_id.partition("_")[0]
+    script = folder / whole / f"{whole}_submission.sh"
     digest = hashlib.sha256(script.read_bytes()).hexdigest()
     return [
         Job(id=job.job_id, submitted=moment, folder=str(job.paths.folder), script=digest)

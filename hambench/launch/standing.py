@@ -25,6 +25,7 @@ UNDER_WAY: Final = ("running", "queued", "waiting")
 
 _GRACE: Final = 60.0  # seconds after the submission within which the scheduler may not know a job
 _TAIL: Final = 8192  # bytes at the end of a log in which the reason of a failure stands
+_DONE: Final[tuple[State, str]] = ("done", "")
 _SAID: Final = ("error: ", "interrupted: ")
 _WHY: Final = {
     "OUT_OF_MEMORY": "the job had too little memory; ask for more (cluster.memory=...)",
@@ -68,6 +69,8 @@ class Standing:
         done, budget = self.status, self.entry
         if done is None or not done.fingerprint:
             return ""
+        if self.state == "done":
+            return f"{done.step} steps"
         if budget.max_steps is not None:
             return f"{done.step}/{budget.max_steps} steps"
         if budget.max_minutes is not None:
@@ -98,7 +101,7 @@ def standing(manifest: Manifest, scheduler: Scheduler) -> list[Standing]:
 
 def summary(cells: Iterable[Standing]) -> str:
     """``"3 done, 2 running, 4 queued"``."""
-    counts = Counter(cell.state for cell in cells)
+    counts: Counter[str] = Counter(cell.state for cell in cells)
     order = ("done", *UNDER_WAY, *(s for s in counts if s != "done" and s not in UNDER_WAY))
     return ", ".join(f"{counts[s]} {s}" for s in order if counts[s] or s == "done")
 
@@ -132,13 +135,14 @@ def _standing(
     known = jobs.get(job.id) if job is not None else None
     log = folder / rundir.CONSOLE if job is None else job.log
     if rundir.is_finished(folder):
-        state, reason = "done", ""
+        state, reason = _DONE
     elif job is None:
         state, reason = _without_job(folder, status)
     else:
         state, reason = _with_job(job, known, status, log)
-    if state in ("queued", "lost", "cancelled") and entry.needs in before:
-        state, reason = _behind(before[entry.needs], state, reason)
+    needed = None if entry.needs is None else before.get(entry.needs)
+    if needed is not None and state in ("queued", "lost", "cancelled"):
+        state, reason = _behind(needed, state, reason)
     return Standing(
         entry, state, reason, status,
         node=(known.nodes if known is not None else "") or (status.node if status else ""),
