@@ -99,6 +99,15 @@ def toy(toy_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     _forget()
 
 
+@pytest.fixture
+def toy_jobs(
+    toy: str, toy_site: Path, slurm: PrivateCluster, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """The plug-in's model, which jobs on the private cluster know too."""
+    monkeypatch.setenv("PYTHONPATH", str(toy_site))
+    return toy
+
+
 def _forget() -> None:
     """Let the registry look for plug-ins again."""
     for registry in (MODELS, RECIPES):

@@ -1,0 +1,182 @@
+"""Whatever happens to its job, a run goes on and ends with the bits of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from private_cluster import PrivateCluster
+from sweeping import (
+    TINY,
+    at_end,
+    cells,
+    hambench,
+    launched,
+    outcome,
+    runs,
+    states,
+    status,
+    trains,
+    until,
+)
+
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("toy_jobs")]
+
+
+@pytest.fixture
+def undisturbed(toy_jobs: None, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """How the cell ends in one go; computed once."""
+    if not _WHOLE:
+        folder = tmp_path_factory.mktemp("undisturbed")
+        hambench("run", *TINY, "run_dir=run", cwd=folder)
+        _WHOLE.append(outcome(folder / "run"))
+    return _WHOLE[0]
+
+
+_WHOLE: list[Any] = []
+
+
+def _one(folder: Path, *words: str) -> tuple[Path, Path, str]:
+    """Sweep, run directory and job of one submitted cell that is in the midst of training."""
+    sweep = launched(*TINY, *words, cwd=folder)
+    (cell,), (run,) = cells(sweep), runs(sweep)
+    trains(run)
+    return sweep, run, cell.job
+
+
+def _ends_as(undisturbed: Any, sweep: Path, run: Path, restarts: int = 1) -> None:
+    """The run gets done, was started again so often, and has the same bits as in one go."""
+    assert at_end(sweep) == ["done"], hambench("status", str(sweep), "--reasons", cwd=sweep)
+    assert status(run)["restarts"] == restarts
+    assert outcome(run) == undisturbed
+
+
+def test_ahead_of_a_time_limit_a_job_goes_back_into_the_queue(
+    slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
+) -> None:
+    sweep, run, job = _one(tmp_path)
+    slurm.run("scancel", "--signal=USR2", job)  # as SLURM does, some time before the limit
+    until(lambda: status(run)["state"] == "queued", "the job to write its end down")
+    assert "goes on" in status(run)["reason"]
+    assert 100 <= status(run)["step"] < 1500
+    _ends_as(undisturbed, sweep, run)
+    log = hambench("logs", str(sweep), "1", cwd=tmp_path)
+    assert log.count("task water_mini") == 2, "both starts are in one log"
+
+
+def test_a_requeue_by_somebody_else(
+    slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
+) -> None:
+    sweep, run, job = _one(tmp_path)
+    slurm.run("scontrol", "requeue", job)
+    until(lambda: status(run)["state"] == "interrupted", "the job to write its end down")
+    assert "SIGTERM" in status(run)["reason"]
+    assert states(sweep)[0] in ("queued", "running")
+    _ends_as(undisturbed, sweep, run)
+
+
+def test_preemption_by_a_better_partition(
+    slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
+) -> None:
+    sweep, run, _ = _one(tmp_path, "cluster.partition=preempt")
+    slurm.run("sbatch", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 2")
+    until(lambda: status(run)["state"] == "queued", "the victim to make way")
+    _ends_as(undisturbed, sweep, run)
+
+
+def test_a_process_that_is_killed(slurm: PrivateCluster, tmp_path: Path, undisturbed: Any) -> None:
+    sweep, run, _ = _one(tmp_path)
+    os.kill(_process_of(run), signal.SIGKILL)
+    until(lambda: status(run)["restarts"] == 1, "another start")
+    _ends_as(undisturbed, sweep, run)
+    assert "killed: the job goes back" in hambench("logs", str(sweep), cwd=tmp_path)
+
+
+def test_cancelled_cells_go_on_when_they_are_tried_again(
+    slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
+) -> None:
+    sweep = launched(*TINY, "seed=0,1", "cluster.at_once=1", cwd=tmp_path)
+    first, second = runs(sweep)
+    trains(first)
+    assert states(sweep) == ["running", "queued"]
+    assert "cancelled: 3 jobs" in hambench("cancel", str(sweep), cwd=tmp_path)
+    until(lambda: states(sweep) == ["cancelled", "cancelled"], "both cells to be cancelled")
+    until(lambda: status(first)["state"] == "interrupted", "the first to write its end down")
+    assert status(second)["state"] == "queued"
+    assert not (first / "result.json").exists()
+    assert "nothing to start" in hambench("retry", str(sweep), "--failed", cwd=tmp_path)
+    # from another folder, one cell by its number
+    assert "submitted: 1 of 2 cells" in hambench("retry", str(sweep), "1", cwd=tmp_path.parent)
+    assert states(sweep)[1] == "cancelled"
+    until(lambda: states(sweep)[0] == "done", "the end of the first", 0.5)
+    assert outcome(first) == undisturbed
+    assert status(first)["restarts"] == 1
+
+
+def test_the_loss_of_a_node(slurm: PrivateCluster, tmp_path: Path, undisturbed: Any) -> None:
+    sweep, run, job = _one(tmp_path)
+    node = slurm.run("squeue", "-h", "-j", job, "-o", "%N").strip()
+    slurm.stop_node(node)
+    try:
+        until(lambda: status(run)["restarts"] == 1, "another start, on the other node", 1.0)
+        assert status(run)["node"] != node
+        _ends_as(undisturbed, sweep, run)
+    finally:
+        slurm.start_node(node)
+
+
+@pytest.mark.slow
+def test_a_real_time_limit(slurm: PrivateCluster, tmp_path: Path) -> None:
+    words = [word for word in TINY if not word.startswith("max_steps")]
+    sweep = launched(
+        *words, "max_steps=30000", "cluster.time=1", "cluster.signal_delay=20", cwd=tmp_path
+    )
+    (run,) = runs(sweep)
+    assert at_end(sweep) == ["done"]
+    assert status(run)["restarts"] >= 1
+    hambench("run", *words, "max_steps=30000", "run_dir=whole", cwd=tmp_path)
+    assert outcome(run) == outcome(tmp_path / "whole")
+
+
+def test_a_sweep_of_twenty_cells_of_which_three_are_killed(tmp_path: Path) -> None:
+    words = [word for word in TINY if not word.startswith(("max_steps", "recipe.validate"))]
+    words += ["max_steps=400", "recipe.validate_every=200"]
+    sweep = launched(*words, "seed=range(0,20)", cwd=tmp_path)
+    every = runs(sweep)
+    chance = random.Random(7)
+    killed: list[Path] = []
+    while len(killed) < 3:
+        under_way = [run for run in every if run not in killed and _trains_now(run)]
+        if under_way:
+            run = chance.choice(under_way)
+            try:
+                os.kill(_process_of(run), signal.SIGKILL)
+            except (ProcessLookupError, FileNotFoundError):
+                continue  # it was faster
+            if not (run / "result.json").exists():
+                killed.append(run)
+        time.sleep(chance.random())
+    assert at_end(sweep) == ["done"] * 20
+    assert [status(run)["restarts"] for run in killed] == [1, 1, 1]
+    assert sum(status(run)["restarts"] for run in every) == 3
+    board = sweep / "leaderboard" / "leaderboard.md"
+    until(board.is_file, "the leaderboard")
+    for run in killed:
+        seed = run.name.partition("-")[0].removeprefix("seed")
+        hambench("run", *words, f"seed={seed}", f"run_dir=alone{seed}", cwd=tmp_path)
+        assert outcome(run) == outcome(tmp_path / f"alone{seed}")
+
+
+def _trains_now(run: Path) -> bool:
+    return status(run).get("state") == "running" and (run / "log.jsonl").is_file()
+
+
+def _process_of(run: Path) -> int:
+    """The process that holds a run directory, as it has written down."""
+    return int(json.loads((run / ".lock").read_text())["pid"])
