@@ -7,23 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
-
 from hambench import rundir
-from hambench.compose import compose, parse_override
+from hambench.compose import compose
 from hambench.config import RunConfig
 from hambench.errors import ConfigError, DataError, HambenchError
 from hambench.files import atomic_write
+from hambench.launch.combinations import combinations
 from hambench.results import read_result, read_status
 
 State = Literal["new", "running", "interrupted", "failed", "done"]
-
-_PRETRAINS = ("frozen", "finetuned")  # strategies
 
 SWEEPS = "sweeps"
 """Folder of all sweeps, beside those of the tasks."""
@@ -89,7 +84,8 @@ class Plan:
         are one, and so is the pretraining of all cells that need the same.
 
         Args:
-            overrides: ``["task=water_mini", "model=helm_small,minao", "seed=range(0,3)"]``.
+            overrides: ``["task=water_mini", "model=helm_small,minao", "seed=range(0,3)"]``; one may
+                be a sweep file, ``table.yaml``, on top of which the others are put.
 
         Raises:
             ConfigError: an override, or a cell, is wrong (its overrides are named), or two cells
@@ -171,45 +167,6 @@ class Plan:
 def _pretraining(config: RunConfig) -> RunConfig | None:
     """The pretraining cell that has to be run before a cell."""
     return config.pretraining if config.pretrained is None else None
-
-
-def combinations(overrides: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """The overrides of every cell, of one value each, and those of them that had several.
-
-    What is said about pretraining is left out of cells that have none, if there are others.
-    """
-    parsed = [parse_override(word) for word in overrides]
-    keys = [override.get_key_element() for override in parsed]
-    several = [override.is_sweep_override() for override in parsed]
-    rows = list(product(*map(_single, parsed)))
-    strategies = [dict(zip(keys, row, strict=True)).get("strategy", "") for row in rows]
-    pretrains = [strategy.strip("'\"") in _PRETRAINS for strategy in strategies]
-    for row, pretrained in zip(rows, pretrains, strict=True):
-        told = [
-            (key, value, swept)
-            for key, value, swept in zip(keys, row, several, strict=True)
-            if pretrained or not any(pretrains) or not key.startswith("pretrain")
-        ]
-        yield (
-            [f"{key}={value}" for key, value, _ in told],
-            {key: value for key, value, swept in told if swept},
-        )
-
-
-def _single(override: Override) -> list[str]:
-    """The values of an override, one by one; ConfigError for an interval, a glob, or none."""
-    if not override.is_sweep_override():
-        return [override.get_value_string()]
-    try:
-        values = list(override.sweep_string_iterator())
-    except HydraException as error:
-        raise ConfigError(
-            f"'{override.input_line}' names no values one by one: expected KEY=A,B, range() or "
-            "choice()"
-        ) from error
-    if not values:
-        raise ConfigError(f"'{override.input_line}' is an empty range; has its step a wrong sign?")
-    return values
 
 
 @contextmanager

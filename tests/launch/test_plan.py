@@ -13,7 +13,8 @@ from hambench import rundir
 from hambench.compose import compose, parse_override
 from hambench.config import read_config
 from hambench.errors import ConfigError, DataError, RegistryError
-from hambench.launch.plan import Plan, combinations
+from hambench.launch.combinations import combinations
+from hambench.launch.plan import Plan
 from hambench.results import Status, now, write_status
 
 WATER = ("task=water_mini", "device=cpu")
