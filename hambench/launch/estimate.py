@@ -6,12 +6,13 @@ import json
 import logging
 import math
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -200,3 +201,41 @@ def _why(code: int, said: Path) -> str:
         return "ended by SIGKILL, probably for want of memory"
     lines = said.read_text("utf-8", "replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+
+
+def time_text(one: Estimate) -> str:
+    """``"41 s"``, ``"> 12 min"``; ``"-"`` where it is not known."""
+    return "-" if one.seconds is None else "> " * one.bound + _duration(one.seconds)
+
+
+def memory_text(one: Estimate) -> str:
+    """``"1.2 GiB"``; ``"-"`` where it is not known."""
+    return "-" if one.memory is None else f"{one.memory / 2**30:.2g} GiB"
+
+
+def in_all(estimates: Mapping[Path, Estimate], threads: int) -> str:
+    """A line on the sum over cells, on what was measured where, and on what is not in it."""
+    known = [one for one in estimates.values() if one.seconds is not None]
+    hours = math.fsum(one.seconds or 0.0 for one in known) / 3600
+    devices = sorted({one.device for one in known})
+    on_cpu = devices in ([], ["cpu"])
+    total = f"{hours * threads:.2g} core hours" if on_cpu else f"{hours:.2g} GPU hours"
+    least = "more than " if any(one.bound for one in known) else ""
+    lacking = len(estimates) - len(known)
+    but = f" and {lacking} unknown" if lacking else ""
+    where = f"{threads} core{'s' * (threads > 1)}" if on_cpu else ", ".join(devices)
+    return (
+        f"training takes {least}{total}{but}, by a few steps on {platform.node()} ({where}, one "
+        "cell at a time); start, label statistics and scoring come on top"
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return (
+                f"{seconds / size:.2g} {unit}"
+                if seconds < 10 * size
+                else f"{seconds / size:.0f} {unit}"
+            )
+    return f"{seconds:.0f} s"

@@ -130,23 +130,27 @@ class Plan:
     def check(self) -> None:
         """Build every cell that is not done, and read the result of every one that is.
 
+        Of cells that differ in their seed and run directory alone, the first one is built.
+
         Raises:
             HambenchError: what the run of the first wrong cell would say, which is named.
         """
         from hambench.cell import Cell  # imports torch, as the next one
         from hambench.pretraining import check_body_of
 
+        built: set[str] = set()
         for node in self.nodes:
             with _naming([node.name, *_words(node.swept)]):
                 if not node.config.overwrite:
                     rundir.check_same(node.folder, node.config)
-                if node.state != "done":
+                if node.state == "done":
+                    rundir.check_scoring(node.folder, node.config)
+                    read_result(node.folder)
+                elif (alike := _alike(node.config)) not in built:
+                    built.add(alike)
                     cell = Cell.build(node.config)
                     check_body_of(cell)
                     cell.check_guesses()
-                else:
-                    rundir.check_scoring(node.folder, node.config)
-                    read_result(node.folder)
 
     def file_of(self, node: Node) -> Path:
         """Where `write` puts the configuration of a cell."""
@@ -167,6 +171,19 @@ class Plan:
 def _pretraining(config: RunConfig) -> RunConfig | None:
     """The pretraining cell that has to be run before a cell."""
     return config.pretraining if config.pretrained is None else None
+
+
+def _alike(config: RunConfig) -> str:
+    """What cells share that are built alike: all but seeds and folders.
+
+    A pretraining that is named or finished counts as it is on disk.
+    """
+    own = config.model_dump_json(exclude={"seed", "run_dir", "overwrite", "pretraining"})
+    before = config.pretraining
+    if before is None:
+        return own
+    there = config.pretrained is not None or rundir.is_finished(before.folder)
+    return f"{own} {before.folder if there else _alike(before)}"
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import yaml
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -273,8 +273,6 @@ class _Loader(yaml.SafeLoader):
     in one mapping is an error.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """As of the base class, each key once."""
         names = [key.value for key, _ in node.value]
@@ -286,6 +284,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {}
 for _kind, _pattern, _first in (
     ("null", r"null|~|", "n~"),
     ("bool", r"true|false", "tf"),
