@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
+from hambench.cli.sweep import sweep
 from hambench.compose import compose, parse_override
 from hambench.errors import ConfigError
 from hambench.launch.combinations import combinations
 from hambench.launch.plan import Plan
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "water_mini.yaml"
+README = Path(__file__).parents[2] / "README.md"
 TABLE = """
 fixed: {task: water_mini, device: cpu, max_steps: 100}
 grid:
@@ -197,6 +200,14 @@ def test_the_example_is_a_table_of_small_models_and_references():
     assert found == [*product(small, range(3)), ("mean_block", 0), ("minao", 0)]
     assert {node.config.max_steps for node in plan.nodes} == {500}
     assert {node.config.max_steps for node in Plan.make([str(EXAMPLE), "max_steps=9"]).nodes} == {9}
+
+
+def test_the_file_of_the_readme_and_of_the_help_is_one(write):
+    (readme,) = re.findall(r"```yaml\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    plan = Plan.make([write(readme)])
+    assert len(plan.nodes) == 9
+    shown = str(sweep.help).partition("fixed:")[2].partition("\n\n")[0]
+    assert Plan.make([write(f"      fixed:{shown}")]) == plan
 
 
 @pytest.mark.parametrize(
