@@ -61,7 +61,8 @@ ARROWS: dict[str, set[str]] = {
         "data", "model", "external", "learn", "scoring", "results", "domain", "chem",
     },
     "launch": {
-        "cell", "pretraining", "config", "compose", "rundir", "data", "learn", "scoring", "results",
+        "cell", "pretraining", "config", "compose", "rundir", "models", "external", "data", "learn",
+        "scoring", "results", "profiling",
     },
     "trained": {"models", "cell", "config", "rundir", "data", "model", "learn", "scoring"},
     "inference": {

@@ -137,7 +137,7 @@ def retry(sweep: Path, cells: tuple[str, ...], failed: bool) -> None:
       hambench retry runs/sweeps/1a2b3c4d --failed cluster.time=4:00:00
       hambench retry runs/sweeps/1a2b3c4d 3
     """
-    from hambench.cli.sweep import launch
+    from hambench.cli.launch import launch
     from hambench.launch.again import plan_again
 
     changes = [word for word in cells if word.startswith("cluster.")]

@@ -26,14 +26,18 @@ class Where:
     profile: Profile | None
 
 
-def place_of(words: Sequence[str]) -> Where:
+def place_of(words: Sequence[str], otherwise: str | None = None) -> Where:
     """Where to launch to, from words ``cluster=NAME`` and ``cluster.KEY=VALUE``.
+
+    Args:
+        words: the last name counts.
+        otherwise: name of the cluster where no word names one; None: this machine.
 
     Raises:
         ConfigError: there is no such cluster or key, or a value does not fit.
     """
     named = [word.removeprefix("cluster=") for word in words if word.startswith("cluster=")]
-    name = named[-1] if named else "local"
+    name = named[-1] if named else otherwise or "local"
     settings = [word for word in words if not word.startswith("cluster=")]
     if name in HERE:
         if settings:

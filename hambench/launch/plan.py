@@ -7,22 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Literal
-
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
 from hambench import rundir
 from hambench.compose import compose, parse_override
 from hambench.config import RunConfig
 from hambench.errors import ConfigError, DataError, HambenchError
+from hambench.launch.combinations import combinations
 from hambench.results import read_result, read_status
 
 State = Literal["new", "queued", "running", "interrupted", "failed", "done"]
-
-_PRETRAINS = ("frozen", "finetuned")  # strategies
 
 SWEEPS = "sweeps"
 """Folder of all sweeps, beside those of the tasks."""
@@ -78,9 +73,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in the order in which they are started: pretraining first."""
+    """Cells in the order in which they are started: pretraining first.
+
+    Attributes:
+        nodes: the cells.
+        cluster: where they are to run, if a sweep file says so.
+    """
 
     nodes: tuple[Node, ...]
+    cluster: str | None = None
 
     @classmethod
     def make(cls, overrides: Sequence[str]) -> Plan:
@@ -90,18 +91,22 @@ class Plan:
         are one, and so is the pretraining of all cells that need the same.
 
         Args:
-            overrides: ``["task=water_mini", "model=helm_small,minao", "seed=range(0,3)"]``.
+            overrides: ``["task=water_mini", "model=helm_small,minao", "seed=range(0,3)"]``; one may
+                be a sweep file, ``table.yaml``, on top of which the others are put.
 
         Raises:
-            ConfigError: an override, or a cell, is wrong (its overrides are named), or two cells
-                would share a run directory.
+            ConfigError: an override, or a cell, is wrong (its overrides are named), two cells
+                would share a run directory, or are to run on two clusters.
         """
         cells: dict[Path, Node] = {}
+        clusters: set[str] = set()
         for words, swept in combinations(overrides):
+            cluster, asks, words = _places(words)
+            clusters |= set(cluster)
             with _naming(words):
                 config = compose(words)
             before = _pretraining(config)
-            node = Node(config, swept, None if before is None else before.folder)
+            node = Node(config, swept, None if before is None else before.folder, asks)
             known = cells.setdefault(config.folder, node)
             if known.config != config:
                 raise ConfigError(
@@ -112,8 +117,12 @@ class Plan:
         for node in cells.values():
             before = _pretraining(node.config)
             if before is not None:
-                first.setdefault(before.folder, cells.get(before.folder, Node(before)))
-        return cls(tuple((first | cells).values()))
+                first.setdefault(
+                    before.folder, cells.get(before.folder, Node(before, asks=node.asks))
+                )
+        if len(clusters) > 1:
+            raise ConfigError(f"one cluster at a time, given are {' and '.join(sorted(clusters))}")
+        return cls(tuple((first | cells).values()), next(iter(clusters), None))
 
     @cached_property
     def unfinished(self) -> tuple[Node, ...]:
@@ -135,10 +144,15 @@ class Plan:
     def part(self, chosen: Sequence[Node]) -> Plan:
         """The plan of some of its cells, and of what they need."""
         folders = {node.folder for node in chosen} | {node.needs for node in chosen}
-        return Plan(tuple(node for node in self.nodes if node.folder in folders))
+        return Plan(tuple(node for node in self.nodes if node.folder in folders), self.cluster)
 
-    def check(self) -> None:
+    def check(self, *, elsewhere: bool = False) -> None:
         """Build every cell that is not done, and read the result of every one that is.
+
+        Of cells that differ in their seed and run directory alone, the first one is built.
+
+        Args:
+            elsewhere: they are to run on other machines: their devices need not be here.
 
         Raises:
             HambenchError: what the run of the first wrong cell would say, which is named.
@@ -146,17 +160,37 @@ class Plan:
         from hambench.cell import Cell  # imports torch, as the next one
         from hambench.pretraining import check_body_of
 
+        built: set[str] = set()
         for node in self.nodes:
             with _naming([node.name, *_words(node.swept)]):
                 if not node.config.overwrite:
                     rundir.check_same(node.folder, node.config)
-                if node.state != "done":
-                    cell = Cell.build(node.config)
-                    check_body_of(cell)
-                    cell.check_guesses()
-                else:
+                if node.state == "done":
                     rundir.check_scoring(node.folder, node.config)
                     read_result(node.folder)
+                elif (alike := _alike(node.config)) not in built:
+                    built.add(alike)
+                    changes = {"device": "cpu"} if elsewhere else {}
+                    cell = Cell.build(node.config.model_copy(update=changes))
+                    check_body_of(cell)
+                    cell.check_guesses()
+
+
+def _places(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+    """Overrides apart: names of clusters, what is asked of the cluster, and all others."""
+    clusters: list[str] = []
+    asks: dict[str, str] = {}
+    rest: list[str] = []
+    for word in words:
+        override = parse_override(word)
+        key = override.key_or_group
+        if key == "cluster":
+            clusters.append(str(override.value()))
+        elif key.startswith("cluster."):
+            asks[key.removeprefix("cluster.")] = str(override.value())
+        else:
+            rest.append(word)
+    return clusters, asks, rest
 
 
 def _pretraining(config: RunConfig) -> RunConfig | None:
@@ -164,43 +198,17 @@ def _pretraining(config: RunConfig) -> RunConfig | None:
     return config.pretraining if config.pretrained is None else None
 
 
-def combinations(overrides: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """The overrides of every cell, of one value each, and those of them that had several.
+def _alike(config: RunConfig) -> str:
+    """What cells share that are built alike: all but seeds and folders.
 
-    What is said about pretraining is left out of cells that have none, if there are others.
+    A pretraining that is named or finished counts as it is on disk.
     """
-    parsed = [parse_override(word) for word in overrides]
-    keys = [override.get_key_element() for override in parsed]
-    several = [override.is_sweep_override() for override in parsed]
-    rows = list(product(*map(_single, parsed)))
-    strategies = [dict(zip(keys, row, strict=True)).get("strategy", "") for row in rows]
-    pretrains = [strategy.strip("'\"") in _PRETRAINS for strategy in strategies]
-    for row, pretrained in zip(rows, pretrains, strict=True):
-        told = [
-            (key, value, swept)
-            for key, value, swept in zip(keys, row, several, strict=True)
-            if pretrained or not any(pretrains) or not key.startswith("pretrain")
-        ]
-        yield (
-            [f"{key}={value}" for key, value, _ in told],
-            {key: value for key, value, swept in told if swept},
-        )
-
-
-def _single(override: Override) -> list[str]:
-    """The values of an override, one by one; ConfigError for an interval, a glob, or none."""
-    if not override.is_sweep_override():
-        return [override.get_value_string()]
-    try:
-        values = list(override.sweep_string_iterator())
-    except HydraException as error:
-        raise ConfigError(
-            f"'{override.input_line}' names no values one by one: expected KEY=A,B, range() or "
-            "choice()"
-        ) from error
-    if not values:
-        raise ConfigError(f"'{override.input_line}' is an empty range; has its step a wrong sign?")
-    return values
+    own = config.model_dump_json(exclude={"seed", "run_dir", "overwrite", "pretraining"})
+    before = config.pretraining
+    if before is None:
+        return own
+    there = config.pretrained is not None or rundir.is_finished(before.folder)
+    return f"{own} {before.folder if there else _alike(before)}"
 
 
 @contextmanager

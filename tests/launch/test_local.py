@@ -52,7 +52,7 @@ def sweep(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
 def test_a_sweep_runs_its_cells_once_and_tells_of_them(toy_cells, sweep, tmp_path: Path):
     words = [*toy_cells, "max_steps=4"]
     both = [*words, "recipe.optimizer.lr=1e-3,1e38"]
-    code, out, _ = sweep(*both, "--dry-run", "cluster=local")
+    code, out, _ = sweep(*both, "--dry-run", "--no-estimate", "cluster=local")
     assert code == 0
     assert not any(tmp_path.iterdir())
     plan = Plan.make(both)
@@ -86,7 +86,7 @@ def test_a_sweep_runs_its_cells_once_and_tells_of_them(toy_cells, sweep, tmp_pat
     assert table[4:] == [
         "", f"failed: {bad.name}: {reason}", "leaderboard: hambench leaderboard runs", ""
     ]  # fmt: skip
-    again = sweep(*both, "--dry-run")[1]
+    again = sweep(*both, "--dry-run", "--no-estimate")[1]
     assert [line.split()[1] for line in again.splitlines()[2:4]] == ["done", "failed"]
     assert "2 cells, 1 to run, 1 at a time" in again
 

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from hambench import rundir
+from hambench.cell import Cell
 from hambench.compose import compose, parse_override
 from hambench.config import read_config
 from hambench.errors import ConfigError, DataError, RegistryError
-from hambench.launch.plan import Plan, combinations
+from hambench.launch.combinations import combinations
+from hambench.launch.plan import Plan
 from hambench.results import Status, now, write_status
 
 WATER = ("task=water_mini", "device=cpu")
@@ -199,6 +201,21 @@ def test_cells_are_built_before_anything_runs(word: str, kind: type, said: str, 
         Plan.make(words).check()
     assert said in str(refused.value)
     assert not any(tmp_path.iterdir())
+
+
+def test_cells_that_differ_in_the_seed_alone_are_built_once(tmp_path: Path, monkeypatch):
+    built = []
+    build = Cell.build
+    monkeypatch.setattr(Cell, "build", lambda config: built.append(config) or build(config))
+    more = [f"data={ROWS}", f"root={tmp_path}", "strategy=direct,frozen", "seed=range(0,3)"]
+    plan = Plan.make([*ENERGY, *more])
+    plan.check()
+    assert len(plan.nodes) == 9
+    # the pretraining, then each strategy; frozen looks at the body of its pretraining
+    assert [(c.task["name"], c.strategy) for c in built] == [
+        ("organic_mini", None), ("organic_mini_energy", "direct"),
+        ("organic_mini_energy", "frozen"), ("organic_mini", None),
+    ]  # fmt: skip
 
 
 def test_how_far_a_cell_is(tmp_path: Path):
