@@ -49,7 +49,7 @@ class _Rank:
         return "\n".join([f"exit code {code}", *lines[-_TAIL:]])
 
 
-class _Failed(HambenchError):
+class _FailedError(HambenchError):
     """A process ended with an exit code of its own."""
 
     def __init__(self, message: str, code: int) -> None:
@@ -98,7 +98,7 @@ def run(config: RunConfig, words: Sequence[str]) -> int:
     code = first.process.returncode
     if first.number == 0 and code > 0:
         return code
-    raise _Failed(f"process {first.number} of {config.gpus}: {first.said()}", max(code, 1))
+    raise _FailedError(f"process {first.number} of {config.gpus}: {first.said()}", max(code, 1))
 
 
 def _start(number: int, size: int, port: int, words: Sequence[str]) -> _Rank:

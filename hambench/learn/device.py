@@ -79,9 +79,7 @@ def _distributed(kind: str, processes: Processes) -> Fabric:
     for known in ("find_unused_parameters=True was", "`broadcast_buffers` is deprecated"):
         warnings.filterwarnings("ignore", message=known)
     devices = [gpu_of(processes.local_rank)] if kind == "cuda" else 1
-    fabric = Fabric(
-        accelerator=kind, devices=devices, num_nodes=processes.size, strategy=strategy
-    )
+    fabric = Fabric(accelerator=kind, devices=devices, num_nodes=processes.size, strategy=strategy)
     fabric.launch()
     return fabric
 

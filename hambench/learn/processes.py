@@ -42,7 +42,7 @@ _FAILED: Final = "failed"  # key of the first failure
 _BROKEN: Final = re.compile(r"gloo|NCCL|TCPStore|Connection (closed|reset)|Broken pipe", re.I)
 
 
-class Lost(RunError):
+class LostError(RunError):
     """A process can no longer be reached; why is not known here."""
 
 
@@ -200,7 +200,7 @@ class Processes:
         """Until somebody has set a key. Signals are heard meanwhile.
 
         Raises:
-            Lost: a process failed; or the first one, which keeps the keys, is gone.
+            LostError: a process failed; or the first one, which keeps the keys, is gone.
         """
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -209,14 +209,16 @@ class Processes:
                     self._store.wait([key], _LOOK)
                 except distributed.DistStoreError:
                     if self._store.check([_FAILED]):
-                        raise Lost("another process failed") from None
+                        raise LostError("another process failed") from None
                 else:
                     return
 
     def _leave(self, error: BaseException) -> None:
         """Leave the reason of a failure to the others, unless one of them was faster."""
         kind = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
-        said = str(error) if isinstance(error, HambenchError) else f"{type(error).__name__}: {error}"
+        said = (
+            str(error) if isinstance(error, HambenchError) else f"{type(error).__name__}: {error}"
+        )
         left = json.dumps({"rank": self.rank, "kind": kind, "said": said})
         with suppress(RuntimeError):
             self._store.compare_set(_FAILED, "", left)
@@ -228,7 +230,7 @@ class Processes:
             if self._store.check([_FAILED]):
                 left = json.loads(self._store.get(_FAILED))
         if left.get("rank", self.rank) == self.rank:
-            return Lost(
+            return LostError(
                 f"process {self.rank} of {self.size} lost the connection to another one, which "
                 "left no reason; what it said last, or who ended it (memory, a signal), tells more"
             )
@@ -379,16 +381,16 @@ def _variable(name: str) -> str:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """What torch raises when another process cannot be reached is `Lost`."""
+    """What torch raises when another process cannot be reached is `LostError`."""
     try:
         yield
     except RuntimeError as error:
-        raise Lost(_line(error)) from error
+        raise LostError(_line(error)) from error
 
 
 def _is_broken(error: BaseException) -> bool:
     """Whether an error only tells that another process is gone."""
-    if isinstance(error, Lost | distributed.DistError):
+    if isinstance(error, LostError | distributed.DistError):
         return True
     return type(error) is RuntimeError and bool(_BROKEN.search(str(error)))
 
