@@ -226,9 +226,14 @@ class Processes:
     def _reason(self) -> HambenchError:
         """Why another process cannot be reached."""
         left: dict[str, Any] = {}
-        with suppress(RuntimeError):  # the first one kept the reasons, and is gone
+        try:
             if self._store.check([_FAILED]):
                 left = json.loads(self._store.get(_FAILED))
+        except RuntimeError:
+            return LostError(
+                f"process {self.rank} of {self.size} lost the first one, whose own message and "
+                "status.json say why it ended"
+            )
         if left.get("rank", self.rank) == self.rank:
             return LostError(
                 f"process {self.rank} of {self.size} lost the connection to another one, which "

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,32 @@ import torch
 from toy_model import Toy, molecules
 
 from hambench import experiment
+from hambench.cell import Cell
 from hambench.compose import compose
 from hambench.data.loader import Loader
 from hambench.learn import Recipe, fit
 from hambench.learn.device import open_fabric
 from hambench.learn.gradients import LossTerms, accumulate
-from hambench.learn.processes import join
+from hambench.learn.processes import Processes, join
 from hambench.learn.training import Training
 from hambench.learn.validation import evaluate
 from hambench.learn.weights import cast
 from hambench.model import Model
-from hambench.models import build_model
-from hambench.registry import load_task
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "organic_mini_24.h5"
 
 
-def model_and_task(preset: str, task: str) -> tuple[Model, Any]:
-    found = load_task(task, FIXTURE if task == "organic_mini" else None)
-    torch.manual_seed(0)
-    model = build_model(preset, found.basis)
+def model_and_rows(preset: str, task: str, processes: Processes) -> tuple[Model, Any]:
+    """A fresh model in float64, and some of its training set."""
+    words = [f"data={FIXTURE}"] if task == "organic_mini" else []
+    cell = Cell.build(compose([f"task={task}", f"model={preset}", "device=cpu", *words]))
+    model, rows = cell.model, cell.task.split("train")[:40]
     assert isinstance(model, Model)
     cast(model, torch.float64)
-    return model, found
+    if model.graph.guess is not None:
+        processes.in_turn(partial(model.graph.guess.complete, rows, None, 1))
+    model.prepare(rows)
+    return model, rows
 
 
 def gradient(
@@ -43,9 +47,7 @@ def gradient(
 ) -> dict[str, Any]:
     """Of the loss over the first ``accumulate_`` batches, with the rows they held."""
     processes = join(1, gpus, "cpu")
-    model, found = model_and_task(preset, task)
-    rows = found.split("train")
-    model.prepare(rows)
+    model, rows = model_and_rows(preset, task, processes)
     fabric = open_fabric("cpu", processes)
     module = LossTerms(model)
     terms_of = fabric.setup_module(module)
@@ -73,9 +75,8 @@ def gradient(
 def validation(preset: str, task: str, gpus: int, batch_size: int) -> dict[str, Any]:
     """Of the first rows of the training split, some batches smaller than the crowd."""
     processes = join(1, gpus, "cpu")
-    model, found = model_and_task(preset, task)
-    rows = found.split("train")[:7]
-    model.prepare(rows)
+    model, rows = model_and_rows(preset, task, processes)
+    rows = rows[:7]
     loader = Loader(
         rows, model.graph, batch_size=batch_size, shuffle=False, references=True,
         share=(processes.rank, processes.size),

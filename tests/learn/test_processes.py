@@ -26,9 +26,9 @@ from hambench.results import read_status
 
 WATER = ("task=water_mini", "device=cpu", "score.metrics=[h_mae]")
 HELM = (
-    *WATER, "model=helm_small", "model.hyperparameters.channels=8", "model.hyperparameters.layers=1",
-    "precision=float64", "recipe.batch_size=7", "recipe.validate_every=2", "max_steps=5",
-    "recipe.log_every=1",
+    *WATER, "model=helm_small", "model.hyperparameters.channels=8",
+    "model.hyperparameters.layers=1", "precision=float64", "recipe.batch_size=7",
+    "recipe.validate_every=2", "recipe.log_every=1", "max_steps=5",
 )  # fmt: skip
 
 
@@ -132,8 +132,10 @@ def test_a_run_ends_as_with_one_process(tmp_path: Path):
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
     for ours, theirs in zip(*logs, strict=True):
         a, b = json.loads(ours), json.loads(theirs)
-        for key in ("step", "epoch", "lr", "train_loss", "val_h_mae", "val_loss"):
-            assert a.get(key) == pytest.approx(b.get(key), rel=1e-9)
+        timings = {"elapsed_s", "molecules_per_s"}
+        assert a.keys() == b.keys()
+        for key in a.keys() - timings:
+            assert a[key] == pytest.approx(b[key], rel=1e-9), key
     assert [p.name for p in tmp_path.iterdir() if p.name not in ("one", "two")] == []
     again = together(2, shared_work.cell, *words)
     assert [each["fresh"] for each in again] == [False, False]
@@ -164,9 +166,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(told: tuple[int, ...], tmp_path:
 
 
 def test_another_number_of_processes_may_go_on(tmp_path: Path):
-    values = {**RECIPE, "precision": "float64"}
-    (whole,) = together(1, shared_work.train_toy, tmp_path / "whole", 1, values, 0.0)
-    half = {**values, "max_steps": 15, "schedule": {"name": "constant"}}
+    """What they write has no trace of how many they are."""
+    constant = {"precision": "float64", "schedule": {"name": "constant"}}
+    half = {**RECIPE, **constant, "max_steps": 15}
     full = {**half, "max_steps": 30}
     (whole,) = together(1, shared_work.train_toy, tmp_path / "one", 1, full, 0.0)
     together(2, shared_work.train_toy, tmp_path / "both", 2, half, 0.0)
@@ -202,7 +204,8 @@ def test_a_failure_anywhere_ends_the_run_with_its_reason(rank, how, reason, tmp_
     assert not (tmp_path / "run" / "result.json").exists()
     if how == "memory":
         assert isinstance(ends[1], RunError)
-        assert "the GPU has too little memory for step 3" in str(ends[1])
+        own = "the GPU has too little memory" if rank else "process 1 of 2 lost the first one"
+        assert str(ends[1]).startswith(own)
 
 
 def test_frozen_bodies_and_their_pretraining(tmp_path: Path):
