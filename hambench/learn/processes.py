@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _MEETING: Final = timedelta(minutes=5)  # for all processes to have started and found each other
 _COMPUTING: Final = timedelta(minutes=30)  # between two processes that compute the same step
-_LOOK: Final = timedelta(seconds=1)  # how often a process that waits looks whether others failed
+_LOOK: Final = 0.25  # seconds between two looks of a process that waits
 _ENDING: Final = 60.0  # seconds in which the first process writes down how the run ended
 _PARTING: Final = 3.0  # seconds for which it then keeps the store for the others
 
@@ -202,16 +202,15 @@ class Processes:
         Raises:
             LostError: a process failed; or the first one, which keeps the keys, is gone.
         """
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        until, pause = time.monotonic() + seconds, 0.001
+        while time.monotonic() < until:  # the store's own wait hears no signals
             with _reached():
-                try:
-                    self._store.wait([key], _LOOK)
-                except distributed.DistStoreError:
-                    if self._store.check([_FAILED]):
-                        raise LostError("another process failed") from None
-                else:
+                if self._store.check([key]):
                     return
+                if self._store.check([_FAILED]):
+                    raise LostError("another process failed")
+            time.sleep(pause)
+            pause = min(2 * pause, _LOOK)
 
     def _leave(self, error: BaseException) -> None:
         """Leave the reason of a failure to the others, unless one of them was faster."""
