@@ -64,7 +64,7 @@ class _Job:
 
     node: Node
     process: subprocess.Popen[bytes]
-    slot: int
+    slots: list[int]
     began: float
     console: Path
     older: int
@@ -92,12 +92,14 @@ class Local:
     """Runs the unfinished cells of a plan, pretraining before the cells that need it.
 
     What a cell says goes to ``console.log`` in its run directory. A cell that another process is
-    computing is waited for. The cores are shared out among the cells at a time, as threads, unless
-    ``OMP_NUM_THREADS`` or its like is set; several GPUs are given to them in turn.
+    computing is waited for. The cores are shared out among the processes at a time, as threads,
+    unless ``OMP_NUM_THREADS`` or its like is set; several GPUs are given to them in turn. A cell of
+    several processes (``gpus=``) starts when there is room for all of them.
 
     Args:
         plan: checked.
-        jobs: cells at a time; None: one per GPU if a cell may use one, else one per core.
+        jobs: processes of cells at a time; None: one per GPU if a cell may use one, else one per
+            core.
         watch: is told how it goes on.
     """
 
@@ -105,7 +107,7 @@ class Local:
         self.plan, self.watch = plan, watch or Watch()
         self._gpus = _gpus() if any(_may_use_gpu(node) for node in plan.unfinished) else []
         wanted = jobs or len(self._gpus) or cores()
-        self.jobs = max(1, min(wanted, len(plan.unfinished)))
+        self.jobs = max(1, min(wanted, sum(node.config.gpus for node in plan.unfinished)))
         self.threads = max(1, cores() // self.jobs)
         self._ends = {n.folder: End("done") for n in plan.nodes if n.state == "done"}
         self._waiting = list(plan.unfinished)
@@ -141,7 +143,7 @@ class Local:
         """Note the end of processes that have ended."""
         for job in [job for job in self._running if job.process.poll() is not None]:
             self._running.remove(job)
-            self._slots.append(job.slot)
+            self._slots = sorted([*self._slots, *job.slots])
             if job.process.returncode != 0 and rundir.is_running(job.node.folder):
                 self._waiting.insert(0, job.node)  # somebody else was faster
                 continue
@@ -161,11 +163,14 @@ class Local:
                 self._end(node, End("cancelled", f"its pretraining in {node.needs} failed"))
 
     def _start(self) -> None:
-        """Start cells that nothing keeps from running, as many as there are free slots."""
+        """Start cells that nothing keeps from running, in order, while there are free slots."""
         for node in list(self._waiting):
             ready = node.needs is None or node.needs in self._ends
-            if not (self._slots and ready):
+            if not ready:
                 continue
+            slots = self._free_slots(node)
+            if not slots:  # none overtakes it, or it might never get all it needs
+                return
             if rundir.is_running(node.folder):
                 if node.folder not in self._told:
                     logger.info("waiting for another process that computes %s", node.folder)
@@ -173,11 +178,21 @@ class Local:
                 continue
             self._waiting.remove(node)
             try:
-                self._running.append(self._launch(node))
+                self._running.append(self._launch(node, slots))
             except HambenchError as error:
                 self._end(node, End("failed", str(error)))
 
-    def _launch(self, node: Node) -> _Job:
+    def _free_slots(self, node: Node) -> list[int]:
+        """As many free slots as a cell has processes, each on a GPU of its own; else none.
+
+        One that wants more than there are gets all, and says itself what it lacks.
+        """
+        places = len(self._gpus) if self._gpus and _may_use_gpu(node) else self.jobs
+        free = {slot % places: slot for slot in reversed(self._slots)}
+        wanted = min(node.config.gpus, places, self.jobs)
+        return sorted(free.values())[:wanted] if len(free) >= wanted else []
+
+    def _launch(self, node: Node, slots: list[int]) -> _Job:
         console = node.folder / rundir.CONSOLE
         words = ["-m", "hambench", "run", "--config", str(node.folder / rundir.ASKED)]
         rundir.enqueue(node.folder, node.config)
@@ -187,19 +202,23 @@ class Local:
                 process = subprocess.Popen(
                     [sys.executable, *words],
                     stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                    env=self._environment(node, self._slots[0]),
+                    env=self._environment(node, slots),
                     start_new_session=True,  # Ctrl-C reaches it through us, once
                 )  # fmt: skip
         except OSError as error:
             raise explained(error, console) from error
-        return _Job(node, process, self._slots.pop(0), time.monotonic(), console, older)
+        self._slots = [slot for slot in self._slots if slot not in slots]
+        return _Job(node, process, slots, time.monotonic(), console, older)
 
-    def _environment(self, node: Node, slot: int) -> dict[str, str]:
+    def _environment(self, node: Node, slots: list[int]) -> dict[str, str]:
+        """Of a cell: threads of each of its processes, and the GPUs for all of them."""
         environment = dict(os.environ)
         if not any(name in environment for name in THREADS):
-            environment |= dict.fromkeys(THREADS, str(self.threads))
+            threads = max(1, len(slots) * self.threads // node.config.gpus)
+            environment |= dict.fromkeys(THREADS, str(threads))
         if self._gpus and _may_use_gpu(node):
-            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[slot % len(self._gpus)]
+            given = dict.fromkeys(self._gpus[slot % len(self._gpus)] for slot in slots)
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(given)
         return environment
 
     def _stop(self) -> None:

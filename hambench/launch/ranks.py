@@ -49,7 +49,7 @@ class _Rank:
         return "\n".join([f"exit code {code}", *lines[-_TAIL:]])
 
 
-class _Failed(HambenchError):
+class _FailedError(HambenchError):
     """A process ended with an exit code of its own."""
 
     def __init__(self, message: str, code: int) -> None:
@@ -98,7 +98,7 @@ def run(config: RunConfig, words: Sequence[str]) -> int:
     code = first.process.returncode
     if first.number == 0 and code > 0:
         return code
-    raise _Failed(f"process {first.number} of {config.gpus}: {first.said()}", max(code, 1))
+    raise _FailedError(f"process {first.number} of {config.gpus}: {first.said()}", max(code, 1))
 
 
 def _start(number: int, size: int, port: int, words: Sequence[str]) -> _Rank:
@@ -128,12 +128,15 @@ def _first_failure(ranks: Sequence[_Rank]) -> _Rank | None:
     """Wait for the end of all; once one has failed, the others have a while left."""
     first: _Rank | None = None
     until = float("inf")
-    while any(rank.process.poll() is None for rank in ranks) and time.monotonic() < until:
-        failed = [rank for rank in ranks if rank.process.returncode]
+    while time.monotonic() < until:
+        codes = [rank.process.poll() for rank in ranks]
+        failed = [rank for rank, code in zip(ranks, codes, strict=True) if code]
         if failed and first is None:
             first, until = failed[0], time.monotonic() + _GRACE
+        if None not in codes:
+            break
         time.sleep(_POLL)
-    return first or next((rank for rank in ranks if rank.process.returncode), None)
+    return first
 
 
 @contextmanager

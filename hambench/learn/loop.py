@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -132,8 +133,7 @@ def fit(
     seed_generators(seed)
     if (guess := model.graph.guess) is not None:
         for molecules in (train, val):
-            shown = bar if progress else None
-            processes.in_turn(lambda m=molecules: guess.complete(m, shown))
+            processes.in_turn(partial(guess.complete, molecules, bar if progress else None))
     if saved is None:
         shown = bar if progress else silent
         processes.from_first(lambda: prepare(model, train, fingerprint, shown))

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 _MEETING: Final = timedelta(minutes=5)  # for all processes to have started and found each other
 _COMPUTING: Final = timedelta(minutes=30)  # between two processes that compute the same step
-_LOOK: Final = timedelta(seconds=1)  # how often a process that waits looks whether others failed
+_LOOK: Final = 0.25  # seconds between two looks of a process that waits
 _ENDING: Final = 60.0  # seconds in which the first process writes down how the run ended
 _PARTING: Final = 3.0  # seconds for which it then keeps the store for the others
 
@@ -42,7 +42,7 @@ _FAILED: Final = "failed"  # key of the first failure
 _BROKEN: Final = re.compile(r"gloo|NCCL|TCPStore|Connection (closed|reset)|Broken pipe", re.I)
 
 
-class Lost(RunError):
+class LostError(RunError):
     """A process can no longer be reached; why is not known here."""
 
 
@@ -200,18 +200,17 @@ class Processes:
         """Until somebody has set a key. Signals are heard meanwhile.
 
         Raises:
-            Lost: a process failed; or the first one, which keeps the keys, is gone.
+            LostError: a process failed; or the first one, which keeps the keys, is gone.
         """
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        until, pause = time.monotonic() + seconds, 0.001
+        while time.monotonic() < until:  # the store's own wait hears no signals
             with _reached():
-                try:
-                    self._store.wait([key], _LOOK)
-                except distributed.DistStoreError:
-                    if self._store.check([_FAILED]):
-                        raise Lost("another process failed") from None
-                else:
+                if self._store.check([key]):
                     return
+                if self._store.check([_FAILED]):
+                    raise LostError("another process failed")
+            time.sleep(pause)
+            pause = min(2 * pause, _LOOK)
 
     def _leave(self, error: BaseException) -> None:
         """Leave the reason of a failure to the others, unless one of them was faster."""
@@ -226,11 +225,16 @@ class Processes:
     def _reason(self) -> HambenchError:
         """Why another process cannot be reached."""
         left: dict[str, Any] = {}
-        with suppress(RuntimeError):  # the first one kept the reasons, and is gone
+        try:
             if self._store.check([_FAILED]):
                 left = json.loads(self._store.get(_FAILED))
+        except RuntimeError:
+            return LostError(
+                f"process {self.rank} of {self.size} lost the first one, whose own message and "
+                "status.json say why it ended"
+            )
         if left.get("rank", self.rank) == self.rank:
-            return Lost(
+            return LostError(
                 f"process {self.rank} of {self.size} lost the connection to another one, which "
                 "left no reason; what it said last, or who ended it (memory, a signal), tells more"
             )
@@ -381,16 +385,16 @@ def _variable(name: str) -> str:
 
 @contextmanager
 def _reached() -> Iterator[None]:
-    """What torch raises when another process cannot be reached is `Lost`."""
+    """What torch raises when another process cannot be reached is `LostError`."""
     try:
         yield
     except RuntimeError as error:
-        raise Lost(_line(error)) from error
+        raise LostError(_line(error)) from error
 
 
 def _is_broken(error: BaseException) -> bool:
     """Whether an error only tells that another process is gone."""
-    if isinstance(error, Lost | distributed.DistError):
+    if isinstance(error, LostError | distributed.DistError):
         return True
     return type(error) is RuntimeError and bool(_BROKEN.search(str(error)))
 

@@ -167,9 +167,13 @@ class Recipe(_Section):
         Constant(name="constant", warmup_steps=0),
         description="learning-rate schedule and its options",
     )
-    batch_size: Count | None = Field(None, description="molecules per batch")
+    batch_size: Count | None = Field(
+        None, description="molecules per batch, of all processes together"
+    )
     max_edges: Count | None = Field(
-        None, description="edges per batch, instead of batch_size, where molecules differ in size"
+        None,
+        description="edges per batch of all processes together, instead of batch_size, where "
+        "molecules differ in size",
     )
     pad: bool = Field(
         False,

@@ -215,11 +215,11 @@ def test_cells_share_the_cores(monkeypatch: pytest.MonkeyPatch):
         assert launcher.jobs == (jobs or cores())
         for name in THREADS:
             monkeypatch.delenv(name, raising=False)
-        environment = launcher._environment(plan.nodes[0], 0)
+        environment = launcher._environment(plan.nodes[0], [0])
         assert {environment[name] for name in THREADS} == {str(launcher.threads)}
         assert launcher.threads == max(1, cores() // launcher.jobs)
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
-        environment = launcher._environment(plan.nodes[0], 0)
+        environment = launcher._environment(plan.nodes[0], [0])
         assert [environment.get(name) for name in THREADS] == ["3", None, None]
     assert Local(Plan(plan.nodes[:1]), 7).jobs == 1
 
@@ -234,12 +234,50 @@ def test_gpus_are_given_in_turn(given: str | None, names: list[str], monkeypatch
     plan = Plan.make(words)
     launcher = Local(plan)
     assert launcher.jobs == 2
-    found = [launcher._environment(plan.nodes[0], slot) for slot in range(3)]
+    found = [launcher._environment(plan.nodes[0], [slot]) for slot in range(3)]
     assert [e["CUDA_VISIBLE_DEVICES"] for e in found] == [*names, names[0]]
     for device in ("cpu", "cuda:1"):
         plan = Plan.make([*words, f"device={device}"])
-        environment = Local(plan, 3)._environment(plan.nodes[0], 0)
+        environment = Local(plan, 3)._environment(plan.nodes[0], [0])
         assert environment.get("CUDA_VISIBLE_DEVICES") == given
+
+
+@pytest.mark.parametrize("jobs", [None, 2, 4])
+def test_a_cell_gets_a_gpu_for_each_of_its_processes(jobs: int | None, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,3")
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    words = ["task=water_mini", "model=mean_block"]
+    wide, narrow, wider = (Node(compose([*words, f"gpus={count}"])) for count in (2, 1, 3))
+    launcher = Local(Plan((wide, narrow, wider)), jobs)
+    assert launcher.jobs == (jobs or 2)
+    slots = launcher._free_slots(wide)
+    assert len(slots) == 2
+    environment = launcher._environment(wide, slots)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "5,3"
+    assert {environment[name] for name in THREADS} == {str(launcher.threads)}
+    assert launcher._free_slots(wider) == slots  # all there are; the cell itself refuses
+    launcher._slots.remove(slots[0])  # as if a cell had taken it
+    assert launcher._free_slots(narrow)
+    both = launcher._free_slots(wide)
+    assert {slot % 2 for slot in both} == ({0, 1} if launcher.jobs == 4 else set())
+
+
+def test_a_cell_of_several_processes_takes_the_cores_of_all(monkeypatch):
+    monkeypatch.setattr("hambench.launch.local.cores", lambda: 8)
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    nodes = tuple(
+        Node(compose([*WATER, "model=mean_block", f"gpus={count}", f"seed={k}"]))
+        for k, count in enumerate((4, 1, 1))
+    )
+    launcher = Local(Plan(nodes), 5)
+    assert launcher._free_slots(nodes[0]) == [0, 1, 2, 3]
+    alone = Local(Plan(nodes), 1)
+    assert alone._free_slots(nodes[0]) == [0]
+    environment = alone._environment(nodes[0], [0])
+    assert {environment[name] for name in THREADS} == {"2"}  # 8 cores for 4 processes
 
 
 def test_what_is_left_is_told():

@@ -280,7 +280,7 @@ class PrivateCluster:
 
     def _steps(self, node: str | None = None) -> list[int]:
         """Processes of job steps (of a node) that have a file of this cluster open."""
-        under = f"{self.folder}/" if node is None else f"{self.folder}/spool/{node}/"
+        under = f"{self.folder}/" if node is None else f"{self.folder}/log/slurmd-{node}.log"
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
