@@ -167,13 +167,13 @@ class PrivateCluster:
     def stop_node(self, name: str) -> None:
         """Kill the daemon of a node and the jobs on it, as a power cut does."""
         self.daemons.pop(name).kill()
+        for step in self._steps(name):  # first of all, or they would report the end of the job
+            _kill_tree(step)
         mine = {f"SLURM_CONF={self.folder}/slurm.conf", f"SLURMD_NODENAME={name}"}
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it has ended meanwhile, or is another user's
                 if mine <= set((process / "environ").read_text(errors="replace").split("\0")):
                     os.kill(int(process.name), signal.SIGKILL)
-        for step in self._steps(name):
-            _kill_tree(step)
 
     def stop(self) -> None:
         """Cancel all jobs and end all daemons; nothing of them is left. May be called twice."""
