@@ -17,7 +17,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else f"hambench needs Python 3.11 or later, {sys.executable} is {v.major}.{v.minor}; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[dev,ase,embeddings,energies,pyscf,plots,smiles,trackers]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[dev,ase,embeddings,energies,pyscf,plots,slurm,smiles,trackers]'
 	touch $@
 
 demo: $(INSTALLED)

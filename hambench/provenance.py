@@ -22,7 +22,7 @@ LIBRARIES = (
     "h5py",
     "e3nn",
     "torch-geometric",
-    "lightning",
+    "lightning-fabric",
     "hydra-core",
     "omegaconf",
     "pydantic",

@@ -188,7 +188,7 @@ def run_without(blocked: tuple[str, ...], *words: str, cwd: Path) -> subprocess.
     ids=" ".join,
 )  # fmt: skip
 def test_light_commands_need_no_torch(words: tuple[str, ...], tmp_path: Path):
-    done = run_without(("torch", "lightning", "e3nn", "pyscf", "pandas"), *words, cwd=tmp_path)
+    done = run_without(("torch", "lightning_fabric", "e3nn", "pyscf", "pandas"), *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -13,7 +13,7 @@ from hambench.errors import ConfigError
 from hambench.learn.processes import ALONE, Processes, gpu_of
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 
 def open_fabric(device: str, processes: Processes = ALONE) -> Fabric:
@@ -29,7 +29,7 @@ def open_fabric(device: str, processes: Processes = ALONE) -> Fabric:
     Raises:
         ConfigError: the device is not there, or is one for several processes.
     """
-    from lightning.fabric import Fabric  # slow to import
+    from lightning_fabric import Fabric  # slow to import
 
     # a run on one device is started by itself, on machines with SLURM too
     warnings.filterwarnings("ignore", message="The `srun` command is available")
@@ -56,9 +56,9 @@ def open_fabric(device: str, processes: Processes = ALONE) -> Fabric:
 
 def _distributed(kind: str, processes: Processes) -> Fabric:
     """Fabric with DDP, for which every process is a node of one device."""
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import TorchElasticEnvironment
-    from lightning.fabric.strategies import DDPStrategy
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import TorchElasticEnvironment
+    from lightning_fabric.strategies import DDPStrategy
 
     class Joined(TorchElasticEnvironment):
         """The variables of torchrun, whatever SLURM says, with one device for each node."""

@@ -27,7 +27,7 @@ from hambench.learn.weights import check_identity, first_difference, identity
 from hambench.model import Loss, Model, Prediction
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 
 @dataclass

@@ -20,7 +20,7 @@ from toy_model import RECIPE, program, rows, train
 def start(tmp_path_factory):
     """Starts `program` in a child process, quickly: the imports are done once in a fork server."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["toy_model", "lightning.fabric"])
+    context.set_forkserver_preload(["toy_model", "lightning_fabric"])
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), before])
 

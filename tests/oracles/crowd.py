@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-_PRELOAD = ["torch", "lightning.fabric", "hambench.experiment", "toy_model"]
+_PRELOAD = ["torch", "lightning_fabric", "hambench.experiment", "toy_model"]
 
 
 class Crowd:
