@@ -134,6 +134,7 @@ include:
     said = hambench("sweep", str(file), cwd=tmp_path)
     sweep = tmp_path / re.findall(r"status +hambench status (\S+)", said)[0]
     assert at_end(sweep) == ["done"] * 4, hambench("status", str(sweep), "--reasons", cwd=sweep)
+    assert all(entry.jobs for entry in read_manifest(sweep).entries)
     gradients = {name: _gradient(tmp_path / name) for name in ("one", "two", "four", "parts")}
     scale = float(gradients["one"].abs().max())
     assert scale > 0
