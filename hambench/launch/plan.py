@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hambench import rundir
 from hambench.compose import compose, parse_override
@@ -39,7 +39,7 @@ class Node:
     config: RunConfig
     swept: Mapping[str, str] = field(default_factory=dict)
     needs: Path | None = None
-    asks: Mapping[str, str] = field(default_factory=dict)
+    asks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -48,9 +48,9 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Its run directory as seen from ``root``."""
+        """Its run directory as seen from ``root``; its whole path where that is elsewhere."""
         inside = self.folder.is_relative_to(self.config.root)
-        return str(self.folder.relative_to(self.config.root) if inside else self.folder)
+        return str(self.folder.relative_to(self.config.root) if inside else self.folder.absolute())
 
     @cached_property
     def state(self) -> State:
@@ -176,10 +176,10 @@ class Plan:
                     cell.check_guesses()
 
 
-def _places(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+def _places(words: Sequence[str]) -> tuple[list[str], dict[str, Any], list[str]]:
     """Overrides apart: names of clusters, what is asked of the cluster, and all others."""
     clusters: list[str] = []
-    asks: dict[str, str] = {}
+    asks: dict[str, Any] = {}
     rest: list[str] = []
     for word in words:
         override = parse_override(word)
@@ -187,7 +187,7 @@ def _places(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]
         if key == "cluster":
             clusters.append(str(override.value()))
         elif key.startswith("cluster."):
-            asks[key.removeprefix("cluster.")] = str(override.value())
+            asks[key.removeprefix("cluster.")] = override.value()
         else:
             rest.append(word)
     return clusters, asks, rest
