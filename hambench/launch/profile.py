@@ -13,7 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+)
 
 from hambench.errors import ConfigError, nearest
 from hambench.launch.yamlfile import read_yaml
@@ -85,6 +93,8 @@ def _extra(options: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} is no further option: use the key {key} of the profile")
         if name == "gres" and "gpu" in re.split("[:,/]", str(value)):
             raise ValueError("GPUs are asked for by the key ask_gpus (gres) of the profile")
+        if value is False:
+            raise ValueError(f"{name} is not to be set; leave it out")
         if len(name) < 2:
             raise ValueError(f"'{name}' is no long name of an option of sbatch")
     return named
@@ -130,7 +140,7 @@ class Profile(BaseModel):
         None, description="command instead of this Python, e.g. apptainer exec --nv IMAGE python"
     )
     srun_args: list[Text] = Field([], description="further words for srun")
-    extra: Annotated[dict[str, Text | Literal[True]], AfterValidator(_extra)] = Field(
+    extra: Annotated[dict[str, Text | StrictBool], AfterValidator(_extra)] = Field(
         {}, description="any other option of sbatch: {nice: 100, contiguous: true}"
     )
 
