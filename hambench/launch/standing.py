@@ -116,8 +116,10 @@ def chosen(cells: Sequence[Standing], words: Sequence[str]) -> list[Standing]:
         return list(cells)
     picked: dict[str, Standing] = {}
     for word in words:
-        by_number = word.isdecimal() and 0 < int(word) <= len(cells)
-        hits = [cells[int(word) - 1]] if by_number else [c for c in cells if word in c.entry.cell]
+        if word.isdecimal():  # and never a part of a name: digits are in all of them
+            hits = list(cells[int(word) - 1 : int(word)]) if int(word) else []
+        else:
+            hits = [cell for cell in cells if word in cell.entry.cell]
         if not hits:
             raise DataError(
                 f"no cell '{word}' in this sweep: give a number from 1 to {len(cells)}, or a part "
