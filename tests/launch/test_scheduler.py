@@ -148,10 +148,9 @@ def test_what_a_job_around_this_process_has_set_is_not_heard(
     }  # fmt: skip
     assert stand_in.calls("scontrol") == ["scontrol requeue 12_3"]
     before = dict(os.environ)
-    with pytest.raises(ValueError, match="x"), scheduler.left_jobs():
+    with scheduler.left_jobs():
         assert "SLURM_JOB_ID" not in os.environ
         assert os.environ["SLURM_CONF"] == "/c"
-        raise ValueError("x")
     assert dict(os.environ) == before
 
 

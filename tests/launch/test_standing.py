@@ -67,7 +67,7 @@ TABLE: list[tuple[str | None, str | None, dict[str, Any], dict[str, Any], str, s
     ("SUSPENDED", "running", {}, {}, "running", ""),
     ("COMPLETING", "failed", {}, {}, "running", ""),
     ("FAILED", "failed", {"reason": "no data"}, {}, "failed", "no data"),
-    ("FAILED", "failed", {"reason": "no data", "job": "", "updated": now()}, {}, "failed", "no data"),
+    ("FAILED", "failed", {"reason": "new", "job": "", "updated": now()}, {}, "failed", "new"),
     ("FAILED", "failed", {"reason": "old", **EARLIER}, {}, "failed", "it broke"),
     ("FAILED", "running", {}, {}, "failed", "it broke"),
     ("FAILED", None, {}, {}, "failed", "it broke"),
@@ -228,7 +228,9 @@ def test_cells_are_chosen_by_number_or_name(tmp_path: Path):
     assert chosen(cells, ["2", "m1", "m0"]) == [cells[1], cells[0]]
     assert chosen(cells, ["seed0"]) == cells
     for word in ("4", "0", "x"):
-        with pytest.raises(DataError, match=f"no cell '{word}' in this sweep: give a number from 1"):
+        with pytest.raises(
+            DataError, match=f"no cell '{word}' in this sweep: give a number from 1"
+        ):
             chosen(cells, [word])
 
 
