@@ -143,7 +143,10 @@ def retry(sweep: Path, cells: tuple[str, ...], failed: bool) -> None:
     changes = [word for word in cells if word.startswith("cluster.")]
     names = [word for word in cells if word not in changes]
     folder = _folder(sweep)
-    with contextlib.chdir(_manifest(folder).head.cwd):
+    cwd = _manifest(folder).head.cwd
+    if not Path(cwd).is_dir():
+        raise ConfigError(f"the working folder of the launch is gone: {cwd}; make it anew")
+    with contextlib.chdir(cwd):
         plan, only, where = plan_again(folder, names, failed=failed, changes=changes)
         if not only:
             click.echo("nothing to start again: all these cells are done or under way")

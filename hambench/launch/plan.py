@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hambench import rundir
 from hambench.compose import compose, parse_override
@@ -39,7 +39,7 @@ class Node:
     config: RunConfig
     swept: Mapping[str, str] = field(default_factory=dict)
     needs: Path | None = None
-    asks: Mapping[str, str] = field(default_factory=dict)
+    asks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -177,10 +177,10 @@ class Plan:
                     cell.check_guesses()
 
 
-def _places(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+def _places(words: Sequence[str]) -> tuple[list[str], dict[str, Any], list[str]]:
     """Overrides apart: names of clusters, what is asked of the cluster, and all others."""
     clusters: list[str] = []
-    asks: dict[str, str] = {}
+    asks: dict[str, Any] = {}
     rest: list[str] = []
     for word in words:
         override = parse_override(word)
@@ -188,7 +188,7 @@ def _places(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]
         if key == "cluster":
             clusters.append(str(override.value()))
         elif key.startswith("cluster."):
-            asks[key.removeprefix("cluster.")] = str(override.value())
+            asks[key.removeprefix("cluster.")] = override.value()
         else:
             rest.append(word)
     return clusters, asks, rest

@@ -116,8 +116,10 @@ def chosen(cells: Sequence[Standing], words: Sequence[str]) -> list[Standing]:
         return list(cells)
     picked: dict[str, Standing] = {}
     for word in words:
-        by_number = word.isdecimal() and 0 < int(word) <= len(cells)
-        hits = [cells[int(word) - 1]] if by_number else [c for c in cells if word in c.entry.cell]
+        if word.isdecimal():  # and never a part of a name: digits are in all of them
+            hits = list(cells[int(word) - 1 : int(word)]) if int(word) else []
+        else:
+            hits = [cell for cell in cells if word in cell.entry.cell]
         if not hits:
             raise DataError(
                 f"no cell '{word}' in this sweep: give a number from 1 to {len(cells)}, or a part "
@@ -175,14 +177,15 @@ def _with_job(
     mine = status is not None and (status.job == job.id or status.updated >= job.submitted)
     if mine and status is not None and status.state == "failed":
         return "failed", status.reason
-    if job.cancelled is not None or (known is not None and known.state == "CANCELLED"):
+    if known.state == "CANCELLED" if known is not None else job.cancelled is not None:
         return "cancelled", "by hambench cancel" if job.cancelled else "by scancel"
     if known is not None and known.state == "TIMEOUT":
         return "timeout", "the job reached its time limit; `hambench retry` goes on"
     if mine and status is not None and status.state == "interrupted":
         return "interrupted", status.reason
     if known is not None:
-        return "failed", _last_words(log) or _WHY.get(known.state, f"the job {known.state.lower()}")
+        said = _WHY.get(known.state) or _last_words(log)  # that may be of an earlier start
+        return "failed", said or f"the job ended as {known.state}"
     if (now() - job.submitted).total_seconds() < _GRACE:
         return "queued", "the scheduler does not know it yet"
     return "lost", _last_words(log) or "the scheduler does not know its job any more"
@@ -190,9 +193,9 @@ def _with_job(
 
 def _behind(needed: Standing, state: State, reason: str) -> tuple[State, str]:
     """Of a cell that has not begun, while its pretraining stands so."""
-    if needed.state in UNDER_WAY:
-        return "waiting" if state == "queued" else state, f"for {needed.entry.cell}"
-    if needed.state == "done":
+    if needed.state in UNDER_WAY and state == "queued":
+        return "waiting", f"for {needed.entry.cell}"
+    if needed.state in (*UNDER_WAY, "done"):
         return state, reason
     return "cancelled", f"its pretraining {needed.entry.cell}: {needed.state}"
 
