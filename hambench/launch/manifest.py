@@ -67,7 +67,7 @@ class Entry(Record):
     cell: str
     needs: str | None = None
     swept: dict[str, str] = Field(default_factory=dict)
-    asks: dict[str, str] = Field(default_factory=dict)
+    asks: dict[str, Any] = Field(default_factory=dict)
     nodes: int = 1
     gpus: int = 1
     max_steps: int | None = None

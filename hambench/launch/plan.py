@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hambench import rundir
 from hambench.compose import compose, parse_override
@@ -39,7 +39,7 @@ class Node:
     config: RunConfig
     swept: Mapping[str, str] = field(default_factory=dict)
     needs: Path | None = None
-    asks: Mapping[str, str] = field(default_factory=dict)
+    asks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -146,6 +146,14 @@ class Plan:
         folders = {node.folder for node in chosen} | {node.needs for node in chosen}
         return Plan(tuple(node for node in self.nodes if node.folder in folders), self.cluster)
 
+    def without_asks(self, keys: Collection[str]) -> Plan:
+        """Without what single cells ask of the cluster by ``keys``, which are said for all."""
+        nodes = [
+            replace(node, asks={key: value for key, value in node.asks.items() if key not in keys})
+            for node in self.nodes
+        ]
+        return replace(self, nodes=tuple(nodes))
+
     def check(self, *, elsewhere: bool = False) -> None:
         """Build every cell that is not done, and read the result of every one that is.
 
@@ -176,10 +184,10 @@ class Plan:
                     cell.check_guesses()
 
 
-def _places(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+def _places(words: Sequence[str]) -> tuple[list[str], dict[str, Any], list[str]]:
     """Overrides apart: names of clusters, what is asked of the cluster, and all others."""
     clusters: list[str] = []
-    asks: dict[str, str] = {}
+    asks: dict[str, Any] = {}
     rest: list[str] = []
     for word in words:
         override = parse_override(word)
@@ -187,7 +195,7 @@ def _places(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]
         if key == "cluster":
             clusters.append(str(override.value()))
         elif key.startswith("cluster."):
-            asks[key.removeprefix("cluster.")] = str(override.value())
+            asks[key.removeprefix("cluster.")] = override.value()
         else:
             rest.append(word)
     return clusters, asks, rest

@@ -205,9 +205,10 @@ class Slurm:
         states = scheduler.Scheduler().states([job.id for job in manifest.head.board])
         scheduler.cancel([job for job, state in states.items() if state.alive])
         # what all cells ask for besides the profile, such as a partition, holds for it too
-        every = [set(node.asks.items()) for node in self.plan.nodes]
-        asks = dict(set.intersection(*every)) | {"time": str(_BOARD_MINUTES)}
-        profile = self.profile.changed(asks, "the leaderboard")
+        first, *others = [node.asks for node in self.plan.nodes]
+        asks = {key: value for key, value in first.items()
+                if all(key in other and other[key] == value for other in others)}  # fmt: skip
+        profile = self.profile.changed(asks | {"time": str(_BOARD_MINUTES)}, "the leaderboard")
         whole = dict.fromkeys(job.partition("_")[0] for job in ids)
         given = _parameters(Resources(profile, 1, 1, False), self._name, "afterany", list(whole))
         task = BoardJob(str(self.plan.folder.absolute()))
