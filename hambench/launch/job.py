@@ -107,14 +107,23 @@ def _prepare_process() -> None:
     logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s", force=True)
     logging.getLogger("hambench").setLevel(logging.INFO)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    given = os.environ.get("SLURM_CPUS_PER_TASK")
-    if given and not any(name in os.environ for name in THREADS):
+    cores = _cores()
+    if cores and not any(name in os.environ for name in THREADS):
         import torch
 
-        os.environ |= dict.fromkeys(THREADS, given)  # of processes that are started
-        torch.set_num_threads(int(given))
+        os.environ |= dict.fromkeys(THREADS, str(cores))  # of processes that are started
+        torch.set_num_threads(cores)
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         _meet()
+
+
+def _cores() -> int:
+    """Cores that this process was given; 0 where SLURM does not say so."""
+    own = os.environ.get("SLURM_CPUS_PER_TASK")
+    if own:
+        return int(own)
+    whole = int(os.environ.get("SLURM_CPUS_ON_NODE", "0"))
+    return max(1, whole // int(os.environ.get("SLURM_NTASKS_PER_NODE", "1"))) if whole else 0
 
 
 def _meet() -> None:

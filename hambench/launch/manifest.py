@@ -234,9 +234,8 @@ def _record(kind: type[R], line: str, number: int, path: Path) -> R:
 
 def _entry(node: Node, names: Mapping[Path, str], jobs: tuple[Job, ...]) -> Entry:
     config, budget = node.config, node.config.training
-    name = node.name if node.folder.is_relative_to(config.root) else str(node.folder.absolute())
     return Entry(
-        cell=name,
+        cell=node.name,
         needs=None if node.needs is None else names[node.needs],
         swept=dict(node.swept),
         asks=dict(node.asks),

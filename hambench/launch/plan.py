@@ -48,9 +48,10 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Its run directory as seen from ``root``."""
-        inside = self.folder.is_relative_to(self.config.root)
-        return str(self.folder.relative_to(self.config.root) if inside else self.folder)
+        """Its run directory as seen from ``root``, or its whole path if it is elsewhere."""
+        if self.folder.is_relative_to(self.config.root):
+            return str(self.folder.relative_to(self.config.root))
+        return str(self.folder.absolute())
 
     @cached_property
     def state(self) -> State:
