@@ -44,7 +44,8 @@ def launch(
     if where.profile is not None:
         _submit(plan, where, only, wait)
         return
-    manifest_of(plan, where.cluster, None).write()
+    if plan.unfinished:
+        manifest_of(plan, where.cluster, None).write()
     part = plan if only is None else plan.part(only)
     if where.cluster == "debug":
         _run_here(part)

@@ -18,10 +18,10 @@ from hambench.scoring import METRICS
 
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
-    "", "run", "sweep", "evaluate", "score", "predict", "embed", "compare", "leaderboard", "curves",
-    "data",
-    "data list", "data info", "data download", "data generate", "data verify", "env", "env list",
-    "env make", "env remove", "bench", "bench data", "bench model", "list", "doctor", "completion",
+    "", "run", "sweep", "status", "logs", "cancel", "retry", "evaluate", "score", "predict",
+    "embed", "compare", "leaderboard", "curves", "data", "data list", "data info", "data download",
+    "data generate", "data verify", "env", "env list", "env make", "env remove", "bench",
+    "bench data", "bench model", "list", "doctor", "completion",
 ]  # fmt: skip
 
 

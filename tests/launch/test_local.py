@@ -71,7 +71,9 @@ def test_a_sweep_runs_its_cells_once_and_tells_of_them(toy_cells, sweep, tmp_pat
     good, bad = plan.nodes
     result = read_result(good.folder)
     assert result.cost.steps == 4
-    assert result.provenance.command == f"python -m hambench run --config {plan.file_of(good)}"
+    assert (
+        result.provenance.command == f"python -m hambench run --config {good.folder / rundir.ASKED}"
+    )
     for node in plan.nodes:
         assert read_config(node.folder / rundir.CONFIG) == node.config
         assert "parameters" in (node.folder / rundir.CONSOLE).read_text()
@@ -97,10 +99,22 @@ def test_a_sweep_runs_its_cells_once_and_tells_of_them(toy_cells, sweep, tmp_pat
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
-def test_only_this_machine_is_a_cluster_yet(toy_cells, sweep):
+def test_unknown_clusters_and_settings_without_one_are_refused(toy_cells, sweep):
     code, _, err = sweep(*toy_cells, "cluster=moon")
     assert code == 2
-    assert err == "error: no cluster 'moon'. Known: local.\n"
+    assert err.startswith("error: no cluster 'moon': there is no moon.yaml in clusters and ")
+    assert err.endswith(" Known: debug, local, slurm.\n")
+    code, _, err = sweep(*toy_cells, "cluster.time=10:00")
+    assert code == 2
+    assert "'cluster.time=10:00' is for jobs of a cluster: add cluster=slurm" in err
+
+
+def test_in_this_process_cells_run_one_by_one(toy_cells, sweep):
+    code, out, _ = sweep(*toy_cells, "max_steps=4", "seed=0,1", "cluster=debug")
+    assert code == 0
+    for node in Plan.make([*toy_cells, "max_steps=4", "seed=0,1"]).nodes:
+        assert read_result(node.folder).cost.steps == 4
+        assert f"done: {node.name}: h_mae " in out
 
 
 def test_the_shared_pretraining_runs_first_and_once(toy_cells, sweep):
@@ -129,7 +143,6 @@ def test_a_failure_stops_what_depends_on_it_alone(toy_cells):
     needing = Node(compose([*toy_cells, "seed=1"]), {"seed": "1"}, needs=bad.folder)
     other = Node(compose([*toy_cells, "max_steps=4"]))
     plan = Plan((bad, needing, other))
-    plan.write()
     told: list[tuple[str, str]] = []
 
     class Notes(Watch):
@@ -149,7 +162,6 @@ def test_a_failure_stops_what_depends_on_it_alone(toy_cells):
 
 def test_a_cell_that_cannot_start_has_failed(toy_cells, tmp_path: Path):
     plan = Plan.make([*toy_cells, "run_dir=file/in"])
-    plan.write()
     (tmp_path / "file").touch()
     (end,) = Local(plan).run().values()
     assert end.state == "failed"
@@ -187,7 +199,6 @@ def test_ctrl_c_lets_a_cell_write_its_checkpoint_and_the_same_command_goes_on(to
 
 def test_a_cell_that_another_process_computes_is_waited_for(toy_cells, caplog):
     plan = Plan.make([*toy_cells, "max_steps=4"])
-    plan.write()
     (node,) = plan.nodes
     held, released = threading.Event(), []
 

@@ -110,7 +110,7 @@ class PrivateCluster:
         gpus: int = 4,
         kill_wait: int = 5,
         grace: int = 20,
-        node_timeout: int = 20,
+        node_timeout: int = 10,
         max_array: int = 1001,
     ) -> None:
         self.folder = folder.absolute()

@@ -59,17 +59,30 @@ def _ends_as(undisturbed: Any, sweep: Path, run: Path, restarts: int = 1) -> Non
     assert outcome(run) == undisturbed
 
 
-def test_ahead_of_a_time_limit_a_job_goes_back_into_the_queue(
+def test_a_warning_a_requeue_and_a_kill(
     slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
 ) -> None:
-    sweep, run, job = _one(tmp_path)
-    slurm.run("scancel", "--signal=USR2", job)  # as SLURM does, some time before the limit
-    until(lambda: status(run)["state"] == "queued", "the job to write its end down")
-    assert "goes on" in status(run)["reason"]
-    assert 100 <= status(run)["step"] < 1500
-    _ends_as(undisturbed, sweep, run)
+    sweep = launched(*TINY, "run_dir=warned,requeued,killed", cwd=tmp_path)
+    warned, requeued, killed = runs(sweep)
+    jobs = [cell.job for cell in cells(sweep)]
+    trains(warned)  # as SLURM does, some time before the limit
+    slurm.run("scancel", "--signal=USR2", jobs[0])
+    trains(requeued)  # as an administrator does
+    slurm.run("scontrol", "requeue", jobs[1])
+    trains(killed)  # as the system does without memory
+    os.kill(_process_of(killed), signal.SIGKILL)
+    until(lambda: status(warned)["state"] == "queued", "the job to write its end down")
+    assert "goes on" in status(warned)["reason"]
+    assert 100 <= status(warned)["step"] < 1500
+    assert at_end(sweep) == ["done"] * 3, hambench("status", str(sweep), "--reasons", cwd=sweep)
+    for run in (warned, requeued, killed):
+        assert status(run)["restarts"] == 1
+        assert outcome(run) == undisturbed
     log = hambench("logs", str(sweep), "1", cwd=tmp_path)
     assert log.count("task water_mini") == 2, "both starts are in one log"
+    assert "stopped by SIGUSR2" in log
+    assert "stopped by SIGTERM" in hambench("logs", str(sweep), "requeued", cwd=tmp_path)
+    assert "killed: the job goes back" in hambench("logs", str(sweep), "3", cwd=tmp_path)
 
 
 def test_a_container_without_commands_of_slurm_goes_back_into_the_queue_too(
@@ -84,17 +97,6 @@ def test_a_container_without_commands_of_slurm_goes_back_into_the_queue_too(
     _ends_as(undisturbed, sweep, run)
 
 
-def test_a_requeue_by_somebody_else(
-    slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
-) -> None:
-    sweep, run, job = _one(tmp_path)
-    slurm.run("scontrol", "requeue", job)
-    until(lambda: status(run)["state"] == "interrupted", "the job to write its end down")
-    assert "SIGTERM" in status(run)["reason"]
-    assert states(sweep)[0] in ("queued", "running")
-    _ends_as(undisturbed, sweep, run)
-
-
 def test_preemption_by_a_better_partition(
     slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
 ) -> None:
@@ -102,14 +104,6 @@ def test_preemption_by_a_better_partition(
     slurm.run("sbatch", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 2")
     until(lambda: status(run)["state"] == "queued", "the victim to make way")
     _ends_as(undisturbed, sweep, run)
-
-
-def test_a_process_that_is_killed(slurm: PrivateCluster, tmp_path: Path, undisturbed: Any) -> None:
-    sweep, run, _ = _one(tmp_path)
-    os.kill(_process_of(run), signal.SIGKILL)
-    until(lambda: status(run)["restarts"] == 1, "another start")
-    _ends_as(undisturbed, sweep, run)
-    assert "killed: the job goes back" in hambench("logs", str(sweep), cwd=tmp_path)
 
 
 def test_cancelled_cells_go_on_when_they_are_tried_again(
@@ -160,7 +154,7 @@ def test_a_real_time_limit(slurm: PrivateCluster, tmp_path: Path) -> None:
 
 def test_a_sweep_of_twenty_cells_of_which_three_are_killed(tmp_path: Path) -> None:
     words = [word for word in TINY if not word.startswith(("max_steps", "recipe.validate"))]
-    words += ["max_steps=400", "recipe.validate_every=200"]
+    words += ["max_steps=300", "recipe.validate_every=150"]
     sweep = launched(*words, "seed=range(0,20)", cwd=tmp_path)
     every = runs(sweep)
     chance = random.Random(7)
