@@ -84,13 +84,15 @@ def sweep(
       hambench sweep task=water_mini model=helm,qhnet seed=0,1 cluster=slurm cluster.time=2:30:00
     """
     from hambench.cli.launch import launch
-    from hambench.launch.again import place_of
+    from hambench.launch.again import place_of, settings_of
     from hambench.launch.estimate import estimate
     from hambench.launch.local import Local
     from hambench.launch.plan import Plan
 
     plan = Plan.make([word for word in overrides if not _of_cluster(word)])
-    where = place_of([word for word in overrides if _of_cluster(word)], plan.cluster)
+    words = [word for word in overrides if _of_cluster(word)]
+    where = place_of(words, plan.cluster)
+    plan = plan.without_asks(settings_of([word for word in words if word.startswith("cluster.")]))
     plan.check(elsewhere=where.profile is not None)
     if not dry_run:
         launch(plan, where, jobs=jobs, wait=wait)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def plan_again(
     manifest = read_manifest(folder)
     cells = standing(manifest, Scheduler())
     settings = settings_of(changes)
-    plan = _plan(manifest, settings)
+    plan = _plan(manifest).without_asks(settings)
     nodes = {entry.cell: node for entry, node in zip(manifest.entries, plan.nodes, strict=True)}
     picked = {cell.entry.cell for cell in chosen(cells, words)}
     # A cell that was cancelled because of its pretraining needs that again.
@@ -130,8 +130,8 @@ def settings_of(words: Sequence[str]) -> dict[str, object]:
     }
 
 
-def _plan(manifest: Manifest, settings: Mapping[str, object]) -> Plan:
-    """The plan that a manifest was made of; of what single cells ask, ``settings`` are left out."""
+def _plan(manifest: Manifest) -> Plan:
+    """The plan that a manifest was made of."""
     folders: dict[str, Path] = {}
     nodes = []
     for entry in manifest.entries:
@@ -140,6 +140,5 @@ def _plan(manifest: Manifest, settings: Mapping[str, object]) -> Plan:
         config = read_config(asked if asked.is_file() else folder / rundir.CONFIG)
         folders[entry.cell] = config.folder
         needs = None if entry.needs is None else folders[entry.needs]
-        asks = {key: value for key, value in entry.asks.items() if key not in settings}
-        nodes.append(Node(config, entry.swept, needs, asks))
+        nodes.append(Node(config, entry.swept, needs, entry.asks))
     return Plan(tuple(nodes))

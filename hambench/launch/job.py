@@ -15,7 +15,7 @@ from typing import Final
 from hambench import rundir
 from hambench.config import read_config
 from hambench.data.workers import THREADS
-from hambench.errors import HambenchError, RunError
+from hambench.errors import ConfigError, HambenchError, RunError
 from hambench.launch.scheduler import requeue
 from hambench.learn.interrupts import WARNING, Interrupted, Terminated, termination_as_interrupt
 from hambench.results import read_status
@@ -25,6 +25,7 @@ KILLED: Final = 128 + 9
 
 _STALLS = 3  # starts without a step, after which another one would be no better
 _INTERRUPTED = 130
+_AGAIN = 200  # asks the script to requeue; `srun` gives the highest code of its processes
 _RESTARTS = 5  # after which a job whose processes are killed is not tried again
 
 logger = logging.getLogger("hambench.launch")
@@ -84,12 +85,15 @@ class BoardJob:
 def after_a_kill() -> list[str]:
     """Lines of bash behind the job that put it back into the queue if its processes were killed.
 
-    The exit code of the job stays that of its processes.
+    Also where they could not do that themselves, as in a container, which has no ``scontrol``. The
+    exit code of the job stays that of its processes.
     """
     job = '"${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"'
     return [
         "code=$?",
-        f'if [ "$code" -eq {KILLED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {_RESTARTS} ]; then',
+        f'if [ "$code" -eq {_AGAIN} ]; then',
+        f"  scontrol requeue {job}",
+        f'elif [ "$code" -eq {KILLED} ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {_RESTARTS} ]; then',
         '  echo "its processes were killed: the job goes back into the queue"',
         f"  scontrol requeue {job}",
         "fi",
@@ -188,7 +192,9 @@ def _later(folder: Path, begun: int) -> int:
     _settle(folder, "queued", f"stopped ahead of a limit after step {step}, goes on", stalls)
     try:
         requeue(job)
-    except HambenchError as error:
+    except ConfigError:  # no SLURM in here
+        return _AGAIN
+    except RunError as error:
         reason = f"stopped ahead of a limit, and job {job} cannot go back into the queue: {error}"
         print(f"interrupted: {reason}", flush=True)
         _settle(folder, "interrupted", reason)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -146,6 +146,14 @@ class Plan:
         """The plan of some of its cells, and of what they need."""
         folders = {node.folder for node in chosen} | {node.needs for node in chosen}
         return Plan(tuple(node for node in self.nodes if node.folder in folders), self.cluster)
+
+    def without_asks(self, keys: Collection[str]) -> Plan:
+        """Without what single cells ask of the cluster by ``keys``, which are said for all."""
+        nodes = [
+            replace(node, asks={key: value for key, value in node.asks.items() if key not in keys})
+            for node in self.nodes
+        ]
+        return replace(self, nodes=tuple(nodes))
 
     def check(self, *, elsewhere: bool = False) -> None:
         """Build every cell that is not done, and read the result of every one that is.

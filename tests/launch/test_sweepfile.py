@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
@@ -208,6 +209,31 @@ def test_the_file_of_the_readme_and_of_the_help_is_one(write):
     assert len(plan.nodes) == 9
     shown = str(sweep.help).partition("fixed:")[2].partition("\n\n")[0]
     assert Plan.make([write(f"      fixed:{shown}")]) == plan
+
+
+def test_what_cells_ask_of_a_cluster_comes_behind_the_command_line(write):
+    pytest.importorskip("submitit")
+    path = write(
+        "fixed: {task: water_mini, cluster: slurm}\n"
+        "grid: {model: [mean_block, minao]}\n"
+        "settings:\n"
+        "  - for: {model: minao}\n"
+        "    cluster.time: 2:30:00\n"
+        "    cluster.setup: [module load cuda, 'export A=\"it''s, so\"']\n"
+        "    cluster.extra: {nice: 100}\n"
+    )
+
+    def scripts(*words: str) -> list[str]:
+        said = CliRunner().invoke(sweep, [path, "--dry-run", "--no-estimate", *words]).output
+        return said.split("# script ")[1:]
+
+    plain, own = scripts()
+    assert "--time=60\n" in plain
+    assert "--nice" not in plain
+    assert "--time=150\n" in own
+    assert "--nice=100\n" in own
+    assert '\nmodule load cuda\nexport A="it\'s, so"\n' in own
+    assert all("--time=10\n" in text for text in scripts("cluster.time=10"))
 
 
 @pytest.mark.parametrize(

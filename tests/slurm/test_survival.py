@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,18 @@ def test_a_warning_a_requeue_and_a_kill(
     assert "stopped by SIGUSR2" in log
     assert "stopped by SIGTERM" in hambench("logs", str(sweep), "requeued", cwd=tmp_path)
     assert "killed: the job goes back" in hambench("logs", str(sweep), "3", cwd=tmp_path)
+
+
+def test_a_container_without_commands_of_slurm_goes_back_into_the_queue_too(
+    slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
+) -> None:
+    (tmp_path / "clusters").mkdir()
+    inside = f"env PATH=/nowhere {shlex.quote(sys.executable)}"
+    (tmp_path / "clusters" / "slurm.yaml").write_text(f"python: {inside}\n")
+    sweep, run, job = _one(tmp_path)
+    slurm.run("scancel", "--signal=USR2", job)
+    until(lambda: status(run)["state"] == "queued", "the job to write its end down")
+    _ends_as(undisturbed, sweep, run)
 
 
 def test_preemption_by_a_better_partition(
