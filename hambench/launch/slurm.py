@@ -155,18 +155,15 @@ class Slurm:
 
     def _live(self, nodes: Sequence[Node]) -> dict[Path, Job]:
         """Cells that a job in the queue computes, submitted by this sweep or another one."""
-        newest: dict[Path, Job] = {}
-        for manifest in manifests(self.root):
-            for entry in manifest.entries:
-                for job in entry.jobs[-1:]:
-                    known = newest.get(manifest.folder_of(entry.cell))
-                    if known is None or known.submitted <= job.submitted:
-                        newest[manifest.folder_of(entry.cell)] = job
-        mine = {
-            n.folder: newest[n.folder.absolute()] for n in nodes if n.folder.absolute() in newest
-        }
-        states = scheduler.Scheduler().states([job.id for job in mine.values()])
-        return {f: j for f, j in mine.items() if j.id in states and states[j.id].alive}
+        folders = {node.folder.absolute(): node.folder for node in nodes}
+        known = [
+            (folders[folder], entry.jobs[-1])
+            for manifest in manifests(self.root)
+            for entry in manifest.entries
+            if entry.jobs and (folder := manifest.folder_of(entry.cell)) in folders
+        ]
+        states = scheduler.Scheduler().states([job.id for _, job in known])
+        return {f: job for f, job in known if job.id in states and states[job.id].alive}
 
     def _refuse_orphans(self, todo: Sequence[Node], busy: Sequence[Node]) -> None:
         for node in todo:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from slurm_stand_in import StandIn
 
 from hambench.cli import cli
-from hambench.errors import ConfigError, DataError, HambenchError, RunError
+from hambench.errors import HambenchError, RunError
 from hambench.launch.manifest import read_manifest
 from hambench.launch.plan import Plan
 from hambench.launch.profile import Profile
@@ -96,22 +96,20 @@ def test_cells_are_tried_again(sweep: Path, stand_in: StandIn):
     assert re.search("--time=240", stand_in.script(107))
 
 
-@pytest.mark.parametrize(
-    ("words", "kind", "message"),
-    [
-        (["x"], DataError, "no cell 'x' in this sweep: give a number from 1 to 4"),
-        (["9"], DataError, "no cell '9' in this sweep: give a number from 1 to 4"),
-        (["cluster.tim=3"], ConfigError, "unknown key 'tim' in cluster.tim=3. Did you mean"),
-        (["cluster.time=x"], ConfigError, "time=x in cluster.time=x: expected a time"),
-    ],
-)
-def test_wrong_words(sweep: Path, stand_in: StandIn, words: list[str], kind: type, message: str):
+def test_wrong_words(sweep: Path, stand_in: StandIn):
     stand_in.queue()
-    with pytest.raises(kind) as caught:
-        said("retry", sweep, *words)
-    assert message in str(caught.value)
+    before = stand_in.calls("sbatch")
+    for word, message in {
+        "x": "no cell 'x' in this sweep: give a number from 1 to 4",
+        "9": "no cell '9' in this sweep: give a number from 1 to 4",
+        "cluster.tim=3": "unknown key 'tim' in cluster.tim=3. Did you mean",
+        "cluster.time=x": "time=x in cluster.time=x: expected a time",
+    }.items():
+        with pytest.raises(HambenchError) as caught:
+            said("retry", sweep, word)
+        assert message in str(caught.value)
     assert not stand_in.calls("scancel")
-    assert len(stand_in.calls("sbatch")) == 4
+    assert stand_in.calls("sbatch") == before
 
 
 def test_what_is_gone_is_named(sweep: Path, stand_in: StandIn, tmp_path: Path):
