@@ -15,6 +15,7 @@ from typing import Final
 from hambench.errors import ConfigError, RunError
 
 _PREFIXES: Final = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")
+_KEPT: Final = ("SLURM_CONF", "SLURM_JWT")  # how the controller is found and spoken to
 _TIMEOUT: Final = 60.0  # seconds that a busy controller has to answer
 _WHERE: Final = ": run this on a login node of the cluster, or take cluster=local"
 _AT_ONCE: Final = 400  # job ids in the words of one command
@@ -154,11 +155,15 @@ def largest_array() -> int:
 
 
 def outside_of_jobs() -> dict[str, str]:
-    """The environment without what a job around this process has set, which clients would take."""
+    """The environment without what a job around this process has set, which clients would take.
+
+    Outside of jobs it is as it is: there such variables are the user's own settings.
+    """
+    inside = "SLURM_JOB_ID" in os.environ
     return {
         name: value
         for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(_PREFIXES)
+        if not inside or name in _KEPT or not name.startswith(_PREFIXES)
     }
 
 

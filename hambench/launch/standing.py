@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from hambench import rundir
-from hambench.errors import DataError
-from hambench.launch.manifest import Entry, Job, Manifest
+from hambench.errors import DataError, RunError
+from hambench.launch.manifest import Entry, Job, Manifest, read_manifest
 from hambench.launch.scheduler import JobState, Scheduler
 from hambench.results import Status, now, read_result, read_status
 from hambench.scoring import Score, format_score
@@ -24,6 +26,7 @@ State = Literal[
 UNDER_WAY: Final = ("running", "queued", "waiting")
 
 _GRACE: Final = 60.0  # seconds after the submission within which the scheduler may not know a job
+_PATIENCE: Final = 60  # looks in a row at a scheduler that does not answer
 _TAIL: Final = 8192  # bytes at the end of a log in which the reason of a failure stands
 _DONE: Final[tuple[State, str]] = ("done", "")
 _SAID: Final = ("error: ", "interrupted: ")
@@ -35,6 +38,8 @@ _WHY: Final = {
     "PREEMPTED": "preempted, and the cluster does not start such jobs again",
     "COMPLETED": "the job ended without a result",
 }
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,36 @@ def standing(manifest: Manifest, scheduler: Scheduler) -> list[Standing]:
     for entry in manifest.entries:  # a pretraining comes before the cells that need it
         found[entry.cell] = _standing(entry, runs[entry.cell], jobs, found)
     return list(found.values())
+
+
+def followed(sweep: Path, seconds: float) -> Iterator[tuple[Manifest, list[Standing]]]:
+    """How far every cell is, again and again until none is under way.
+
+    A scheduler that does not answer for a while is waited for.
+
+    Args:
+        sweep: its folder.
+        seconds: between two looks.
+
+    Raises:
+        RunError: the scheduler has not answered many times in a row.
+    """
+    scheduler, silent = Scheduler(), 0
+    while True:
+        manifest = read_manifest(sweep)  # cells may be tried again meanwhile
+        try:
+            cells = standing(manifest, scheduler)
+        except RunError as error:
+            silent += 1
+            if silent == _PATIENCE:
+                raise
+            logger.warning("%s; asked again in %.0f s", error, seconds)
+        else:
+            silent = 0
+            yield manifest, cells
+            if not any(cell.state in UNDER_WAY for cell in cells):
+                return
+        time.sleep(seconds)
 
 
 def summary(cells: Iterable[Standing]) -> str:
