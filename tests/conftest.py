@@ -104,7 +104,7 @@ def toy_jobs(
     toy: str, toy_site: Path, slurm: PrivateCluster, monkeypatch: pytest.MonkeyPatch
 ) -> str:
     """The plug-in's model, which jobs on the private cluster know too."""
-    monkeypatch.setenv("PYTHONPATH", str(toy_site))
+    monkeypatch.setenv("PYTHONPATH", str(toy_site), prepend=os.pathsep)  # of a checkout, too
     return toy
 
 
