@@ -68,6 +68,7 @@ def test_validations_may_be_counted_in_minutes(each: float, minutes: float | Non
     assert training_seconds(endless, 0.5, 0.4) == 120.4
 
 
+@pytest.mark.slow
 def test_a_few_real_steps_of_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two kinds: one with learning rates, budgets and seeds that do not count, one of a floor."""
     tried = []

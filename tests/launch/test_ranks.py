@@ -70,6 +70,7 @@ def test_ctrl_c_stops_all_and_the_same_command_goes_on(tmp_path: Path):
     assert read_status(folder).restarts == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_process_that_dies_ends_the_others(tmp_path: Path):
     folder = tmp_path / "run"

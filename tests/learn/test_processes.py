@@ -165,6 +165,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(told: tuple[int, ...], tmp_path:
     assert gone_on[0]["result"]["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_may_go_on(tmp_path: Path):
     """What they write has no trace of how many they are."""
     constant = {"precision": "float64", "schedule": {"name": "constant"}}
@@ -184,6 +185,7 @@ def wait_for_row(log: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rank", "how", "reason"),
     [

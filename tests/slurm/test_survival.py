@@ -127,6 +127,7 @@ def test_cancelled_cells_go_on_when_they_are_tried_again(
     assert status(first)["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_node(slurm: PrivateCluster, tmp_path: Path, undisturbed: Any) -> None:
     sweep, run, job = _one(tmp_path)
     node = slurm.run("squeue", "-h", "-j", job, "-o", "%N").strip()
