@@ -154,6 +154,8 @@ def _run(folder: Path) -> int:
         experiment.run(read_config(folder / rundir.ASKED))
     except (Interrupted, Terminated) as stop:
         print(f"interrupted: {stop}", flush=True)
+        if not first and (isinstance(stop, Interrupted) or stop.signal == WARNING):
+            return 0  # all have stopped; a code of its own would let srun end the first one early
         if first and stop.signal == WARNING:
             return _later(folder, begun)
         if first:
