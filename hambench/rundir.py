@@ -177,7 +177,8 @@ def settle(folder: Path, state: Ended, reason: str, stalls: int = 0) -> None:
     """Say how a start ended that could not say so itself, unless the run is done."""
     if not is_finished(folder):
         status = _status(folder) or Status(state=state, started=now(), updated=now())
-        update(folder, status, state=state, reason=reason, stalls=stalls)
+        job = this_job() or status.job
+        update(folder, status, state=state, reason=reason, stalls=stalls, job=job)
 
 
 def release(folder: Path, jobs: Collection[str]) -> None:

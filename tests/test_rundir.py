@@ -191,3 +191,71 @@ def test_a_folder_of_which_nothing_came_is_removed(tmp_path: Path):
     with pytest.raises(ValueError, match="x"), rundir.lock(tmp_path / "run"):
         raise ValueError("x")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_asked_for_is_left_for_a_process(tmp_path: Path):
+    folder = tmp_path / "run"
+    rundir.enqueue(folder, config(overwrite=True))
+    assert read_config(folder / rundir.ASKED) == config()
+    assert {path.name for path in folder.iterdir()} == {rundir.ASKED, rundir.STATUS}
+    assert read_status(folder).state == "queued"
+    first = begin(folder, config())
+    assert (first.state, first.restarts) == ("running", 0)
+    rundir.update(folder, first, state="failed", reason="why", step=4, stalls=2)
+    rundir.enqueue(folder, config())  # what was computed stays
+    status = read_status(folder)
+    assert (status.state, status.reason, status.step, status.stalls) == ("queued", "", 4, 0)
+    assert status.fingerprint == first.fingerprint
+    assert begin(folder, config()).restarts == 1
+    rundir.enqueue(folder, config(overwrite=True))
+    assert (read_status(folder).step, read_status(folder).fingerprint) == (0, "")
+    assert not (folder / rundir.CONFIG).exists()
+
+
+def test_a_finished_run_is_not_queued_and_not_settled(tmp_path: Path):
+    begin(tmp_path, config())
+    rundir.settle(tmp_path, "interrupted", "why")
+    assert (read_status(tmp_path).state, read_status(tmp_path).reason) == ("interrupted", "why")
+    (tmp_path / rundir.RESULT).write_text("{}")
+    before = (tmp_path / rundir.STATUS).read_bytes()
+    rundir.enqueue(tmp_path, config())
+    rundir.settle(tmp_path, "failed", "why")
+    assert (tmp_path / rundir.STATUS).read_bytes() == before
+
+
+def test_a_folder_in_use_is_not_queued(tmp_path: Path):
+    process = holder(tmp_path)
+    try:
+        with pytest.raises(RunError, match="in use by process"):
+            rundir.enqueue(tmp_path, config())
+        assert not (tmp_path / rundir.ASKED).exists()
+        path = tmp_path / rundir.LOCK
+        path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "job": "12_3"}))
+        rundir.release(tmp_path, {"12_3"})  # it is held after all
+        assert path.exists()
+    finally:
+        process.kill()
+        process.wait()
+    for jobs in ({"12_4"}, {""}, set()):
+        rundir.release(tmp_path, jobs)
+        assert path.exists()
+    rundir.release(tmp_path, {"12_3", "12_4"})
+    assert not path.exists()
+    rundir.release(tmp_path, {"12_3"})
+
+
+@pytest.mark.parametrize(
+    ("given", "job"),
+    [
+        ({}, ""),
+        ({"SLURM_JOB_ID": "12"}, "12"),
+        ({"SLURM_JOB_ID": "14", "SLURM_ARRAY_JOB_ID": "12"}, "14"),
+        ({"SLURM_JOB_ID": "14", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0"}, "12_0"),
+    ],
+)
+def test_this_job(given: dict[str, str], job: str, monkeypatch: pytest.MonkeyPatch):
+    for name in ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert rundir.this_job() == job

@@ -45,19 +45,21 @@ def status(sweep: Path, follow: bool, reasons: bool, json_: bool) -> None:
       hambench status 1a2b3c4d --json
     """
     from hambench.launch.scheduler import Scheduler
-    from hambench.launch.standing import UNDER_WAY, standing
+    from hambench.launch.standing import followed, standing
 
-    manifest, scheduler = _manifest(sweep), Scheduler()
-    while True:
-        cells = standing(manifest, scheduler)
+    def show(manifest: Manifest, cells: Sequence[Standing]) -> None:
         if json_:
             click.echo(as_json([_plain(cell) for cell in cells]))
-        else:
-            text = _details(cells) if reasons else _table(manifest, cells)
-            click.echo(f"{_CLEAR if follow and sys.stdout.isatty() else ''}{text}")
-        if not follow or not any(cell.state in UNDER_WAY for cell in cells):
             return
-        time.sleep(_REFRESH)
+        text = _details(cells) if reasons else _table(manifest, cells)
+        click.echo(f"{_CLEAR if follow and sys.stdout.isatty() else ''}{text}")
+
+    if not follow:
+        manifest = _manifest(sweep)
+        show(manifest, standing(manifest, Scheduler()))
+        return
+    for manifest, cells in followed(_folder(sweep), _REFRESH):
+        show(manifest, cells)
 
 
 @click.command()
@@ -143,7 +145,10 @@ def retry(sweep: Path, cells: tuple[str, ...], failed: bool) -> None:
     changes = [word for word in cells if word.startswith("cluster.")]
     names = [word for word in cells if word not in changes]
     folder = _folder(sweep)
-    with contextlib.chdir(_manifest(folder).head.cwd):
+    cwd = _manifest(folder).head.cwd
+    if not Path(cwd).is_dir():
+        raise ConfigError(f"the working folder of the launch is gone: {cwd}; make it anew")
+    with contextlib.chdir(cwd):
         plan, only, where = plan_again(folder, names, failed=failed, changes=changes)
         if not only:
             click.echo("nothing to start again: all these cells are done or under way")

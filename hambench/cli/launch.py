@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,18 +101,13 @@ def _submitted(plan: Plan, sent: Submission) -> str:
 
 def _wait(sent: Submission) -> None:
     """Until all cells have ended; RunError where not all got done. Ctrl-C leaves the jobs alone."""
-    from hambench.launch.scheduler import Scheduler
-    from hambench.launch.standing import UNDER_WAY, standing, summary
+    from hambench.launch.standing import Standing, followed, summary
 
-    scheduler, said = Scheduler(), ""
-    while True:
-        cells = standing(sent.manifest, scheduler)
+    said, cells = "", list[Standing]()
+    for _, cells in followed(sent.manifest.folder, _REFRESH):
         if (now := summary(cells)) != said:
             click.echo(now)
             said = now
-        if not any(cell.state in UNDER_WAY for cell in cells):
-            break
-        time.sleep(_REFRESH)
     bad = [cell for cell in cells if cell.state != "done"]
     for cell in bad:
         click.echo(f"{cell.state}: {cell.entry.cell}: {cell.reason}")

@@ -11,7 +11,7 @@ from hambench.compose import parse_single
 from hambench.config import read_config
 from hambench.errors import ConfigError
 from hambench.launch import scheduler
-from hambench.launch.manifest import Manifest, read_manifest, submitting
+from hambench.launch.manifest import MANIFEST, Manifest, read_manifest, submitting
 from hambench.launch.plan import Node, Plan
 from hambench.launch.profile import HERE, Profile, load_profile
 from hambench.launch.scheduler import Scheduler
@@ -69,8 +69,10 @@ def cancel_cells(folder: Path, words: Sequence[str]) -> int:
         if not words:
             board = [job.id for job in manifest.head.board]
             ids += [job for job, state in Scheduler().states(board).items() if state.alive]
-        scheduler.cancel(ids)
-        manifest.with_cancelled(ids).write()
+        try:
+            scheduler.cancel(ids)
+        finally:  # it may have been done for some; of one that goes on the scheduler tells
+            manifest.with_cancelled(ids).write()
     return len(ids)
 
 
@@ -110,11 +112,12 @@ def plan_again(
         if cell.entry.cell in names and cell.entry.needs in {c.entry.cell for c in again}
     }
     head = manifest.head
-    profile = None if head.profile is None else Profile.model_validate(head.profile)
-    if changes and profile is None:
-        raise ConfigError(f"'{changes[0]}': this sweep runs on this machine, without a profile")
-    if profile is not None:
+    profile = None
+    if head.profile is not None:
+        profile = Profile.model_construct().changed(head.profile, f"line 1 of {folder / MANIFEST}")
         profile = profile.changed(settings, " ".join(changes))
+    elif changes:
+        raise ConfigError(f"'{changes[0]}': this sweep runs on this machine, without a profile")
     only = [nodes[entry.cell] for entry in manifest.entries if entry.cell in names]
     return plan, only, Where(head.cluster, profile)
 

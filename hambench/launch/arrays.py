@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,52 +77,61 @@ def arrays_of(
         elsewhere: run directories that are computed by jobs submitted before.
     """
     own = {node.folder for node in nodes}
-    needed = Counter(node.needs for node in nodes if node.needs in own)
-    first = [node for node in nodes if node.needs not in own and node.needs not in elsewhere]
+    behind: dict[Path, list[Node]] = defaultdict(list)
+    first = []
+    for node in nodes:
+        if node.needs is not None and (node.needs in own or node.needs in elsewhere):
+            behind[node.needs].append(node)
+        else:
+            first.append(node)
     # those that most others wait for come first, so that `aftercorr` fits as often as it can
-    first.sort(key=lambda node: -needed[node.folder])
+    first.sort(key=lambda node: -len(behind.get(node.folder, ())))
     arrays = list(_chunks(first, profile, largest))
-    for source in list(arrays):
-        waiting = {n.folder: [m for m in nodes if m.needs == n.folder] for n in source.nodes}
-        if any(waiting.values()):
+    sources = [[node.folder for node in array.nodes] for array in arrays]
+    for source in (*sources, *([folder] for folder in elsewhere)):
+        waiting = {folder: behind[folder] for folder in source if folder in behind}
+        if waiting:
             arrays += _behind(waiting, profile, largest)
-    for folder in elsewhere:
-        waiting = {folder: [node for node in nodes if node.needs == folder]}
-        arrays += _behind(waiting, profile, largest)
     return arrays
 
 
 def _behind(
     waiting: Mapping[Path, Sequence[Node]], profile: Profile, largest: int
-) -> Iterator[Array]:
-    """Arrays of cells that wait for the tasks of one array, whose run directories are the keys."""
-    sources = list(waiting)
-    layers = _layers(waiting, profile)
-    if layers is not None and len(sources) > 1 and len(layers) <= len(sources):
-        for layer in layers:
-            after = tuple(sources[: len(layer)])
-            rule: Literal["aftercorr", "afterok"] = "aftercorr" if len(layer) > 1 else "afterok"
-            yield Array(tuple(layer), resources_of(layer[0], profile), after, rule)
-        return
-    for folder, cells in waiting.items():
-        for array in _chunks(cells, profile, largest):
-            yield Array(array.nodes, array.resources, (folder,), "afterok")
+) -> Sequence[Array]:
+    """Arrays of cells that wait for the first tasks of one array, in the fewest submissions.
 
-
-def _layers(waiting: Mapping[Path, Sequence[Node]], profile: Profile) -> list[list[Node]] | None:
-    """The first cell of every source, the second one, ...: arrays whose tasks match the source's.
-
-    None where they do not: a source without a cell stands before one that has one, or the cells of
-    a layer ask for different resources.
+    Args:
+        waiting: by the run directories of those tasks, most cells first.
+        profile, largest: see `arrays_of`.
     """
-    counts = [len(cells) for cells in waiting.values()]
-    if counts != sorted(counts, reverse=True):
-        return None
-    layers = [
-        [cells[k] for cells in waiting.values() if len(cells) > k] for k in range(max(counts))
+    one_by_one = [
+        Array(array.nodes, array.resources, (folder,), "afterok")
+        for folder, cells in waiting.items()
+        for array in _chunks(cells, profile, largest)
     ]
-    alike = all(len({resources_of(node, profile).key for node in layer}) == 1 for layer in layers)
-    return layers if alike else None
+    layers = _layers(waiting)
+    if len(layers) > len(one_by_one) or not all(_alike(layer, profile) for layer in layers):
+        return one_by_one
+    sources = list(waiting)
+    return [
+        Array(
+            tuple(layer), resources_of(layer[0], profile), tuple(sources[: len(layer)]),
+            "aftercorr" if len(layer) > 1 else "afterok",
+        )
+        for layer in layers
+    ]  # fmt: skip
+
+
+def _layers(waiting: Mapping[Path, Sequence[Node]]) -> list[list[Node]]:
+    """The first cell of every source, the second one, ...: their tasks match the source's."""
+    groups = waiting.values()
+    most = max(map(len, groups))
+    return [[cells[k] for cells in groups if len(cells) > k] for k in range(most)]
+
+
+def _alike(nodes: Sequence[Node], profile: Profile) -> bool:
+    """Whether all ask for the same resources."""
+    return len({resources_of(node, profile).key for node in nodes}) == 1
 
 
 def _chunks(nodes: Sequence[Node], profile: Profile, largest: int) -> Iterator[Array]:

@@ -47,7 +47,6 @@ class CellJob:
 
     def __call__(self) -> None:
         """Run it; leaves with the exit code of ``hambench run``."""
-        _prepare_process()
         folder = Path(self.folder)
         try:
             with termination_as_interrupt(anew=True):
@@ -143,9 +142,10 @@ def _run(folder: Path) -> int:
     """Run what is asked for in ``folder``; the exit code."""
     from hambench import experiment
 
-    first = os.environ.get("RANK", "0") == "0"
-    begun = _step(folder)
+    first = int(os.environ.get("SLURM_PROCID") or 0) == 0
+    begun, _ = _so_far(folder)
     try:
+        _prepare_process()
         if not folder.is_dir():
             raise RunError(
                 f"the run directory {folder} is not to be seen on {socket.gethostname()}: is it on "
@@ -154,12 +154,11 @@ def _run(folder: Path) -> int:
         experiment.run(read_config(folder / rundir.ASKED))
     except (Interrupted, Terminated) as stop:
         print(f"interrupted: {stop}", flush=True)
-        if not first and (isinstance(stop, Interrupted) or stop.signal == WARNING):
-            return 0  # all have stopped; a code of its own would let srun end the first one early
-        if first and stop.signal == WARNING:
+        if not first:  # srun ends all processes when one ends badly, and the first is still at it
+            return 0
+        if stop.signal == WARNING:
             return _later(folder, begun)
-        if first:
-            _settle(folder, "interrupted", str(stop))
+        _settle(folder, "interrupted", str(stop))
         return _INTERRUPTED
     except HambenchError as error:
         print(f"error: {error}", flush=True)
@@ -178,8 +177,9 @@ def _run(folder: Path) -> int:
 
 def _later(folder: Path, begun: int) -> int:
     """Back into the queue, unless that leads nowhere; the exit code."""
-    job, step = rundir.this_job(), _step(folder)
-    stalls = 0 if step > begun else read_status(folder).stalls + 1
+    job = rundir.this_job()
+    step, stalls = _so_far(folder)
+    stalls = 0 if step > begun else stalls + 1
     if stalls >= _STALLS:
         reason = (
             f"{stalls} starts in a row were ended by the time limit before the run got beyond step "
@@ -201,16 +201,19 @@ def _later(folder: Path, begun: int) -> int:
     return _INTERRUPTED
 
 
-def _step(folder: Path) -> int:
-    """How far the run is, as far as it is known."""
+def _so_far(folder: Path) -> tuple[int, int]:
+    """The last step, and how many starts in a row came to nothing, as far as it is known."""
     try:
-        return read_status(folder).step
+        status = read_status(folder)
     except HambenchError:
-        return 0
+        return 0, 0
+    return status.step, status.stalls
 
 
 def _settle(folder: Path, state: rundir.Ended, reason: str, stalls: int = 0) -> None:
-    """Write down how this start ended, if the disk allows."""
+    """Write down how this start ended, if the disk allows; no folder is made that is not there."""
+    if not folder.is_dir():
+        return
     try:
         rundir.settle(folder, state, reason, stalls)
     except HambenchError as error:

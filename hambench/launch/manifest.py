@@ -173,7 +173,7 @@ def read_manifest(sweep: Path) -> Manifest:
     """
     path = sweep / MANIFEST
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(
             f"{sweep} is no folder of a sweep: it has no {MANIFEST}; `hambench sweep` prints its "
@@ -181,7 +181,7 @@ def read_manifest(sweep: Path) -> Manifest:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    if not lines:
+    if lines == [""]:
         raise DataError(f"{path} is empty; start the sweep anew")
     head = _record(Head, lines[0], 1, path)
     entries = [_record(Entry, line, k, path) for k, line in enumerate(lines[1:], start=2)]

@@ -13,11 +13,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from yaml.nodes import ScalarNode
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+)
 
 from hambench.errors import ConfigError, nearest
+from hambench.launch.yamlfile import read_yaml
 from hambench.settings import Count
 
 SLURM: Final = "slurm"
@@ -30,9 +37,11 @@ HERE: Final = {
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?", re.IGNORECASE)
 _IN_MB = {"K": 2.0**-10, "M": 1.0, "G": 2.0**10, "T": 2.0**20}
 _OWN_OPTIONS = {
-    "array", "chdir", "dependency", "error", "job-name", "kill-on-invalid-dep", "nodes", "ntasks",
-    "ntasks-per-node", "open-mode", "output", "requeue", "signal",
+    "array", "chdir", "dependency", "error", "gpus", "gpus-per-task", "job-name",
+    "kill-on-invalid-dep", "no-requeue", "nodes", "ntasks", "ntasks-per-node",
+    "open-mode", "output", "parsable", "requeue", "signal", "test-only", "wait", "wrap",
 }  # fmt: skip
+_KEY_OF = {"mem": "memory", "gpus-per-node": "ask_gpus"}  # options of sbatch that are keys here
 
 
 def minutes_of(time: str) -> int:
@@ -74,10 +83,21 @@ def _memory(value: object) -> object:
 
 
 def _extra(options: dict[str, Any]) -> dict[str, Any]:
-    for name in options:
-        if name.lstrip("-") in _OWN_OPTIONS:
+    """Options by their names in sbatch, without dashes before them."""
+    named = {name.lstrip("-").replace("_", "-"): value for name, value in options.items()}
+    for name, value in named.items():
+        key = _KEY_OF.get(name, name.replace("-", "_"))
+        if name in _OWN_OPTIONS:
             raise ValueError(f"{name} is set by hambench itself; leave it out")
-    return options
+        if key in Profile.model_fields:
+            raise ValueError(f"{name} is no further option: use the key {key} of the profile")
+        if name == "gres" and "gpu" in re.split("[:,/]", str(value)):
+            raise ValueError("GPUs are asked for by the key ask_gpus (gres) of the profile")
+        if value is False:
+            raise ValueError(f"{name} is not to be set; leave it out")
+        if len(name) < 2:
+            raise ValueError(f"'{name}' is no long name of an option of sbatch")
+    return named
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -120,8 +140,8 @@ class Profile(BaseModel):
         None, description="command instead of this Python, e.g. apptainer exec --nv IMAGE python"
     )
     srun_args: list[Text] = Field([], description="further words for srun")
-    extra: Annotated[dict[str, Text], AfterValidator(_extra)] = Field(
-        {}, description="any other option of sbatch: {nice: 100, reservation: mine}"
+    extra: Annotated[dict[str, Text | StrictBool], AfterValidator(_extra)] = Field(
+        {}, description="any other option of sbatch: {nice: 100, contiguous: true}"
     )
 
     @property
@@ -149,13 +169,8 @@ def load_profile(name: str) -> Profile:
         raise ConfigError(
             f"no cluster '{name}': there is no {name}.yaml in {places}.{nearest(name, known)}"
         )
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"cannot read the cluster profile {path}: {' '.join(str(error).split())}"
-        ) from error
-    if not isinstance(content or {}, dict):
+    content = read_yaml(path, "cluster profile")
+    if not isinstance(content, dict | None):
         raise ConfigError(f"{path} is no cluster profile: expected lines like 'partition: gpu'")
     return _validated(content or {}, str(path))
 
@@ -185,19 +200,5 @@ def _validated(content: Mapping[str, Any], where: str) -> Profile:
         said = (
             str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
         )
-        raise ConfigError(f"{key}={first['input']!s:.60} in {where}: {said}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 2:30:00 is a text, not a number to the base of 60."""
-
-
-def _number(loader: yaml.SafeLoader, node: ScalarNode) -> Any:
-    if ":" in node.value:
-        return node.value
-    kinds = {"tag:yaml.org,2002:int": "construct_yaml_int"}
-    return getattr(loader, kinds.get(node.tag, "construct_yaml_float"))(node)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _number)
-_Loader.add_constructor("tag:yaml.org,2002:float", _number)
+        given = " ".join(str(first["input"]).split())
+        raise ConfigError(f"{key}={given:.60} in {where}: {said}") from error

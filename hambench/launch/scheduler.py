@@ -15,6 +15,7 @@ from typing import Final
 from hambench.errors import ConfigError, RunError
 
 _PREFIXES: Final = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")
+_KEPT: Final = ("SLURM_CONF", "SLURM_JWT")  # how the controller is found and spoken to
 _TIMEOUT: Final = 60.0  # seconds that a busy controller has to answer
 _WHERE: Final = ": run this on a login node of the cluster, or take cluster=local"
 _AT_ONCE: Final = 400  # job ids in the words of one command
@@ -71,7 +72,8 @@ class Scheduler:
         Raises:
             RunError: the controller does not answer.
         """
-        wanted = [job for job in dict.fromkeys(jobs) if job not in self._ended]
+        jobs = list(dict.fromkeys(jobs))
+        wanted = [job for job in jobs if job not in self._ended]
         if wanted:
             found = _queue()
             gone = [job for job in wanted if job not in found]
@@ -83,29 +85,25 @@ class Scheduler:
         return known | {job: self._ended[job] for job in jobs if job in self._ended}
 
     def _accounted(self, jobs: Sequence[str]) -> dict[str, JobState]:
-        """Jobs in the accounting, if there is one."""
+        """Jobs in the accounting, if there is one, that have ended.
+
+        One that goes on there, and is in no queue, was lost with the memory of the controller.
+        """
         found: dict[str, JobState] = {}
         for start in range(0, len(jobs) if self._accounting else 0, _AT_ONCE):
-            words = [
-                "sacct",
-                "-X",
-                "-P",
-                "-n",
-                "--duplicates",
-                "-o",
-                "JobID,State,NodeList,Elapsed",
-            ]
+            ids = ",".join(jobs[start : start + _AT_ONCE])
+            words = ["-X", "-P", "-n", "--duplicates", "-o", "JobID,State,NodeList,Elapsed"]
             try:
-                lines = run([*words, "-j", ",".join(jobs[start : start + _AT_ONCE])]).splitlines()
+                lines = run(["sacct", *words, "-j", ids]).splitlines()
             except RunError as error:
                 logger.info("no accounting, ended jobs are known by their runs alone (%s)", error)
                 self._accounting = False
                 break
             for line in lines:  # of a job that was requeued, the newest start comes last
-                job, state, nodes, elapsed = line.split("|")
-                word = state.split()[0] if state else ""  # CANCELLED by 1000
+                job, state, nodes, elapsed = _fields(line, 4)
+                word = (state.split() or [""])[0]  # CANCELLED by 1000
                 found[job] = JobState(word, "" if nodes.startswith("None") else nodes, elapsed)
-        return found
+        return {job: state for job, state in found.items() if not state.alive}
 
 
 def run(words: Sequence[str]) -> str:
@@ -117,8 +115,8 @@ def run(words: Sequence[str]) -> str:
     """
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, check=False, timeout=_TIMEOUT,
-            env=outside_of_jobs(), stdin=subprocess.DEVNULL,
+            words, capture_output=True, text=True, errors="replace", check=False,
+            timeout=_TIMEOUT, env=outside_of_jobs(), stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except FileNotFoundError:
         raise ConfigError(f"SLURM is not installed here ({words[0]} is missing){_WHERE}") from None
@@ -157,11 +155,15 @@ def largest_array() -> int:
 
 
 def outside_of_jobs() -> dict[str, str]:
-    """The environment without what a job around this process has set, which clients would take."""
+    """The environment without what a job around this process has set, which clients would take.
+
+    Outside of jobs it is as it is: there such variables are the user's own settings.
+    """
+    inside = "SLURM_JOB_ID" in os.environ
     return {
         name: value
         for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(_PREFIXES)
+        if not inside or name in _KEPT or not name.startswith(_PREFIXES)
     }
 
 
@@ -180,15 +182,15 @@ def left_jobs() -> Iterator[None]:
 def _queue() -> dict[str, JobState]:
     """All jobs of the user that the controller remembers, array tasks one by one."""
     fields = "%i|%T|%N|%M|%r"
-    lines = run(["squeue", "-h", "-r", "-t", "all", "-u", _user(), "-o", fields]).splitlines()
+    words = ["-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", fields]
     found = {}
-    for line in lines:
-        job, state, nodes, elapsed, reason = line.split("|", 4)
+    for line in run(["squeue", *words]).splitlines():
+        job, state, nodes, elapsed, reason = _fields(line, 5)
         found[job] = JobState(state, nodes, elapsed, "" if reason == "None" else reason)
     return found
 
 
-def _user() -> str:
-    import pwd  # not on Windows
-
-    return pwd.getpwuid(os.getuid()).pw_name
+def _fields(line: str, count: int) -> list[str]:
+    """The columns of a line; empty ones where it has fewer."""
+    found = line.split("|", count - 1)
+    return found + [""] * (count - len(found))

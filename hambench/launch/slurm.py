@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -86,9 +87,8 @@ class Slurm:
         if array.rule == "aftercorr":
             after = [f"JOBS[{', '.join(names[folder] for folder in array.after)}]"]
         given = _parameters(array.resources, self._name, array.rule, after)
-        return script_of(
-            self.plan.folder.absolute() / "jobs", self.profile, given, len(array.nodes)
-        )
+        python = array.resources.profile.python
+        return script_of(self._jobs_folder, python, given, len(array.nodes))
 
     def submit(self, only: Sequence[Node] | None = None) -> Submission:
         """Submit what is not done and in no queue; the manifest knows every job as soon as it is.
@@ -104,7 +104,8 @@ class Slurm:
         scheduler.require()
         with submitting(self.root), scheduler.left_jobs():
             manifest = manifest_of(self.plan, self.cluster, self.profile.model_dump(mode="json"))
-            unfinished = [node for node in only or self.plan.unfinished if node.state != "done"]
+            wanted = self.plan.unfinished if only is None else only
+            unfinished = [node for node in wanted if node.state != "done"]
             live = self._live(self.plan.unfinished)
             free = [node for node in unfinished if node.folder not in live]
             busy = [node for node in free if rundir.is_running(node.folder)]
@@ -145,23 +146,24 @@ class Slurm:
         )
 
     @property
+    def _jobs_folder(self) -> Path:
+        return self.plan.folder.absolute() / "jobs"
+
+    @property
     def _name(self) -> str:
         return f"hambench-{self.plan.folder.name}"
 
     def _live(self, nodes: Sequence[Node]) -> dict[Path, Job]:
         """Cells that a job in the queue computes, submitted by this sweep or another one."""
-        newest: dict[Path, Job] = {}
-        for manifest in manifests(self.root):
-            for entry in manifest.entries:
-                for job in entry.jobs[-1:]:
-                    known = newest.get(manifest.folder_of(entry.cell))
-                    if known is None or known.submitted <= job.submitted:
-                        newest[manifest.folder_of(entry.cell)] = job
-        mine = {
-            n.folder: newest[n.folder.absolute()] for n in nodes if n.folder.absolute() in newest
-        }
-        states = scheduler.Scheduler().states([job.id for job in mine.values()])
-        return {f: j for f, j in mine.items() if j.id in states and states[j.id].alive}
+        folders = {node.folder.absolute(): node.folder for node in nodes}
+        known = [
+            (folders[folder], entry.jobs[-1])
+            for manifest in manifests(self.root)
+            for entry in manifest.entries
+            if entry.jobs and (folder := manifest.folder_of(entry.cell)) in folders
+        ]
+        states = scheduler.Scheduler().states([job.id for _, job in known])
+        return {f: job for f, job in known if job.id in states and states[job.id].alive}
 
     def _refuse_orphans(self, todo: Sequence[Node], busy: Sequence[Node]) -> None:
         for node in todo:
@@ -175,7 +177,7 @@ class Slurm:
         """Ask SLURM whether it would take what the jobs ask for, before anything is submitted."""
         for resources in {array.resources.key: array.resources for array in arrays}.values():
             given = _parameters(resources, self._name)
-            text = script_of(self.plan.folder.absolute() / "jobs", self.profile, given, 1)
+            text = script_of(self._jobs_folder, resources.profile.python, given, 1)
             with tempfile.NamedTemporaryFile("w", suffix=".sh", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
@@ -196,7 +198,7 @@ class Slurm:
             after = [after[0].partition("_")[0]]
         given = _parameters(array.resources, self._name, array.rule, after)
         tasks = [CellJob(str(node.folder.absolute())) for node in array.nodes]
-        return _submit(self.plan.folder.absolute() / "jobs", self.profile, given, tasks)
+        return _submit(self._jobs_folder, array.resources.profile.python, given, tasks)
 
     def _send_board(self, manifest: Manifest, ids: Sequence[str]) -> Manifest:
         """Submit the leaderboard behind all cells; a former one that still waits is cancelled."""
@@ -206,23 +208,23 @@ class Slurm:
         scheduler.cancel([job for job, state in states.items() if state.alive])
         # what all cells ask for besides the profile, such as a partition, holds for it too
         first, *others = [node.asks for node in self.plan.nodes]
-        asks = {key: value for key, value in first.items()
-                if all(key in other and other[key] == value for other in others)}  # fmt: skip
-        profile = self.profile.changed(asks | {"time": str(_BOARD_MINUTES)}, "the leaderboard")
+        asks = {k: v for k, v in first.items() if all(k in o and o[k] == v for o in others)}
+        profile = self.profile.changed({**asks, "time": str(_BOARD_MINUTES)}, "the leaderboard")
         whole = dict.fromkeys(job.partition("_")[0] for job in ids)
         given = _parameters(Resources(profile, 1, 1, False), self._name, "afterany", list(whole))
         task = BoardJob(str(self.plan.folder.absolute()))
-        (job,) = _submit(self.plan.folder.absolute() / "jobs", profile, given, [task])
+        (job,) = _submit(self._jobs_folder, profile.python, given, [task])
         head = manifest.head.model_copy(update={"board": (*manifest.head.board, job)})
         manifest = manifest.model_copy(update={"head": head})
         manifest.write()
         return manifest
 
 
-def script_of(folder: Path, profile: Profile, parameters: Mapping[str, Any], tasks: int) -> str:
+def script_of(folder: Path, python: str | None, parameters: Mapping[str, Any], tasks: int) -> str:
     """The text of the script that submitit submits; no SLURM is needed."""
     slurm = _submitit()
-    command = f"{command_of(profile.python)} -u -m submitit.core._submit {folder}/%j"
+    words = ["-u", "-m", "submitit.core._submit", str(folder / "%j")]
+    command = f"{command_of(python)} {shlex.join(words)}"
     count = {"map_count": tasks} if tasks > 1 else {}
     text: str = slurm._make_sbatch_string(
         command=command, folder=folder / "%j", **parameters, **count
@@ -231,11 +233,11 @@ def script_of(folder: Path, profile: Profile, parameters: Mapping[str, Any], tas
 
 
 def _submit(
-    folder: Path, profile: Profile, parameters: Mapping[str, Any], tasks: Sequence[Any]
+    folder: Path, python: str | None, parameters: Mapping[str, Any], tasks: Sequence[Any]
 ) -> list[Job]:
     """Submit tasks as one array, or a single one as a plain job."""
     slurm = _submitit()
-    executor: SlurmExecutor = slurm.SlurmExecutor(folder / "%j", python=command_of(profile.python))
+    executor: SlurmExecutor = slurm.SlurmExecutor(folder / "%j", python=command_of(python))
     executor.update_parameters(**parameters)
     moment = now()
     try:
@@ -262,13 +264,14 @@ def _parameters(
     plain = ("partition", "account", "qos", "constraint", "exclude", "nodelist", "comment")
     same = ("wckey", "cpus_per_task", "mail_user", "mail_type")
     given: dict[str, Any] = {key: getattr(profile, key) for key in (*plain, *same)}
-    extra: dict[str, Any] = {name.lstrip("-"): value for name, value in profile.extra.items()}
-    extra |= {"requeue": True, "chdir": os.getcwd()}
+    extra: dict[str, Any] = {**profile.extra, "requeue": True, "chdir": os.getcwd()}
     srun = ["--kill-on-bad-exit=1", *profile.srun_args]
     if resources.needs_gpu:
-        kind = "" if profile.gpu_type is None else f"{profile.gpu_type}:"
-        option = {"gpus-per-node": "", "gres": "gpu:"}[profile.ask_gpus]
-        extra[profile.ask_gpus] = f"{option}{kind}{resources.gpus}"
+        gpus = ":".join(filter(None, [profile.gpu_type, str(resources.gpus)]))
+        if profile.ask_gpus == "gres":
+            extra["gres"] = ",".join(filter(None, [f"gpu:{gpus}", extra.get("gres")]))
+        else:
+            extra["gpus-per-node"] = gpus
     if rule:
         given["dependency"] = f"{rule}:{':'.join(after)}"
         extra["kill-on-invalid-dep"] = "yes"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from hambench import rundir
-from hambench.errors import DataError
-from hambench.launch.manifest import Entry, Job, Manifest
+from hambench.errors import DataError, RunError
+from hambench.launch.manifest import Entry, Job, Manifest, read_manifest
 from hambench.launch.scheduler import JobState, Scheduler
 from hambench.results import Status, now, read_result, read_status
 from hambench.scoring import Score, format_score
@@ -24,6 +26,7 @@ State = Literal[
 UNDER_WAY: Final = ("running", "queued", "waiting")
 
 _GRACE: Final = 60.0  # seconds after the submission within which the scheduler may not know a job
+_PATIENCE: Final = 60  # looks in a row at a scheduler that does not answer
 _TAIL: Final = 8192  # bytes at the end of a log in which the reason of a failure stands
 _DONE: Final[tuple[State, str]] = ("done", "")
 _SAID: Final = ("error: ", "interrupted: ")
@@ -35,6 +38,8 @@ _WHY: Final = {
     "PREEMPTED": "preempted, and the cluster does not start such jobs again",
     "COMPLETED": "the job ended without a result",
 }
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,36 @@ def standing(manifest: Manifest, scheduler: Scheduler) -> list[Standing]:
     return list(found.values())
 
 
+def followed(sweep: Path, seconds: float) -> Iterator[tuple[Manifest, list[Standing]]]:
+    """How far every cell is, again and again until none is under way.
+
+    A scheduler that does not answer for a while is waited for.
+
+    Args:
+        sweep: its folder.
+        seconds: between two looks.
+
+    Raises:
+        RunError: the scheduler has not answered many times in a row.
+    """
+    scheduler, silent = Scheduler(), 0
+    while True:
+        manifest = read_manifest(sweep)  # cells may be tried again meanwhile
+        try:
+            cells = standing(manifest, scheduler)
+        except RunError as error:
+            silent += 1
+            if silent == _PATIENCE:
+                raise
+            logger.warning("%s; asked again in %.0f s", error, seconds)
+        else:
+            silent = 0
+            yield manifest, cells
+            if not any(cell.state in UNDER_WAY for cell in cells):
+                return
+        time.sleep(seconds)
+
+
 def summary(cells: Iterable[Standing]) -> str:
     """``"3 done, 2 running, 4 queued"``."""
     counts: Counter[str] = Counter(cell.state for cell in cells)
@@ -116,8 +151,10 @@ def chosen(cells: Sequence[Standing], words: Sequence[str]) -> list[Standing]:
         return list(cells)
     picked: dict[str, Standing] = {}
     for word in words:
-        by_number = word.isdecimal() and 0 < int(word) <= len(cells)
-        hits = [cells[int(word) - 1]] if by_number else [c for c in cells if word in c.entry.cell]
+        if word.isdecimal():  # and never a part of a name: digits are in all of them
+            hits = list(cells[int(word) - 1 : int(word)]) if int(word) else []
+        else:
+            hits = [cell for cell in cells if word in cell.entry.cell]
         if not hits:
             raise DataError(
                 f"no cell '{word}' in this sweep: give a number from 1 to {len(cells)}, or a part "
@@ -175,14 +212,15 @@ def _with_job(
     mine = status is not None and (status.job == job.id or status.updated >= job.submitted)
     if mine and status is not None and status.state == "failed":
         return "failed", status.reason
-    if job.cancelled is not None or (known is not None and known.state == "CANCELLED"):
+    if known.state == "CANCELLED" if known is not None else job.cancelled is not None:
         return "cancelled", "by hambench cancel" if job.cancelled else "by scancel"
     if known is not None and known.state == "TIMEOUT":
         return "timeout", "the job reached its time limit; `hambench retry` goes on"
     if mine and status is not None and status.state == "interrupted":
         return "interrupted", status.reason
     if known is not None:
-        return "failed", _last_words(log) or _WHY.get(known.state, f"the job {known.state.lower()}")
+        said = _WHY.get(known.state) or _last_words(log)  # that may be of an earlier start
+        return "failed", said or f"the job ended as {known.state}"
     if (now() - job.submitted).total_seconds() < _GRACE:
         return "queued", "the scheduler does not know it yet"
     return "lost", _last_words(log) or "the scheduler does not know its job any more"
@@ -190,9 +228,9 @@ def _with_job(
 
 def _behind(needed: Standing, state: State, reason: str) -> tuple[State, str]:
     """Of a cell that has not begun, while its pretraining stands so."""
-    if needed.state in UNDER_WAY:
-        return "waiting" if state == "queued" else state, f"for {needed.entry.cell}"
-    if needed.state == "done":
+    if needed.state in UNDER_WAY and state == "queued":
+        return "waiting", f"for {needed.entry.cell}"
+    if needed.state in (*UNDER_WAY, "done"):
         return state, reason
     return "cancelled", f"its pretraining {needed.entry.cell}: {needed.state}"
 

@@ -34,12 +34,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from hambench.compose import parse_override
 from hambench.errors import ConfigError, nearest
 from hambench.launch.rows import Row, axis, bare, crossed, values_of
+from hambench.launch.yamlfile import read_yaml
 
 SECTIONS: Final = ("fixed", "grid", "zip", "exclude", "include", "settings")
 
@@ -266,47 +266,8 @@ def _value(word: str) -> object:
     return parse_override(word).value()
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose plain words mean what they mean to Hydra and in YAML 1.2.
-
-    ``1e-3`` is a number; ``no``, ``010``, ``2:30:00`` and ``2026-01-01`` are texts. A key twice
-    in one mapping is an error.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """As of the base class, each key once."""
-        names = [key.value for key, _ in node.value]
-        for place, (key, _) in enumerate(node.value):
-            if key.value in names[:place]:
-                raise yaml.MarkedYAMLError(
-                    problem=f"'{key.value}' stands here twice", problem_mark=key.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _kind, _pattern, _first in (
-    ("null", r"null|~|", "n~"),
-    ("bool", r"true|false", "tf"),
-    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?", "-+.0123456789"),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_kind}",
-        re.compile(f"(?:{_pattern})$"),
-        [*_first, *[""] * (_kind == "null")],
-    )
-
-
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
-        raise ConfigError(f"{path}{line}: {error.problem}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise ConfigError(f"cannot read the sweep file {path}: {said}") from error
+    content = read_yaml(path, "sweep file")
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{path} names no cells; it may have {', '.join(SECTIONS)}")
     return content
