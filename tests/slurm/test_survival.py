@@ -88,13 +88,28 @@ def test_a_warning_a_requeue_and_a_kill(
 def test_a_container_without_commands_of_slurm_goes_back_into_the_queue_too(
     slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
 ) -> None:
-    (tmp_path / "clusters").mkdir()
-    inside = f"env PATH=/nowhere {shlex.quote(sys.executable)}"
-    (tmp_path / "clusters" / "slurm.yaml").write_text(f"python: {inside}\n")
+    _contained(tmp_path)
     sweep, run, job = _one(tmp_path)
     slurm.run("scancel", "--signal=USR2", job)
     until(lambda: status(run)["state"] == "queued", "the job to write its end down")
     _ends_as(undisturbed, sweep, run)
+
+
+def test_the_first_of_several_processes_is_left_to_ask_for_another_start(
+    slurm: PrivateCluster, tmp_path: Path
+) -> None:
+    _contained(tmp_path)
+    sweep, run, job = _one(tmp_path, "nodes=2", "max_steps=400", "recipe.validate_every=200")
+    slurm.run("scancel", "--signal=USR2", job)
+    assert at_end(sweep) == ["done"], hambench("status", str(sweep), "--reasons", cwd=sweep)
+    assert status(run)["restarts"] == 1
+
+
+def _contained(folder: Path) -> None:
+    """Jobs from this folder find no command of SLURM, as in an image."""
+    inside = f"env PATH=/nowhere {shlex.quote(sys.executable)}"
+    (folder / "clusters").mkdir()
+    (folder / "clusters" / "slurm.yaml").write_text(f"python: {inside}\n")
 
 
 def test_preemption_by_a_better_partition(
