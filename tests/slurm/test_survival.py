@@ -85,6 +85,7 @@ def test_a_warning_a_requeue_and_a_kill(
     assert "killed: the job goes back" in hambench("logs", str(sweep), "3", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_container_without_commands_of_slurm_goes_back_into_the_queue_too(
     slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
 ) -> None:
