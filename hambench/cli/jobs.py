@@ -95,6 +95,8 @@ def logs(sweep: Path, cells: tuple[str, ...], follow: bool, lines: int | None, p
             continue
         if len(picked) > 1:
             click.echo(f"==> {cell.entry.cell} <==")
+        if not cell.log.exists():
+            click.echo(f"no log yet: {cell.entry.cell} is {cell.state}", err=True)
         end = _print_from(cell.log, 0, lines)
         while follow:
             (cell,) = [c for c in standing(manifest, scheduler) if c.entry == cell.entry]
@@ -151,7 +153,8 @@ def retry(sweep: Path, cells: tuple[str, ...], failed: bool) -> None:
     with contextlib.chdir(cwd):
         plan, only, where = plan_again(folder, names, failed=failed, changes=changes)
         if not only:
-            click.echo("nothing to start again: all these cells are done or under way")
+            others = ", or were cancelled or interrupted: leave out --failed" if failed else ""
+            click.echo(f"nothing to start again: these cells are done or under way{others}")
             return
         launch(plan, where, only=only)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hambench import rundir
 from hambench.compose import parse_single
 from hambench.config import read_config
-from hambench.errors import ConfigError
+from hambench.errors import ConfigError, DataError
 from hambench.launch import scheduler
 from hambench.launch.manifest import MANIFEST, Manifest, read_manifest, submitting
 from hambench.launch.plan import Node, Plan
@@ -137,7 +137,13 @@ def _plan(manifest: Manifest) -> Plan:
     for entry in manifest.entries:
         folder = manifest.folder_of(entry.cell)
         asked = folder / rundir.ASKED  # a cell that was done before has none
-        config = read_config(asked if asked.is_file() else folder / rundir.CONFIG)
+        try:
+            config = read_config(asked if asked.is_file() else folder / rundir.CONFIG)
+        except DataError as error:
+            raise DataError(
+                f"the run directory of {entry.cell} is damaged or was deleted ({error}); give the "
+                "same `hambench sweep ...` again: it makes what is missing, and leaves the rest"
+            ) from error
         folders[entry.cell] = config.folder
         needs = None if entry.needs is None else folders[entry.needs]
         nodes.append(Node(config, entry.swept, needs, entry.asks))
