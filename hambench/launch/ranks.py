@@ -95,9 +95,9 @@ def run(config: RunConfig, words: Sequence[str]) -> int:
         _end(ranks)
     if first is None:
         return 0
-    code = first.process.returncode
-    if first.number == 0 and code > 0:
-        return code
+    code, told = first.process.returncode, ranks[0].process.returncode
+    if code > 0 and told > 0:  # the first one knows the reason of another one too
+        return told
     raise _FailedError(f"process {first.number} of {config.gpus}: {first.said()}", max(code, 1))
 
 

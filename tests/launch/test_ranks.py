@@ -45,6 +45,7 @@ def is_there(number: int) -> bool:
     return Path(f"/proc/{number}").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_ctrl_c_stops_all_and_the_same_command_goes_on(tmp_path: Path):
     folder = tmp_path / "run"

@@ -61,7 +61,10 @@ srun --unbuffered --output {jobs}/%A_%a/%A_%a_%t_log.out --kill-on-bad-exit=1 --
 
 # teardown
 code=$?
-if [ "$code" -eq 137 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 5 ]; then
+if [ "$code" -eq 200 ]; then
+  scontrol requeue "${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_}}\
+${{SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}}"
+elif [ "$code" -eq 137 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt 5 ]; then
   echo "its processes were killed: the job goes back into the queue"
   scontrol requeue "${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_}}\
 ${{SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}}"

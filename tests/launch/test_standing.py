@@ -17,6 +17,7 @@ from hambench.launch.standing import Standing, chosen, standing, summary
 from hambench.results import Status, now, write_status
 
 LONG_AGO = now() - timedelta(hours=2)
+JUST_NOW = now() + timedelta(hours=1)  # whenever the test gets its turn
 WORDS = "says hello\ninterrupted: stopped by SIGUSR2\nerror: it broke\nsrun: bye\n"
 
 
@@ -89,8 +90,8 @@ TABLE: list[tuple[str | None, str | None, dict[str, Any], dict[str, Any], str, s
     ("CANCELLED", "failed", {"reason": "first"}, {"cancelled": now()}, "failed", "first"),
     ("RUNNING", "running", {}, {"cancelled": now()}, "running", ""),
     (None, "queued", {}, {"cancelled": now()}, "cancelled", "by hambench cancel"),
-    (None, "queued", {}, {"submitted": now()}, "queued", "does not know it yet"),
-    (None, "failed", EARLIER, {"submitted": now()}, "queued", "does not know it yet"),
+    (None, "queued", {}, {"submitted": JUST_NOW}, "queued", "does not know it yet"),
+    (None, "failed", EARLIER, {"submitted": JUST_NOW}, "queued", "does not know it yet"),
     (None, "running", {}, {}, "lost", "it broke"),
     (None, None, {}, {}, "lost", "it broke"),
     (None, "failed", {"reason": "no data"}, {}, "failed", "no data"),

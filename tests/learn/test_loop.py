@@ -99,16 +99,16 @@ def test_a_finished_run_is_not_done_again_and_a_larger_budget_goes_on(tmp_path):
 
 
 def test_minutes_end_training_and_count_over_restarts(tmp_path):
-    changes = {"max_steps": None, "max_minutes": 0.01, "checkpoint_every_steps": None}
+    changes = {"max_steps": None, "max_minutes": 0.04, "checkpoint_every_steps": None}
     result = run(tmp_path, **changes)
     assert result.stopped_by == "max_minutes"
-    assert 0.6 <= result.wall_s < 30
+    assert 2.4 <= result.wall_s < 60
     lrs = [row["lr"] for row in rows(tmp_path) if "lr" in row]
     assert lrs == sorted(lrs, reverse=True)
     assert lrs[-1] < 0.3 * lrs[0]  # the cosine came down with the time
-    again = run(tmp_path, **{**changes, "max_minutes": 0.02})
+    again = run(tmp_path, **{**changes, "max_minutes": 0.06})
     assert again.restarts == 1
-    assert 1.2 <= again.wall_s < 30
+    assert 3.6 <= again.wall_s < 90
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     elapsed = [json.loads(line)["elapsed_s"] for line in lines]
     assert elapsed == sorted(elapsed)
