@@ -160,12 +160,12 @@ def test_the_loss_of_a_node(slurm: PrivateCluster, tmp_path: Path, undisturbed: 
 def test_a_real_time_limit(slurm: PrivateCluster, tmp_path: Path) -> None:
     words = [word for word in TINY if not word.startswith("max_steps")]
     sweep = launched(
-        *words, "max_steps=30000", "cluster.time=1", "cluster.signal_delay=20", cwd=tmp_path
+        *words, "max_steps=12000", "cluster.time=1", "cluster.signal_delay=20", cwd=tmp_path
     )
     (run,) = runs(sweep)
     assert at_end(sweep) == ["done"]
     assert status(run)["restarts"] >= 1
-    hambench("run", *words, "max_steps=30000", "run_dir=whole", cwd=tmp_path)
+    hambench("run", *words, "max_steps=12000", "run_dir=whole", cwd=tmp_path)
     assert outcome(run) == outcome(tmp_path / "whole")
 
 
