@@ -256,4 +256,9 @@ def said(problem: Mapping[str, Any]) -> str:
     """What pydantic found, in our words where its own are not plain."""
     if problem["type"] == "list_type":
         return "expected a list, e.g. [h_mae,h_max]"
+    return plainly(problem)
+
+
+def plainly(problem: Mapping[str, Any]) -> str:
+    """What pydantic found, without its own way of beginning."""
     return str(problem["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")

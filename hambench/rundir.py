@@ -141,7 +141,7 @@ def begin(folder: Path, config: RunConfig, fingerprint: str) -> Status:
         _clear(folder)
     else:
         check_same(folder, config)
-    before = _status(folder)
+    before = known_status(folder)
     if before is None or not before.fingerprint:  # it has not begun, at most been queued
         status = Status(state="running", fingerprint=fingerprint, started=now(), updated=now())
     else:
@@ -169,14 +169,14 @@ def enqueue(folder: Path, config: RunConfig) -> None:
         with atomic_write(folder / ASKED) as file:
             file.write(config.model_copy(update={"overwrite": False}).to_yaml())
         if not is_finished(folder):
-            status = _status(folder) or Status(state="queued", started=now(), updated=now())
+            status = known_status(folder) or Status(state="queued", started=now(), updated=now())
             update(folder, status, state="queued", reason="", stalls=0)
 
 
 def settle(folder: Path, state: Ended, reason: str, stalls: int = 0) -> None:
     """Say how a start ended that could not say so itself, unless the run is done."""
     if not is_finished(folder):
-        status = _status(folder) or Status(state=state, started=now(), updated=now())
+        status = known_status(folder) or Status(state=state, started=now(), updated=now())
         job = this_job() or status.job
         update(folder, status, state=state, reason=reason, stalls=stalls, job=job)
 
@@ -216,7 +216,7 @@ def update(folder: Path, status: Status, **changes: object) -> Status:
     return status
 
 
-def _status(folder: Path) -> Status | None:
+def known_status(folder: Path) -> Status | None:
     """What ``status.json`` says; None where there is none that can be read."""
     try:
         return read_status(folder)

@@ -14,6 +14,7 @@ from hambench.cli.table import align
 if TYPE_CHECKING:
     from hambench.launch.again import Where
     from hambench.launch.estimate import Estimate
+    from hambench.launch.local import Local
     from hambench.launch.plan import Plan
 
 
@@ -97,24 +98,24 @@ def sweep(
     if not dry_run:
         launch(plan, where, jobs=jobs, wait=wait)
         return
-    threads = Local(plan, jobs).threads
-    estimates = {} if no_estimate else estimate(plan, threads=threads)
-    click.echo(_listing(plan, where, jobs, estimates))
+    here = Local(plan, jobs)
+    estimates = {} if no_estimate else estimate(plan, threads=here.threads)
+    click.echo(_listing(plan, where, here, estimates))
 
 
 def _of_cluster(word: str) -> bool:
     return word.startswith(("cluster=", "cluster."))
 
 
-def _listing(plan: Plan, where: Where, jobs: int | None, estimates: Mapping[Path, Estimate]) -> str:
+def _listing(plan: Plan, where: Where, here: Local, estimates: Mapping[Path, Estimate]) -> str:
     """Every cell with its number, how far it is, what it takes, and the number of the one it needs.
 
     Args:
-        plan, where, jobs: what would run where, how many cells at a time on this machine.
+        plan, where: what would run where.
+        here: the launcher of this machine, where the estimates are made.
         estimates: by run directory; empty: nothing is said of time and memory.
     """
     from hambench.launch.estimate import in_all, memory_text, time_text
-    from hambench.launch.local import Local
 
     numbers = {node.folder: str(number) for number, node in enumerate(plan.nodes, start=1)}
     more = ("time", "memory") if estimates else ()
@@ -128,10 +129,10 @@ def _listing(plan: Plan, where: Where, jobs: int | None, estimates: Mapping[Path
         takes = ((time_text(found), memory_text(found)) if found else ("", "")) if more else ()
         rows.append((numbers[node.folder], node.state, needs, *takes, str(node.folder), about))
     left, count = len(plan.unfinished), len(plan.nodes)
-    scripts, how = _how(plan, where, jobs) if left else ([], "")
+    scripts, how = _how(plan, where, here) if left else ([], "")
     cells = f"{count} cell{'s' * (count > 1)}"
     notes = [f"{numbers[path]}: {one.reason}" for path, one in estimates.items() if one.reason]
-    said = [in_all(estimates, Local(plan, jobs).threads)] if estimates else []
+    said = [in_all(estimates, here.threads)] if estimates else []
     return "\n".join(
         [
             align(rows),
@@ -144,15 +145,14 @@ def _listing(plan: Plan, where: Where, jobs: int | None, estimates: Mapping[Path
     )
 
 
-def _how(plan: Plan, where: Where, jobs: int | None) -> tuple[list[str], str]:
+def _how(plan: Plan, where: Where, here: Local) -> tuple[list[str], str]:
     """Scripts of the jobs, if there are any, and in a few words how the cells would run."""
-    from hambench.launch.local import Local
     from hambench.launch.slurm import Slurm
 
     if where.cluster == "debug":
         return [], ", one by one"
     if where.profile is None:
-        return [], f", {Local(plan, jobs).jobs} at a time"
+        return [], f", {here.jobs} at a time"
     slurm = Slurm(plan, where.cluster, where.profile)
     arrays = slurm.arrays()
     texts = [

@@ -63,12 +63,12 @@ def cancel_cells(folder: Path, words: Sequence[str]) -> int:
             f"the cells of {folder} are processes and no jobs: stop `hambench sweep` itself"
         )
     with submitting(before.root), scheduler.left_jobs():
-        manifest = read_manifest(folder)
-        cells = chosen(standing(manifest, Scheduler()), words)
+        manifest, asked = read_manifest(folder), Scheduler()
+        cells = chosen(standing(manifest, asked), words)
         ids = [cell.job for cell in cells if cell.job and cell.state in UNDER_WAY]
         if not words:
             board = [job.id for job in manifest.head.board]
-            ids += [job for job, state in Scheduler().states(board).items() if state.alive]
+            ids += [job for job, state in asked.states(board).items() if state.alive]
         try:
             scheduler.cancel(ids)
         finally:  # it may have been done for some; of one that goes on the scheduler tells

@@ -18,7 +18,6 @@ from hambench.data.workers import THREADS
 from hambench.errors import ConfigError, HambenchError, RunError
 from hambench.launch.scheduler import requeue
 from hambench.learn.interrupts import WARNING, Interrupted, Terminated, termination_as_interrupt
-from hambench.results import read_status
 
 KILLED: Final = 128 + 9
 """Exit code of ``srun`` where a process was killed: by the system without memory, or a person."""
@@ -203,11 +202,8 @@ def _later(folder: Path, begun: int) -> int:
 
 def _so_far(folder: Path) -> tuple[int, int]:
     """The last step, and how many starts in a row came to nothing, as far as it is known."""
-    try:
-        status = read_status(folder)
-    except HambenchError:
-        return 0, 0
-    return status.step, status.stalls
+    status = rundir.known_status(folder)
+    return (0, 0) if status is None else (status.step, status.stalls)
 
 
 def _settle(folder: Path, state: rundir.Ended, reason: str, stalls: int = 0) -> None:

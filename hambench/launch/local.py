@@ -19,10 +19,10 @@ from hambench.data.workers import THREADS, cores
 from hambench.errors import HambenchError
 from hambench.files import explained
 from hambench.launch.plan import Node, Plan
+from hambench.launch.words import last_words
 from hambench.learn.interrupts import Interrupted, StopRequest
 
 _POLL = 0.2  # seconds between looks at the processes
-_TAIL = 8192  # bytes at the end of a console.log in which the reason of a failure stands
 
 logger = logging.getLogger(__name__)
 
@@ -76,16 +76,10 @@ class _Job:
             return End("done")
         if code < 0:
             return End("failed", f"ended by {signal.Signals(-code).name} (see {self.console})")
-        return End("failed", self._said() or f"exit code {code} (see {self.console})")
-
-    def _said(self) -> str:
-        """The message that the command line left with."""
-        with open(self.console, "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(self.older, size - _TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-        said = [line for line in lines if line.startswith(("error: ", "interrupted: "))]
-        return said[-1].removeprefix("error: ") if said else ""
+        return End(
+            "failed",
+            last_words(self.console, self.older) or f"exit code {code} (see {self.console})",
+        )
 
 
 class Local:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from hambench import rundir
 from hambench.compose import compose, parse_override
 from hambench.config import RunConfig
-from hambench.errors import ConfigError, DataError, HambenchError
+from hambench.errors import ConfigError, HambenchError
 from hambench.launch.combinations import combinations
-from hambench.results import read_result, read_status
+from hambench.results import read_result
 
 State = Literal["new", "queued", "running", "interrupted", "failed", "done"]
 
@@ -65,9 +65,8 @@ class Node:
             not kept or (self.folder / rundir.PREDICTIONS).is_file()
         ):
             return "done"
-        try:
-            status = read_status(self.folder)
-        except DataError:
+        status = rundir.known_status(self.folder)
+        if status is None:
             return "new"
         return status.state if status.state in ("failed", "queued") else "interrupted"
 

@@ -23,6 +23,7 @@ from pydantic import (
     ValidationError,
 )
 
+from hambench.config import plainly
 from hambench.errors import ConfigError, nearest
 from hambench.launch.yamlfile import read_yaml
 from hambench.settings import Count
@@ -197,8 +198,5 @@ def _validated(content: Mapping[str, Any], where: str) -> Profile:
         if first["type"] == "extra_forbidden":
             hint = nearest(key, Profile.model_fields)
             raise ConfigError(f"unknown key '{key}' in {where}.{hint}") from error
-        said = (
-            str(first["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
-        )
         given = " ".join(str(first["input"]).split())
-        raise ConfigError(f"{key}={given:.60} in {where}: {said}") from error
+        raise ConfigError(f"{key}={given:.60} in {where}: {plainly(first)}") from error

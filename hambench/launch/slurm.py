@@ -108,8 +108,9 @@ class Slurm:
             unfinished = [node for node in wanted if node.state != "done"]
             live = self._live(self.plan.unfinished)
             free = [node for node in unfinished if node.folder not in live]
-            busy = [node for node in free if rundir.is_running(node.folder)]
-            todo = [node for node in free if not rundir.is_running(node.folder)]
+            held = {node.folder for node in free if rundir.is_running(node.folder)}
+            busy = [node for node in free if node.folder in held]
+            todo = [node for node in free if node.folder not in held]
             self._refuse_orphans(todo, busy)
             attached = {n.name: live[n.folder] for n in unfinished if n.folder in live}
             manifest = manifest.with_jobs(

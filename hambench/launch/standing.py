@@ -14,7 +14,9 @@ from hambench import rundir
 from hambench.errors import DataError, RunError
 from hambench.launch.manifest import Entry, Job, Manifest, read_manifest
 from hambench.launch.scheduler import JobState, Scheduler
-from hambench.results import Status, now, read_result, read_status
+from hambench.launch.screen import primary_metric
+from hambench.launch.words import last_words
+from hambench.results import Status, now
 from hambench.scoring import Score, format_score
 
 State = Literal[
@@ -27,9 +29,7 @@ UNDER_WAY: Final = ("running", "queued", "waiting")
 
 _GRACE: Final = 60.0  # seconds after the submission within which the scheduler may not know a job
 _PATIENCE: Final = 60  # looks in a row at a scheduler that does not answer
-_TAIL: Final = 8192  # bytes at the end of a log in which the reason of a failure stands
 _DONE: Final[tuple[State, str]] = ("done", "")
-_SAID: Final = ("error: ", "interrupted: ")
 _WHY: Final = {
     "OUT_OF_MEMORY": "the job had too little memory; ask for more (cluster.memory=...)",
     "NODE_FAIL": "its node failed",
@@ -167,7 +167,7 @@ def chosen(cells: Sequence[Standing], words: Sequence[str]) -> list[Standing]:
 def _standing(
     entry: Entry, folder: Path, jobs: Mapping[str, JobState], before: Mapping[str, Standing]
 ) -> Standing:
-    status = _status(folder)
+    status = rundir.known_status(folder)
     job = entry.jobs[-1] if entry.jobs else None
     known = jobs.get(job.id) if job is not None else None
     log = folder / rundir.CONSOLE if job is None else job.log
@@ -212,18 +212,19 @@ def _with_job(
     mine = status is not None and (status.job == job.id or status.updated >= job.submitted)
     if mine and status is not None and status.state == "failed":
         return "failed", status.reason
-    if known.state == "CANCELLED" if known is not None else job.cancelled is not None:
+    cancelled = job.cancelled is not None if known is None else known.state == "CANCELLED"
+    if cancelled:
         return "cancelled", "by hambench cancel" if job.cancelled else "by scancel"
     if known is not None and known.state == "TIMEOUT":
         return "timeout", "the job reached its time limit; `hambench retry` goes on"
     if mine and status is not None and status.state == "interrupted":
         return "interrupted", status.reason
     if known is not None:
-        said = _WHY.get(known.state) or _last_words(log)  # that may be of an earlier start
+        said = _WHY.get(known.state) or last_words(log)  # that may be of an earlier start
         return "failed", said or f"the job ended as {known.state}"
     if (now() - job.submitted).total_seconds() < _GRACE:
         return "queued", "the scheduler does not know it yet"
-    return "lost", _last_words(log) or "the scheduler does not know its job any more"
+    return "lost", last_words(log) or "the scheduler does not know its job any more"
 
 
 def _behind(needed: Standing, state: State, reason: str) -> tuple[State, str]:
@@ -238,29 +239,9 @@ def _behind(needed: Standing, state: State, reason: str) -> tuple[State, str]:
 def _metric(folder: Path, state: State, status: Status | None) -> str:
     if state == "done":
         try:
-            name, metric = next(iter(read_result(folder).metrics.items()))
+            return primary_metric(folder)
         except DataError:
             return ""
-        return f"{name} {format_score(Score(**metric.model_dump()), name)}"
     if status is None or status.metric is None or status.value is None:
         return ""
     return f"val {status.metric} {format_score(Score(status.value, 'Eh', None, 1), status.metric)}"
-
-
-def _status(folder: Path) -> Status | None:
-    try:
-        return read_status(folder)
-    except DataError:
-        return None
-
-
-def _last_words(log: Path) -> str:
-    """The message that the newest start left with."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    said = [line for line in lines if line.startswith(_SAID)]
-    return said[-1].removeprefix("error: ") if said else ""
