@@ -96,3 +96,8 @@ def outcome(run: Path) -> tuple[dict[str, bytes], Any]:
     result = json.loads((run / "result.json").read_text())
     weights = load_file(run / "checkpoints" / "best.safetensors")
     return {name: array.tobytes() for name, array in weights.items()}, result["metrics"]
+
+
+def process_of(run: Path) -> int:
+    """The process that holds a run directory, as it has written down."""
+    return int(json.loads((run / ".lock").read_text())["pid"])

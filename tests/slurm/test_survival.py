@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import shlex
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from sweeping import (
     hambench,
     launched,
     outcome,
+    process_of,
     runs,
     states,
     status,
@@ -70,7 +68,7 @@ def test_a_warning_a_requeue_and_a_kill(
     trains(requeued)  # as an administrator does
     slurm.run("scontrol", "requeue", jobs[1])
     trains(killed)  # as the system does without memory
-    os.kill(_process_of(killed), signal.SIGKILL)
+    os.kill(process_of(killed), signal.SIGKILL)
     until(lambda: status(warned)["state"] == "queued", "the job to write its end down")
     assert "goes on" in status(warned)["reason"]
     assert 100 <= status(warned)["step"] < 1500
@@ -167,41 +165,3 @@ def test_a_real_time_limit(slurm: PrivateCluster, tmp_path: Path) -> None:
     assert status(run)["restarts"] >= 1
     hambench("run", *words, "max_steps=12000", "run_dir=whole", cwd=tmp_path)
     assert outcome(run) == outcome(tmp_path / "whole")
-
-
-def test_a_sweep_of_twenty_cells_of_which_three_are_killed(tmp_path: Path) -> None:
-    words = [word for word in TINY if not word.startswith(("max_steps", "recipe.validate"))]
-    words += ["max_steps=300", "recipe.validate_every=150"]
-    sweep = launched(*words, "seed=range(0,20)", cwd=tmp_path)
-    every = runs(sweep)
-    chance = random.Random(7)
-    killed: list[Path] = []
-    while len(killed) < 3:
-        under_way = [run for run in every if run not in killed and _trains_now(run)]
-        if under_way:
-            run = chance.choice(under_way)
-            try:
-                os.kill(_process_of(run), signal.SIGKILL)
-            except (ProcessLookupError, FileNotFoundError):
-                continue  # it was faster
-            if not (run / "result.json").exists():
-                killed.append(run)
-        time.sleep(chance.random())
-    assert at_end(sweep) == ["done"] * 20
-    assert [status(run)["restarts"] for run in killed] == [1, 1, 1]
-    assert sum(status(run)["restarts"] for run in every) == 3
-    board = sweep / "leaderboard" / "leaderboard.md"
-    until(board.is_file, "the leaderboard")
-    for run in killed:
-        seed = run.name.partition("-")[0].removeprefix("seed")
-        hambench("run", *words, f"seed={seed}", f"run_dir=alone{seed}", cwd=tmp_path)
-        assert outcome(run) == outcome(tmp_path / f"alone{seed}")
-
-
-def _trains_now(run: Path) -> bool:
-    return status(run).get("state") == "running" and (run / "log.jsonl").is_file()
-
-
-def _process_of(run: Path) -> int:
-    """The process that holds a run directory, as it has written down."""
-    return int(json.loads((run / ".lock").read_text())["pid"])
