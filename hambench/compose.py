@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, get_args
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +20,7 @@ from hambench.errors import ConfigError, nearest
 from hambench.learn import Recipe
 from hambench.registry import MODELS, RECIPES, TASKS, search_path
 
+_PLAIN = re.compile(r"[\w./-]+")  # texts that may need no quotes
 _CHANGEABLE = ("hyperparameters", "energy")  # sections of a model
 _PRETRAINING = "pretraining."
 # What a pretraining cell has of its energy cell, unless it is told otherwise.
@@ -159,6 +162,29 @@ def parse_override(word: str) -> Override:
     if override.key_or_group.partition(".")[0] == "hydra":
         raise ConfigError(f"'{word}' sets an option of Hydra's own, which has no effect here")
     return override
+
+
+def in_grammar(value: object) -> str:
+    """A plain value (of YAML or JSON) as an override has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{','.join(map(in_grammar, value))}]"
+        case dict():
+            return f"{{{','.join(f'{key}:{in_grammar(one)}' for key, one in value.items())}}}"
+        case str():
+            plain = _PLAIN.fullmatch(value) and _value(f"key={value}") == value
+            return value if plain else QuotedString(value, Quote.single).with_quotes()
+    return repr(value)
+
+
+@cache
+def _value(word: str) -> object:
+    """What an override of one value says."""
+    return parse_override(word).value()
 
 
 def parse_single(

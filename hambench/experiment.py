@@ -34,6 +34,7 @@ from hambench.model import Model, silent
 from hambench.prediction import as_metrics, keep_predictions, score_energies, score_split
 from hambench.pretraining import audited, begin_with, check_body_of
 from hambench.provenance import provenance
+from hambench.reproduce import command_of
 from hambench.results import (
     Audit,
     Cost,
@@ -287,7 +288,8 @@ def _scored(
         scores = score_split(cell, progress, kept, inference_s=inference_s)
         more = {"scoring": cell.scoring}
     metrics = as_metrics(scores_of(scores, cell.metrics))
-    result = Result(**common, metrics=metrics, **more)
+    primary = cell.task.metrics[0] if cell.task.metrics[0] in metrics else next(iter(metrics))
+    result = Result(**common, metrics=metrics, primary=primary, **more)
     write_scores(folder / SCORES, scores)
     write_result(folder, result)
     return result
@@ -349,6 +351,8 @@ def _common(
         parameters=model.count_parameters(),
         recipe=cell.recipe.model_dump(mode="json"),
         seed=config.seed,
+        step_budget=task.protocol.max_steps,
+        reproduce=command_of(config),
         cost=Cost(
             device=used,
             wall_s=fitted.wall_s,

@@ -95,7 +95,7 @@ def begin_with(cell: Cell, audit: Audit) -> Pretraining:
     result = read_result(folder)
     rundir.check_data(folder, result.fingerprint, open_task(before).fingerprint)
     adopted = adopt_weights(folder / rundir.CHECKPOINTS / BEST, model)
-    metric = next(iter(result.metrics))
+    metric = result.primary
     return Pretraining(
         run_id=result.run_id,
         task=result.task,

@@ -9,20 +9,36 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import from_json
 
 from hambench.errors import DataError
 from hambench.files import atomic_write
+from hambench.migrations import migrated
 
-SCHEMA_VERSION: Final = 1
-"""Version of ``result.json``; raised whenever a reader would have to know."""
+SCHEMA_VERSION: Final = 2
+"""Version of ``result.json``; raised whenever a reader would have to know, see `migrations`."""
 
 RESULT = "result.json"
 STATUS = "status.json"
 
-Seconds = Annotated[FiniteFloat, Field(ge=0)]
+LARGEST: Final = 1 << 24
+"""Bytes of a ``result.json``, at most: one of a thousand hyperparameters has a hundredth."""
+
+Seconds = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Value = Annotated[FiniteFloat, Field(ge=-1e60, le=1e60)]
+"""A measured number: a diverged model reaches 1e30, sums and units must not overflow."""
 
 
 class Record(BaseModel):
@@ -40,11 +56,11 @@ def _ordered(interval: tuple[float, float] | None) -> tuple[float, float] | None
 class Metric(Record):
     """One number of a result: its value and unit, 95 % interval, and how many went into it."""
 
-    value: FiniteFloat
+    value: Value
     unit: str
-    ci95: Annotated[tuple[FiniteFloat, FiniteFloat] | None, AfterValidator(_ordered)]
-    n: int = Field(ge=1)
-    std: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    ci95: Annotated[tuple[Value, Value] | None, AfterValidator(_ordered)]
+    n: Annotated[Count, Field(ge=1)]
+    std: Annotated[Value, Field(ge=0)] | None = None
 
 
 class Inference(Record):
@@ -64,15 +80,15 @@ class Inference(Record):
             additions.
     """
 
-    molecules: int = Field(ge=1)
-    batch_size: int | None
-    max_edges: int | None
-    threads: int | None
-    molecules_per_s: Annotated[FiniteFloat, Field(gt=0)]
-    model_molecules_per_s: Annotated[FiniteFloat, Field(gt=0)]
+    molecules: Annotated[Count, Field(ge=1)]
+    batch_size: Count | None
+    max_edges: Count | None
+    threads: Count | None
+    molecules_per_s: Annotated[Value, Field(ge=1e-12)]
+    model_molecules_per_s: Annotated[Value, Field(gt=0)]
     guess_s: Seconds | None
-    peak_memory: int = Field(ge=0)
-    flops: Annotated[FiniteFloat, Field(ge=0)]
+    peak_memory: Count
+    flops: Annotated[Value, Field(ge=0)]
 
     @property
     def molecule_s(self) -> float:
@@ -89,11 +105,11 @@ class Cost(Record):
 
     device: str
     wall_s: Seconds
-    steps: int = Field(ge=0)
-    epochs: Annotated[FiniteFloat, Field(ge=0)]
-    steps_per_s: Annotated[FiniteFloat, Field(ge=0)] | None
-    molecules_per_s: Annotated[FiniteFloat, Field(ge=0)] | None
-    peak_memory: int | None = Field(default=None, ge=0)
+    steps: Count
+    epochs: Annotated[Value, Field(ge=0)]
+    steps_per_s: Annotated[Value, Field(ge=0)] | None
+    molecules_per_s: Annotated[Value, Field(ge=0)] | None
+    peak_memory: Count | None = None
     stopped_by: str
     inference: Inference | None = None
 
@@ -235,12 +251,15 @@ class Result(Record):
         hyperparameters: all of the model's; ``parameters`` counts the trainable numbers.
         recipe: the resolved training recipe; ``seed`` fixes initialisation and data order.
         run_id: hash of the resolved specification (see `hambench.experiment`).
-        metrics: by name, the task's primary metric first.
+        metrics: by name; ``primary`` names the one the task ranks by.
+        step_budget: steps that the protocol of the task allows; None where it has no limit.
+        reproduce: a command line that runs this very cell again, data and folders left to whoever
+            runs it; empty in results of schema version 1.
         scoring: for each kind of metrics that is computed on a sample of the split (``energy``,
             ``scf``): size ``n`` and ``seed`` of the draw, and what else its numbers depend on.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     run_id: str
     task: str
     task_version: int
@@ -254,10 +273,13 @@ class Result(Record):
     model: str
     preset: str
     hyperparameters: dict[str, Any]
-    parameters: int = Field(ge=0)
+    parameters: Count
     recipe: dict[str, Any]
-    seed: int
+    seed: Count
     metrics: dict[str, Metric] = Field(min_length=1)
+    primary: str
+    step_budget: Count | None = None
+    reproduce: str = ""
     scoring: dict[str, dict[str, Any]] = {}
     strategy: Literal["direct", "frozen", "finetuned"] | None = None
     training_rows: int | None = Field(default=None, ge=1)
@@ -266,6 +288,12 @@ class Result(Record):
     pretraining: Pretraining | None = None
     cost: Cost
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _has_primary(self) -> Self:
+        if self.primary not in self.metrics:
+            raise ValueError(f"the primary metric '{self.primary:.60}' is not among its metrics")
+        return self
 
     @property
     def energy_steps(self) -> int:
@@ -350,17 +378,29 @@ def _write(path: Path, record: BaseModel) -> Path:
 
 def _read(path: Path, schema: type[R]) -> R:
     try:
-        return schema.model_validate_json(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST:
+            raise DataError(f"{path} has more than {LARGEST >> 20} MiB: it is no {path.name}")
+        content = from_json(path.read_bytes())
+        if schema is Result:
+            content = migrated(content, SCHEMA_VERSION)
+        return schema.model_validate(content)
     except FileNotFoundError:
         raise DataError(
             f"there is no {path}; give the directory of a run that was started (has it finished?)"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(f"cannot read {path}: {error}; check the file") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file as a whole"
-        raise DataError(
-            f"{path} is no valid {schema.__name__.lower()} of schema {SCHEMA_VERSION}: {where}: "
-            f"{first['msg']}; restore it, update hambench, or replace the run with overwrite=true"
-        ) from error
+        raise _invalid(path, schema, f"{where:.200}: {first['msg']}") from error
+    except ValueError as error:
+        raise _invalid(path, schema, str(error)) from error
+
+
+def _invalid(path: Path, schema: type[Record], why: str) -> DataError:
+    said = f" of schema {SCHEMA_VERSION}" if schema is Result else ""
+    return DataError(
+        f"{path} is no valid {schema.__name__.lower()}{said}: {why}; restore it, update hambench, "
+        "or replace the run with overwrite=true"
+    )

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("hambench", "helm", "tasks", "baselines", "leaderboard")
 
-BASE = {"errors", "units", "files", "harmonics", "hdf5", "settings"}
+BASE = {"errors", "units", "files", "harmonics", "hdf5", "migrations", "settings"}
 """Small modules that everybody may use and that use only each other."""
 
 ARROWS: dict[str, set[str]] = {
@@ -39,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "configs": set(),
     "config": {"registry", "learn"},
     "compose": {"config", "registry", "learn"},
+    "reproduce": {"compose", "config"},
     "rundir": {"config", "results", "scoring"},
     "cell": {
         "registry", "models", "config", "data", "model", "energy_model", "external", "learn",
@@ -57,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
         "registry", "cell", "config", "rundir", "data", "model", "energy_model", "learn", "results",
     },
     "experiment": {
-        "registry", "cell", "cost", "prediction", "pretraining", "provenance", "config", "rundir",
+        "registry", "reproduce", "cell", "cost", "prediction", "pretraining", "provenance", "config", "rundir",
         "data", "model", "external", "learn", "scoring", "results", "domain", "chem",
     },
     "launch": {

@@ -29,6 +29,7 @@ def a_result() -> results.Result:
         recipe={"optimizer": {"name": "adam", "lr": 1e-3}},
         seed=0,
         metrics={"h_mae": results.Metric(value=1e-4, unit="Eh", ci95=(0.9e-4, 1.1e-4), n=100)},
+        primary="h_mae",
         cost=results.Cost(
             device="cpu",
             wall_s=1.5,
@@ -69,7 +70,10 @@ def test_results_from_before_inference_was_measured_are_read():
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("schema_version", 2, "schema_version"),
+        ("schema_version", "2", "schema_version"),
+        ("schema_version", 3, r"schema version 3, .* up to 2; update hambench"),
+        ("primary", "psi", "primary metric 'psi' is not among"),
+        ("parameters", 10**400, "parameters"),
         ("metrics", {}, "metrics"),
         ("seed", "zero", "seed"),
         ("extra", 1, "extra"),
@@ -91,6 +95,32 @@ def test_garbage_is_refused_in_one_sentence(tmp_path: Path, content: bytes):
     with pytest.raises(DataError) as caught:
         results.read_result(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_results_of_the_first_schema_name_their_first_metric_primary(tmp_path: Path):
+    new = json.loads(a_result().model_dump_json())
+    psi = {"value": 1.0, "unit": "1", "ci95": None, "n": 100, "std": None}
+    old = new | {"schema_version": 1, "metrics": {"psi": psi, **new["metrics"]}}
+    for field in ("primary", "reproduce", "step_budget"):
+        del old[field]
+    (tmp_path / "result.json").write_text(json.dumps(old))
+    read = results.read_result(tmp_path)
+    assert (read.schema_version, read.primary, read.reproduce) == (2, "psi", "")
+    del old["metrics"]
+    (tmp_path / "result.json").write_text(json.dumps(old))
+    with pytest.raises(DataError, match="metrics: Field required"):
+        results.read_result(tmp_path)
+
+
+def test_a_huge_or_deeply_nested_file_is_refused(tmp_path: Path):
+    path = tmp_path / "result.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="is no valid result"):
+        results.read_result(tmp_path)
+    with open(path, "wb") as file:
+        file.truncate(results.LARGEST + 1)
+    with pytest.raises(DataError, match="more than 16 MiB"):
+        results.read_result(tmp_path)
 
 
 def test_a_missing_result_says_where(tmp_path: Path):

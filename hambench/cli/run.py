@@ -146,8 +146,7 @@ def _show(outcome: Outcome) -> None:
             f"\n{result.strategy}, after {before.steps} steps on {before.task} in "
             f"{before.wall_s:.0f} s ({before.metric} {format_score(value, before.metric)})"
         )
-    if result.training_metrics:
-        name, metric = next(iter(result.training_metrics.items()))
+    if metric := result.training_metrics.get(name := result.primary):
         on = Score(**metric.model_dump())
         click.echo(
             f"on its own {result.training_rows} training rows of {result.training_molecules} "

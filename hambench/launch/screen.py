@@ -59,6 +59,7 @@ def summary(progress: Progress) -> str:
 
 
 def primary_metric(folder: Path) -> str:
-    """Name and value of the first metric of a finished run: ``"h_mae 58 [49, 70] uEh"``."""
-    name, metric = next(iter(read_result(folder).metrics.items()))
+    """Name and value of the primary metric of a finished run: ``"h_mae 58 [49, 70] uEh"``."""
+    result = read_result(folder)
+    name, metric = result.primary, result.metrics[result.primary]
     return f"{name} {format_score(Score(**metric.model_dump()), name)}"

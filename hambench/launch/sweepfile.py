@@ -30,20 +30,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from hydra.core.override_parser.types import Quote, QuotedString
-
-from hambench.compose import parse_override
+from hambench.compose import in_grammar
 from hambench.errors import ConfigError, nearest
 from hambench.launch.rows import Row, axis, bare, crossed, values_of
 from hambench.launch.yamlfile import read_yaml
 
 SECTIONS: Final = ("fixed", "grid", "zip", "exclude", "include", "settings")
 
-_PLAIN = re.compile(r"[\w./-]+")  # texts that may need no quotes
 _FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|extend_list)\(.*\)", re.DOTALL)
 
 
@@ -231,7 +227,7 @@ def _values(key: str, value: object, where: str) -> list[str]:
             return values_of(parse_override(f"{key}={value}"))
     if value == []:
         raise ConfigError(f"{where}: '{key}' has no values; give some, or take it away")
-    return [_text(one) for one in value] if isinstance(value, list) else [_text(value)]
+    return [in_grammar(one) for one in value] if isinstance(value, list) else [in_grammar(value)]
 
 
 def _single(key: str, value: object, where: str) -> str:
@@ -240,30 +236,7 @@ def _single(key: str, value: object, where: str) -> str:
         raise ConfigError(
             f"{where}: '{key}' has one value, and {value} names several; put it under grid"
         )
-    return _text(value)
-
-
-def _text(value: object) -> str:
-    """A value of YAML in Hydra's grammar."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case list():
-            return f"[{','.join(map(_text, value))}]"
-        case dict():
-            return f"{{{','.join(f'{key}:{_text(one)}' for key, one in value.items())}}}"
-        case str():
-            plain = _PLAIN.fullmatch(value) and _value(f"key={value}") == value
-            return value if plain else QuotedString(value, Quote.single).with_quotes()
-    return repr(value)
-
-
-@cache
-def _value(word: str) -> object:
-    """What an override of one value says."""
-    return parse_override(word).value()
+    return in_grammar(value)
 
 
 def _read(path: Path) -> dict[str, Any]:

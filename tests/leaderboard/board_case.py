@@ -64,4 +64,5 @@ def put(folder: Path, value: float | None = None, **changes: Any) -> None:
             finished=START + after,
         ),
     )
-    write_result(folder, Result(**content | changes))
+    content |= changes
+    write_result(folder, Result(**{"primary": next(iter(content["metrics"])), **content}))

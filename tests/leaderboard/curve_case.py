@@ -93,7 +93,8 @@ def put(
         ),
         provenance=Provenance(**PROVENANCE, finished=START + timedelta(seconds=finished)),
     )  # fmt: skip
-    write_result(folder, Result(**content | changes))
+    content |= changes
+        write_result(folder, Result(**{"primary": next(iter(content["metrics"])), **content}))
     write_energies(folder / ENERGIES, [*test, *train])
     if log:
         target = float(np.mean(errors)) * MEV
