@@ -176,13 +176,13 @@ def in_grammar(value: object) -> str:
         case dict():
             return f"{{{','.join(f'{key}:{in_grammar(one)}' for key, one in value.items())}}}"
         case str():
-            plain = _PLAIN.fullmatch(value) and _value(f"key={value}") == value
+            plain = _PLAIN.fullmatch(value) and value_of(f"key={value}") == value
             return value if plain else QuotedString(value, Quote.single).with_quotes()
     return repr(value)
 
 
 @cache
-def _value(word: str) -> object:
+def value_of(word: str) -> object:
     """What an override of one value says."""
     return parse_override(word).value()
 

@@ -33,7 +33,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from hambench.compose import in_grammar
+from hambench.compose import in_grammar, parse_override, value_of
 from hambench.errors import ConfigError, nearest
 from hambench.launch.rows import Row, axis, bare, crossed, values_of
 from hambench.launch.yamlfile import read_yaml
@@ -86,7 +86,7 @@ class _Match(dict[str, list[object]]):
         self.where = where
 
     def __call__(self, row: Row) -> bool:
-        said = {bare(key): _value(f"{key}={value}") for key, value in row.values.items()}
+        said = {bare(key): value_of(f"{key}={value}") for key, value in row.values.items()}
         return all(key in said and said[key] in values for key, values in self.items())
 
     def check(self, rows: Sequence[Row], said: Mapping[str, object]) -> None:
@@ -193,7 +193,7 @@ def _distinct(rows: Sequence[Row]) -> list[Row]:
 
 def _match(entry: Mapping[str, Any], where: str) -> _Match:
     asked = {
-        bare(key): [_value(f"{key}={text}") for text in _values(key, value, where)]
+        bare(key): [value_of(f"{key}={text}") for text in _values(key, value, where)]
         for key, value in entry.items()
     }
     return _Match(where, asked)

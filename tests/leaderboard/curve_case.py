@@ -94,7 +94,7 @@ def put(
         provenance=Provenance(**PROVENANCE, finished=START + timedelta(seconds=finished)),
     )  # fmt: skip
     content |= changes
-        write_result(folder, Result(**{"primary": next(iter(content["metrics"])), **content}))
+    write_result(folder, Result(**{"primary": next(iter(content["metrics"])), **content}))
     write_energies(folder / ENERGIES, [*test, *train])
     if log:
         target = float(np.mean(errors)) * MEV
