@@ -6,7 +6,8 @@ the files; ``build(paths, folder)`` does both ends at once.
 
 from __future__ import annotations
 
-from hambench.leaderboard.collect import Board, build, collect, write
+from hambench.leaderboard.collect import Board, collect
 from hambench.leaderboard.text import table
+from hambench.leaderboard.write import build, write
 
 __all__ = ["Board", "build", "collect", "table", "write"]

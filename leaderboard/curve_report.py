@@ -16,7 +16,7 @@ from hambench.leaderboard.convergence import courses
 from hambench.leaderboard.curves import METRICS, Curves, ErrorMetric
 from hambench.leaderboard.figure import draw_convergence, draw_curves
 from hambench.leaderboard.gains import Bounded
-from hambench.leaderboard.tables import Cell, Column, Table, duration
+from hambench.leaderboard.table import Cell, Column, Table, duration
 from hambench.leaderboard.text import markdown
 from hambench.scoring.display import format_numbers
 

@@ -22,9 +22,9 @@ import yaml
 from numpy.typing import NDArray
 
 from hambench.errors import DataError
-from hambench.leaderboard.collect import find_files, find_results
 from hambench.leaderboard.gains import Arm
 from hambench.leaderboard.ranking import digest, training
+from hambench.leaderboard.runs import find_files, find_results
 from hambench.results import RESULT, STATUS, Result, read_result, read_status
 from hambench.scoring.energy_table import ENERGIES, EnergyRow, read_energies
 from hambench.scoring.statistics import cluster_sums

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hambench.errors import ConfigError, DataError
-from hambench.leaderboard.collect import find_results, scores_of
 from hambench.leaderboard.ranking import Entry, entries_of, primary
-from hambench.leaderboard.tables import (
-    TIES,
+from hambench.leaderboard.runs import Run, read_runs
+from hambench.leaderboard.table import (
     Cell,
     Column,
     Table,
@@ -21,7 +20,8 @@ from hambench.leaderboard.tables import (
     score_cell,
     spread_cell,
 )
-from hambench.results import RESULT, STATUS, Result, read_result
+from hambench.leaderboard.tables import TIES
+from hambench.results import RESULT, STATUS, Result
 from hambench.scoring.metrics import METRICS, Metric
 from hambench.scoring.pairs import (
     Difference,
@@ -99,18 +99,16 @@ def compare(
         ConfigError: a single model, or a metric that a run has no scores of.
         VerificationError: runs that cannot be compared; see `hambench.scoring.panel.panel`.
     """
-    results, folders, left_out = _read(paths)
-    entries, superseded = _entries(results)
+    runs, left_out = _read(paths)
+    entries, superseded = _entries(runs)
     if len(entries) < 2:
-        runs = f"these {len(results)} runs are" if len(results) > 1 else "this one run is"
+        those = f"these {len(runs)} runs are" if len(runs) > 1 else "this one run is"
         lost = "".join(f"; left out is {name}: {why}" for name, why in left_out[:1])
         raise ConfigError(
-            f"{runs} of a single model, {entries[0].label}; give runs of two models or more{lost}"
+            f"{those} of a single model, {entries[0].label}; give runs of two models or more{lost}"
         )
-    asked = list(dict.fromkeys(metrics or [primary(results)]))
-    models = panel(
-        [{n: scores_of(folders[n], results[n]) for n in entry.names} for entry in entries], asked
-    )
+    asked = list(dict.fromkeys(metrics or [primary(runs)]))
+    models = panel([{run.name: run.usable_scores for run in e.runs} for e in entries], asked)
     labels = _labels(entries)
     found = zip(models.metrics, differences(models), strict=True)
     values = estimates(models)
@@ -159,39 +157,31 @@ def records(contests: Contests) -> dict[str, Any]:
 
 def _read(
     paths: Iterable[str | os.PathLike[str]],
-) -> tuple[dict[str, Result], dict[str, Path], list[tuple[str, str]]]:
-    """Results by name, their files, and those that cannot be read.
-
-    One that was itself given is not left out but an error.
-    """
-    results: dict[str, Result] = {}
-    left_out = []
+) -> tuple[tuple[Run, ...], list[tuple[str, str]]]:
+    """Runs, and those that cannot be read; one that was itself given is an error."""
     given = [Path(path) for path in paths]
     for path in given:
         if (path / STATUS).is_file() and not (path / RESULT).is_file():
             raise DataError(
                 f"{path} has no {RESULT}: the run is not finished; finish or leave it out"
             )
-    found = find_results(given)
-    for name, path in sorted(found.items()):
-        try:
-            results[name] = read_result(path)
-        except DataError as error:
-            if path in given or path.parent in given:
-                raise
-            left_out.append((name, str(error).replace(str(path), RESULT)))
-    if not results:
-        name, reason = left_out[0]
-        raise DataError(f"none of {len(left_out)} results can be read; the first, {name}: {reason}")
-    return results, found, left_out
+    found = read_runs(given)
+    for name, reason in found.left_out:
+        if name.count("/") == 1 and name.endswith((RESULT, STATUS)):  # its own folder was given
+            raise DataError(reason.replace(RESULT, name, 1))
+    if not found.runs:
+        several = [*found.left_out, *((one.name, "it is not finished") for one in found.unfinished)]
+        name, reason = several[0]
+        raise DataError(f"none of {len(several)} results can be read; the first, {name}: {reason}")
+    return found.runs, list(found.left_out)
 
 
-def _entries(results: Mapping[str, Result]) -> tuple[list[Entry], list[tuple[str, str]]]:
+def _entries(runs: Iterable[Run]) -> tuple[list[Entry], list[tuple[str, str]]]:
     """Models of all runs; one that was trained on another training set is another model."""
-    sets: dict[tuple[str, ...], dict[str, Result]] = defaultdict(dict)
-    for name, result in results.items():
-        key = result.task, result.source, result.fingerprint, result.split, result.training_split
-        sets[key][name] = result
+    sets: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        r = run.result
+        sets[r.task, r.source, r.fingerprint, r.split, r.training_split].append(run)
     entries, superseded = [], []
     for _, members in sorted(sets.items()):
         some, earlier = entries_of(members)

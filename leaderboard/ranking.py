@@ -1,20 +1,21 @@
-"""Grouping results that may be compared, averaging seeds, and ranking."""
+"""Grouping results that may be compared, averaging seeds, and ranking them in every metric."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from hambench.errors import DataError, HambenchError
+from hambench.leaderboard.runs import Run, Unfinished
 from hambench.results import Result
 from hambench.scoring import FAILURES, METRICS
-from hambench.scoring.pairs import differences, standings
+from hambench.scoring.pairs import MOST, differences, standings
 from hambench.scoring.panel import panel
 from hambench.scoring.score_table import ScoreTable
 
@@ -37,20 +38,30 @@ class Summary:
     spread: float | None
     n: int
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval; a value without one stands for itself."""
+        return self.ci95 or (self.value, self.value)
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One model with one set of settings: its results, a seed each.
+    """One model with one set of settings: its runs, a seed each.
 
     Attributes:
         settings: 8 hexadecimal digits that tell settings of one preset apart.
-        results: sorted by seed.
-        names: what each goes by in messages.
+        runs: sorted by seed.
+        unfinished: cells that differ in the seed alone and have no result.
     """
 
     settings: str
-    results: tuple[Result, ...]
-    names: tuple[str, ...]
+    runs: tuple[Run, ...]
+    unfinished: tuple[Unfinished, ...] = ()
+
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """Of its runs."""
+        return tuple(run.result for run in self.runs)
 
     @property
     def preset(self) -> str:
@@ -80,9 +91,9 @@ class Entry:
         return tuple(round(metric.value * metric.n) if metric else 0 for metric in found)
 
     def summary(self, name: str) -> Summary | None:
-        """A metric over the seeds; None unless all seeds have it."""
+        """A metric over the seeds; None unless all seeds have it, in the unit it is known in."""
         found = [result.metrics[name] for result in self.results if name in result.metrics]
-        if len(found) < len(self.results):
+        if len(found) < len(self.results) or {m.unit for m in found} != {METRICS[name].unit}:
             return None
         intervals = [metric.ci95 for metric in found if metric.ci95 is not None]
         values = [metric.value for metric in found]
@@ -96,6 +107,44 @@ class Entry:
         )
 
 
+class Place(NamedTuple):
+    """Where an entry stands in one metric.
+
+    Attributes:
+        rank: 1 + the number of entries that are significantly better; where that cannot be tested,
+            the place of the first whose interval overlaps. Equal ranks are ties.
+        ties: letters; entries that share one do not differ significantly. Empty where untested.
+    """
+
+    rank: int
+    ties: str
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All entries of a ranking in one metric.
+
+    Attributes:
+        places: of each entry; None for one without this metric, and for a model that failed on some
+            molecules, which has no comparable mean.
+        untested: why ties are not of paired tests, in words; empty where they are, or where there
+            is nothing to test.
+    """
+
+    places: tuple[Place | None, ...]
+    untested: str
+
+    @property
+    def tested(self) -> bool:
+        """Whether ranks are of paired tests."""
+        return any(place is not None and place.ties for place in self.places)
+
+    def is_best(self, k: int) -> bool:
+        """Whether an entry is the best or ties with it, there being others."""
+        place = self.places[k]
+        return place is not None and place.rank == 1 and sum(p is not None for p in self.places) > 1
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Entries that were scored on the very same data, best first.
@@ -103,13 +152,9 @@ class Ranking:
     Attributes:
         task, version, fingerprint, source, split: what they were scored on.
         training_split: what they were trained on.
-        metric: the primary metric, by which they are ranked.
-        entries: (rank, entry); equal ranks are statistical ties, None is unranked: a model that
-            failed on some molecules has no comparable mean.
-        ties: a text of letters for each entry, empty for an unranked one: ranked entries that share
-            a letter do not differ significantly. None where the scores of every molecule do not
-            allow a test; ranks then are equal where intervals overlap.
-        untested: why they do not, in words; empty where they do, or there is nothing to test.
+        metric: the primary metric, by which they are ordered.
+        entries: best first, those that failed on some molecules last.
+        contests: every metric that an entry has, the primary one first.
     """
 
     task: str
@@ -119,77 +164,82 @@ class Ranking:
     split: str
     training_split: str
     metric: str
-    entries: tuple[tuple[int | None, Entry], ...]
-    ties: tuple[str, ...] | None
-    untested: str
+    entries: tuple[Entry, ...]
+    contests: Mapping[str, Contest]
+
+    @property
+    def places(self) -> tuple[Place | None, ...]:
+        """Of each entry in the primary metric."""
+        return self.contests[self.metric].places
 
 
 def rank(
-    results: Mapping[str, Result], scores: Mapping[str, ScoreTable | DataError]
+    runs: Iterable[Run], unfinished: Iterable[Unfinished] = ()
 ) -> tuple[list[Ranking], list[tuple[str, str]]]:
-    """Rankings of all results, and those left out as (name, reason).
+    """Rankings of all runs, and those left out as (name, reason).
 
     Never mixed are tasks, task versions, data (fingerprint), splits, and training sets.
-
-    Args:
-        results: by the name a result goes by in messages.
-        scores: of every molecule, by the same names; or why there are none.
     """
-    groups: dict[tuple[str, int, str, str, str, str], dict[str, Result]] = defaultdict(dict)
-    for name, r in results.items():
-        key = (r.task, r.task_version, r.source, r.fingerprint, r.split, r.training_split)
-        groups[key][name] = r
+    groups: dict[tuple[str, int, str, str, str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        r = run.result
+        key = (r.task, r.task_version, r.fingerprint, r.source, r.split, r.training_split)
+        groups[key].append(run)
+    waiting = list(unfinished)
     rankings, left_out = [], []
-    for (task, version, source, fingerprint, split, trained), members in sorted(groups.items()):
+    for data, members in sorted(groups.items(), key=lambda g: (*g[0][:2], g[0][3], g[0])):
         metric = primary(members)
-        kept = {}
-        for name, result in members.items():
-            if reason := _unfit(result, metric):
-                left_out.append((name, reason))
+        kept = []
+        for run in members:
+            if reason := _unfit(run.result, metric):
+                left_out.append((run.name, reason))
             else:
-                kept[name] = result
+                kept.append(run)
         entries, superseded = entries_of(kept)
         left_out += superseded
         if entries:
-            ranked = _ranked(entries, metric, scores)
-            data = task, version, fingerprint, source, split, trained
-            rankings.append(Ranking(*data, metric, *ranked))
+            ordered = _ordered([_with_unfinished(e, waiting) for e in entries], metric)
+            rankings.append(Ranking(*data, metric, ordered, _contests(ordered, metric)))
     return rankings, left_out
 
 
-def primary(members: Mapping[str, Result]) -> str:
-    """The metric that most results name first, which is where the task's primary one stands."""
-    first = Counter(next(iter(result.metrics)) for result in members.values())
-    return min(first, key=lambda name: (-first[name], name))
+def primary(runs: Iterable[Run]) -> str:
+    """The metric that most results name as their primary one."""
+    named = Counter(run.result.primary for run in runs)
+    return min(named, key=lambda name: (-named[name], name))
 
 
-def _unfit(result: Result, first: str) -> str:
-    """Why a result cannot be ranked by the primary metric; empty if it can."""
-    if first not in METRICS:
-        return f"its first metric '{first}' is not known to this version of hambench"
-    if first not in result.metrics:
-        return f"it has no '{first}', by which the others of its task are ranked"
-    for name, metric in result.metrics.items():
-        if name in METRICS and metric.unit != METRICS[name].unit:
-            return f"its '{name}' is in '{metric.unit}', expected '{METRICS[name].unit}'"
+def _unfit(result: Result, metric: str) -> str:
+    """Why a result cannot be ranked by a metric; empty if it can."""
+    if metric not in METRICS:
+        return f"its primary metric '{metric}' is not known to this version of hambench"
+    if metric not in result.metrics:
+        return f"it has no '{metric}', by which the others of its task are ranked"
+    for name, found in result.metrics.items():
+        if name in METRICS and found.unit != METRICS[name].unit:
+            return f"its '{name}' is in '{found.unit}', expected '{METRICS[name].unit}'"
     return ""
 
 
-def entries_of(results: Mapping[str, Result]) -> tuple[list[Entry], list[tuple[str, str]]]:
-    """Results by settings, one per seed: the one that finished last; the others, and why."""
-    cells: dict[tuple[str, str, int], list[tuple[str, Result]]] = defaultdict(list)
-    for name, result in results.items():
-        cells[result.preset, _settings(result), result.seed].append((name, result))
-    entries: dict[tuple[str, str], dict[str, Result]] = defaultdict(dict)
+def entries_of(runs: Iterable[Run]) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """Runs by settings, one per seed: the one that finished last; the others, and why."""
+    cells: dict[tuple[str, str, int], list[Run]] = defaultdict(list)
+    for run in runs:
+        cells[run.result.preset, _settings(run.result), run.result.seed].append(run)
+    entries: dict[tuple[str, str], list[Run]] = defaultdict(list)
     superseded = []
     for (preset, settings, _), candidates in sorted(cells.items()):
-        *earlier, (kept, last) = sorted(
-            candidates, key=lambda c: (c[1].provenance.finished, c[1].model_dump_json(), c[0])
-        )
-        entries[preset, settings][kept] = last
-        superseded += [(name, f"{kept} is the same cell, finished later") for name, _ in earlier]
-    found = [Entry(key[1], tuple(of.values()), tuple(of)) for key, of in entries.items()]
+        *earlier, last = sorted(candidates, key=_age)
+        entries[preset, settings].append(last)
+        superseded += [
+            (run.name, f"{last.name} is the same cell, finished later") for run in earlier
+        ]
+    found = [Entry(settings, tuple(of)) for (_, settings), of in entries.items()]
     return found, superseded
+
+
+def _age(run: Run) -> tuple[Any, ...]:
+    return run.result.provenance.finished, run.result.model_dump_json(), run.name
 
 
 def _settings(result: Result) -> str:
@@ -211,33 +261,49 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _ranked(
-    entries: list[Entry], metric: str, scores: Mapping[str, ScoreTable | DataError]
-) -> tuple[tuple[tuple[int | None, Entry], ...], tuple[str, ...] | None, str]:
-    """Entries best first with their ranks; their ties, or why those are not known."""
-    sign = 1.0 if METRICS[metric].direction == "lower" else -1.0
+def _with_unfinished(entry: Entry, waiting: Sequence[Unfinished]) -> Entry:
+    mine = tuple(one for one in waiting if one.is_seed_of(entry.results[0]))
+    return replace(entry, unfinished=mine) if mine else entry
 
-    def order(entry: Entry) -> tuple[float, str, str]:
-        return sign * _summary(entry, metric).value, entry.preset, entry.settings
 
-    whole = sorted((entry for entry in entries if not entry.failure_rate), key=order)
-    failing = sorted((entry for entry in entries if entry.failure_rate), key=order)
-    ties: tuple[str, ...] | None
+def _ordered(entries: Iterable[Entry], metric: str) -> tuple[Entry, ...]:
+    """Best first, those that failed on some molecules last."""
+
+    def order(entry: Entry) -> tuple[bool, float, str, str]:
+        value = _sign(metric) * _summary(entry, metric).value
+        return entry.failure_rate > 0, value, entry.preset, entry.settings
+
+    return tuple(sorted(entries, key=order))
+
+
+def _sign(metric: str) -> float:
+    return 1.0 if METRICS[metric].direction == "lower" else -1.0
+
+
+def _contests(entries: Sequence[Entry], metric: str) -> dict[str, Contest]:
+    """The primary metric, then all others that are known."""
+    names = [name for e in entries for result in e.results for name in result.metrics]
+    wanted = dict.fromkeys([metric, *(n for n in names if n in METRICS and n != FAILURES)])
+    return {name: _contest(entries, name) for name in wanted}
+
+
+def _contest(entries: Sequence[Entry], metric: str) -> Contest:
+    """Places in one metric, by paired tests where the scores of every molecule allow them."""
+    able = [k for k, e in enumerate(entries) if e.summary(metric) and not e.failure_rate]
+    able.sort(key=lambda k: _sign(metric) * _summary(entries[k], metric).value)
+    some = [entries[k] for k in able]
     untested = ""
     try:
-        ranks, letters = _by_tests(whole, metric, scores)
-        ties = (*letters, *("" for _ in failing))
+        found = _by_tests(some, metric)
     except HambenchError as error:
-        ranks, ties = _by_overlap(whole, metric), None
-        untested = str(error) if len(whole) > 1 else ""
-    ranked = zip(ranks, whole, strict=True)
-    return (*ranked, *((None, entry) for entry in failing)), ties, untested
+        found = _by_overlap(some, metric)
+        untested = str(error) if len(some) > 1 else ""
+    places = dict(zip(able, found, strict=True))
+    return Contest(tuple(places.get(k) for k in range(len(entries))), untested)
 
 
-def _by_tests(
-    entries: Sequence[Entry], metric: str, scores: Mapping[str, ScoreTable | DataError]
-) -> tuple[list[int], list[str]]:
-    """Ranks and ties of entries by paired tests.
+def _by_tests(entries: Sequence[Entry], metric: str) -> list[Place]:
+    """Places of entries, best first, by paired tests.
 
     Tests draw random numbers: models stand in the order that ``hambench compare`` has them in, so
     that both say the same of a pair close to significance.
@@ -245,40 +311,38 @@ def _by_tests(
     Raises:
         HambenchError: scores of molecules that cannot be read, or not be compared.
     """
+    if len(entries) > MOST:
+        raise DataError(f"tests after correction cannot tell more than {MOST} models apart")
     arranged = sorted(entries, key=lambda entry: (entry.preset, entry.settings))
-    tables = []
-    for entry in arranged:
-        called = [f"{entry.label} {entry.settings} seed {seed}" for seed in entry.seeds]
-        tables.append({c: _table(scores[n], c) for c, n in zip(called, entry.names, strict=True)})
+    tables = [{c: _table(run, c) for run in e.runs for c in [_called(e, run)]} for e in arranged]
     models = panel(tables, [metric])
     order = [arranged.index(entry) for entry in entries]
-    found = standings(order, differences(models)[0], METRICS[metric])
-    return [found[k].rank for k in order], [found[k].ties for k in order]
+    found = standings(order, differences(models, intervals=False)[0], METRICS[metric])
+    return [Place(found[k].rank, found[k].ties) for k in order]
 
 
-def _table(found: ScoreTable | DataError, called: str) -> ScoreTable:
-    if isinstance(found, DataError):
-        raise DataError(f"{called}: {found}")
-    return found
+def _called(entry: Entry, run: Run) -> str:
+    return f"{entry.label} {entry.settings} seed {run.result.seed}"
 
 
-def _by_overlap(entries: Sequence[Entry], metric: str) -> list[int]:
-    """Ranks of entries, best first; one whose interval meets that of the first of its rank ties."""
+def _table(run: Run, called: str) -> ScoreTable:
+    try:
+        return run.usable_scores
+    except DataError as error:
+        raise DataError(f"{called}: {error}") from error
+
+
+def _by_overlap(entries: Sequence[Entry], metric: str) -> list[Place]:
+    """Places of entries, best first; one whose interval meets the first's of its rank shares it."""
     ranks: list[int] = []
     for place, entry in enumerate(entries, start=1):
         leader = ranks[-1] if ranks else place
-        one, other = (_summary(e, metric) for e in (entries[leader - 1], entry))
-        ranks.append(leader if _meet(one, other) else place)
-    return ranks
+        (a, b), (c, d) = (_summary(e, metric).ends for e in (entries[leader - 1], entry))
+        ranks.append(leader if a <= d and c <= b else place)
+    return [Place(found, "") for found in ranks]
 
 
 def _summary(entry: Entry, metric: str) -> Summary:
     summary = entry.summary(metric)
-    assert summary is not None  # _unfit has seen to it
+    assert summary is not None  # whoever has none was left out
     return summary
-
-
-def _meet(one: Summary, other: Summary) -> bool:
-    """Whether two intervals overlap; a value without one stands for itself."""
-    a, b = (s.ci95 or (s.value, s.value) for s in (one, other))
-    return a[0] <= b[1] and b[0] <= a[1]

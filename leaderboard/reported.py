@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Final, Literal
 
 from hambench.errors import DataError
-from hambench.leaderboard.tables import Cell, Column, Table
+from hambench.leaderboard.table import Cell, Column, Table
 from hambench.scoring import METRICS
 from hambench.units import HARTREE_EV
 
@@ -165,6 +165,8 @@ def reported_table(task: str) -> Table | None:
             Column("remarks", numeric=False),
         ),
         rows=tuple(map(_cells, rows)),
+        kind="published",
+        task=task,
     )
 
 

@@ -1,16 +1,29 @@
-"""One table per ranking, made once and rendered three ways."""
+"""The tables of a board: its rankings, and the cells that have no result."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
+from hambench.leaderboard.beside import Beside, beside
+from hambench.leaderboard.costs import PRICES, devices, front, price
 from hambench.leaderboard.ranking import Entry, Ranking, Summary
+from hambench.leaderboard.runs import Unfinished
+from hambench.leaderboard.table import (
+    Cell,
+    Column,
+    Link,
+    Table,
+    count,
+    duration,
+    metric_column,
+    printable,
+    score_cell,
+    spread_cell,
+)
 from hambench.scoring import FAILURES, METRICS
-from hambench.scoring.display import format_numbers, reporting_unit
 
 NOTE = (
     "Mean over seeds. In brackets the 95 % bootstrap interval over test molecules (mean of the "
@@ -20,147 +33,135 @@ NOTE = (
     "tests on the same molecules, seeds counted, corrected for the number of pairs (Holm, 5 %); so "
     "a model of few seeds, of which little is known, can rank above one whose mean is better. "
     "Two seeds tell little of others, one tells nothing. Elsewhere entries whose intervals overlap "
-    "that of the first of their rank share it. A model that failed on some molecules is listed "
-    "unranked. 1 uEh = 1e-6 Hartree."
+    "that of the first of their rank share it. Bold is every model of rank 1 in a metric. A model "
+    "that failed on some molecules is listed unranked. Front: no ranked model (of the same device) "
+    "has both a smaller error and a smaller cost. 1 uEh = 1e-6 Hartree."
 )
 
 
 TIES = "models that share a letter do not differ significantly"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A heading; ``numeric`` columns are aligned right and sort by number."""
-
-    label: str
-    numeric: bool = True
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What is shown, what it sorts by (None: the text), and what a page may unfold."""
-
-    text: str
-    value: float | None = None
-    details: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled table, free of any markup; all text may come from strangers."""
-
-    title: str
-    subtitle: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, control and direction characters shown as U+FFFD."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in re.sub(r"\s+", " ", text))
+NOT_COMPARABLE = "\u2260"  # behind a published number
 
 
 def ranking_table(ranking: Ranking) -> Table:
     """The table of a ranking."""
-    entries = [entry for _, entry in ranking.entries]
-    others = list(
-        dict.fromkeys(
-            name
-            for entry in entries
-            for result in entry.results
-            for name in result.metrics
-            if name in METRICS and name not in (ranking.metric, FAILURES)
-        )
-    )
+    entries, metrics = ranking.entries, list(ranking.contests)
     failures = any(entry.failure_rate for entry in entries)
-    ties = ranking.ties
+    fronts = {kind: front(ranking, kind) for kind in PRICES}
+    printed = beside(ranking)
     columns = [
         Column("rank"),
-        *([Column("ties", numeric=False, hint=TIES)] if ties is not None else []),
-        Column("model", numeric=False),
+        *([Column("ties", numeric=False, hint=TIES)] if _tested(ranking) else []),
+        Column("model", numeric=False, filtered=True),
         metric_column(ranking.metric),
         Column("sd", hint="sample standard deviation over seeds, in the unit of the metric"),
-        *(metric_column(name) for name in others),
+        *(metric_column(name, minor=True) for name in metrics[1:]),
         *([Column("failed", hint=METRICS[FAILURES].description)] if failures else []),
         Column("seeds"),
-        Column("molecules", hint="test molecules scored"),
-        Column("parameters"),
-        Column("steps"),
-        Column("time", hint="wall time of training, mean over seeds"),
-        Column("device", numeric=False),
-        Column("settings", numeric=False, hint="tells settings of one preset apart"),
+        Column("molecules", hint="test molecules scored", minor=True),
+        Column("parameters", hint=PRICES["parameters"].description),
+        Column("steps", hint="of training, and of the budget that the task states"),
+        Column("time", hint=f"{PRICES['training'].description}, mean over seeds"),
+        Column("memory", hint=PRICES["memory"].description, minor=True),
+        Column("ms / molecule", hint=PRICES["prediction"].description, minor=True),
+        Column("front", numeric=False, hint="costs against which it is on the Pareto front"),
+        Column("device", numeric=False, filtered=True),
+        Column("settings", numeric=False, hint="tells settings of one preset apart", minor=True),
+        *(Column(heading, hint="as published") for heading in printed),
     ]
-    rows = []
-    for k, (place, entry) in enumerate(ranking.entries):
-        primary = entry.summary(ranking.metric)
-        assert primary is not None
-        cost = [result.cost for result in entry.results]
-        rows.append(
-            (
-                Cell("-" if place is None else str(place), place),
-                *([Cell(ties[k])] if ties is not None else []),
-                Cell(entry.label, details=_details(entry)),
-                score_cell(primary.value, primary.ci95, ranking.metric),
-                spread_cell(primary.spread, ranking.metric),
-                *(_score(entry.summary(name), name) for name in others),
-                *([_failed(entry)] if failures else []),
-                Cell(str(len(entry.seeds)), len(entry.seeds)),
-                Cell(str(primary.n), primary.n),
-                _count(result.parameters for result in entry.results),
-                _count(c.steps for c in cost),
-                duration(fmean(c.wall_s for c in cost)),
-                Cell(", ".join(sorted({c.device for c in cost}))),
-                Cell(entry.settings),
-            )
-        )
+    rows = tuple(_ranking_row(ranking, k, fronts, failures, printed) for k in range(len(entries)))
     return Table(
         title=f"{ranking.task} v{ranking.version}",
-        subtitle=f"trained on {ranking.training_split}, scored on {ranking.split}, "
-        f"{ranking.source} data {ranking.fingerprint[:12]}"
-        + (f"; ranked by overlap of intervals: {ranking.untested}" if ranking.untested else ""),
+        subtitle=_where(ranking),
         columns=tuple(columns),
-        rows=tuple(rows),
+        rows=rows,
+        kind="ranking",
+        task=ranking.task,
+        notes=tuple(note for one in printed.values() for note in one.notes),
     )
 
 
-def duration(seconds: float) -> Cell:
-    """Seconds as a reader says them."""
-    if seconds < 60:
-        return Cell(f"{seconds:.0f} s", seconds)
-    minutes = round(seconds / 60)
-    hours, rest = divmod(minutes, 60)
-    return Cell(f"{hours} h {rest:02d} min" if hours else f"{minutes} min", seconds)
-
-
-def metric_column(name: str, heading: str = "") -> Column:
-    """The column of a metric, or of something else in its unit."""
-    label, _ = reporting_unit(METRICS[name].unit, name)
-    heading = heading or name
-    return Column(
-        f"{heading} / {label}" if label else heading,
-        hint=f"{METRICS[name].description}; {METRICS[name].direction} is better",
+def _ranking_row(
+    ranking: Ranking,
+    k: int,
+    fronts: dict[str, frozenset[int]],
+    failures: bool,
+    printed: dict[str, Beside],
+) -> tuple[Cell, ...]:
+    entry, place = ranking.entries[k], ranking.places[k]
+    primary = entry.summary(ranking.metric)
+    assert primary is not None  # or it had been left out
+    scores = [
+        _score(entry.summary(name), name, bold=contest.is_best(k))
+        for name, contest in ranking.contests.items()
+    ]
+    return (
+        Cell("-" if place is None else str(place.rank), place and place.rank),
+        *([Cell("" if place is None else place.ties)] if _tested(ranking) else []),
+        Cell(entry.label, details=_details(entry), links=_links(entry)),
+        scores[0],
+        spread_cell(primary.spread, ranking.metric),
+        *scores[1:],
+        *([_failed(entry)] if failures else []),
+        _seeds(entry),
+        Cell(str(primary.n), primary.n),
+        count(result.parameters for result in entry.results),
+        _steps(entry),
+        duration(fmean(result.cost.wall_s for result in entry.results)),
+        _memory(price(entry, "memory")),
+        _milliseconds(price(entry, "prediction")),
+        Cell(", ".join(kind for kind, on_it in fronts.items() if k in on_it)),
+        Cell(", ".join(devices(entry))),
+        Cell(entry.settings),
+        *(one.cell(entry) for one in printed.values()),
     )
 
 
-def score_cell(value: float, ci95: tuple[float, float] | None, name: str) -> Cell:
-    """A value of a metric with its interval."""
-    _, factor = reporting_unit(METRICS[name].unit, name)
-    ends = ci95 and (ci95[0] * factor, ci95[1] * factor)
-    number, interval = format_numbers(value * factor, ends)
-    return Cell(f"{number} {interval}".strip(), value * factor)
+def _tested(ranking: Ranking) -> bool:
+    return ranking.contests[ranking.metric].tested
 
 
-def spread_cell(spread: float | None, name: str) -> Cell:
-    """A standard deviation over seeds; empty where there is none."""
-    if spread is None:
+def _where(ranking: Ranking) -> str:
+    """What a ranking is of, and how ties were found."""
+    untested = ranking.contests[ranking.metric].untested
+    return (
+        f"trained on {ranking.training_split}, scored on {ranking.split}, "
+        f"{ranking.source} data {ranking.fingerprint[:12]}"
+    ) + (f"; ranked by overlap of intervals: {untested}" if untested else "")
+
+
+def unfinished_table(cells: Sequence[Unfinished]) -> Table | None:
+    """Cells without a result; None where all have one."""
+    if not cells:
+        return None
+    columns = (
+        Column("task", numeric=False, filtered=True),
+        Column("model", numeric=False, filtered=True),
+        Column("seed"),
+        Column("state", numeric=False, filtered=True, hint="as its status.json says"),
+        Column("steps"),
+        Column("why", numeric=False),
+        Column("run", numeric=False),
+    )
+    rows = tuple(
+        (
+            Cell(one.said("task")),
+            Cell(one.said("model")),
+            Cell("" if one.seed is None else str(one.seed)),
+            Cell(one.status.state),
+            Cell(f"{one.status.step:,}", one.status.step),
+            Cell(one.status.reason),
+            Cell(one.name),
+        )
+        for one in cells
+    )
+    return Table("Not finished", "cells without a result", columns, rows, kind="unfinished")
+
+
+def _score(summary: Summary | None, name: str, *, bold: bool) -> Cell:
+    if summary is None:
         return Cell("")
-    value = spread * reporting_unit(METRICS[name].unit, name)[1]
-    return Cell(f"{value:.2g}", value)
-
-
-def _score(summary: Summary | None, name: str) -> Cell:
-    return Cell("") if summary is None else score_cell(summary.value, summary.ci95, name)
+    return replace(score_cell(summary.value, summary.ci95, name), bold=bold)
 
 
 def _failed(entry: Entry) -> Cell:
@@ -171,12 +172,6 @@ def _failed(entry: Entry) -> Cell:
     return Cell(f"{some} of {max(found)}" if found else some, entry.failure_rate)
 
 
-def _count(values: Iterable[int]) -> Cell:
-    """One number, or the range over seeds."""
-    low, *_, high = sorted(values) * 2
-    return Cell(f"{low:,}" if low == high else f"{low:,} to {high:,}", low)
-
-
 def _details(entry: Entry) -> str:
     """Everything that distinguishes the model, and which seeds were run."""
     first = entry.results[0]
@@ -184,3 +179,31 @@ def _details(entry: Entry) -> str:
     lines += [f"{k}: {json.dumps(v, ensure_ascii=False)}" for k, v in first.hyperparameters.items()]
     lines.append(f"recipe: {json.dumps(first.recipe, ensure_ascii=False)}")
     return "\n".join(map(printable, lines))
+
+
+def _links(entry: Entry) -> tuple[Link, ...]:
+    return (Link("model", entry.preset), *(Link("run", run.name) for run in entry.runs))
+
+
+def _seeds(entry: Entry) -> Cell:
+    """How many, and what became of the others."""
+    lost = [f"seed {one.seed} {one.status.state}" for one in entry.unfinished]
+    done = len(entry.seeds)
+    return Cell(f"{done} ({', '.join(lost)})" if lost else str(done), done)
+
+
+def _steps(entry: Entry) -> Cell:
+    """Steps taken, of those the task allows."""
+    taken = count(result.cost.steps for result in entry.results)
+    budgets = {result.step_budget for result in entry.results if result.step_budget}
+    if not budgets or not taken.value:
+        return taken
+    return replace(taken, text=f"{taken.text} of {min(budgets):,}")
+
+
+def _memory(found: float | None) -> Cell:
+    return Cell("") if found is None else Cell(f"{found / 2**30:.3g} GiB", found)
+
+
+def _milliseconds(seconds: float | None) -> Cell:
+    return Cell("") if seconds is None else Cell(f"{1e3 * seconds:.3g}", 1e3 * seconds)

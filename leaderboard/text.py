@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hambench.leaderboard.tables import NOTE, Table, printable
+from hambench.leaderboard.table import Cell, Table, printable
+from hambench.leaderboard.tables import NOTE
 
 if TYPE_CHECKING:
     from hambench.leaderboard.collect import Board
@@ -23,9 +24,10 @@ def markdown(
         lines = [
             _row([_escaped(column.label) for column in table.columns]),
             _row(["---:" if column.numeric else "---" for column in table.columns]),
-            *(_row([_escaped(cell.text) for cell in row]) for row in table.rows),
+            *(_row([_marked(cell) for cell in row]) for row in table.rows),
         ]
         parts += [f"## {_escaped(table.title)}", _escaped(table.subtitle), "\n".join(lines)]
+        parts += map(_escaped, table.notes)
     if left_out:
         parts.append("## Left out")
         parts.append("\n".join(f"- {_escaped(name)}: {_escaped(why)}" for name, why in left_out))
@@ -52,7 +54,8 @@ def plain(tables: Sequence[Table], left_out: Sequence[tuple[str, str]]) -> str:
             for line in lines
         ]
         title = printable(f"{made.title}, {made.subtitle}")
-        parts.append("\n".join([title, *text]))
+        notes = [textwrap.fill(printable(note), 100) for note in made.notes]
+        parts.append("\n".join([title, *text, *notes]))
     if left_out:
         lost = [printable(f"  {name}: {why}") for name, why in left_out]
         parts.append("\n".join(["left out:", *lost]))
@@ -61,6 +64,11 @@ def plain(tables: Sequence[Table], left_out: Sequence[tuple[str, str]]) -> str:
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _marked(cell: Cell) -> str:
+    text = _escaped(cell.text)
+    return f"**{text}**" if cell.bold else text
 
 
 def _escaped(text: str) -> str:

@@ -7,10 +7,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from hambench.leaderboard.ranking import Entry, Ranking
 from hambench.results import Cost, Metric, Provenance, Result, write_result
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Write = Callable[..., Path]
+
+
+def ranked(ranking: Ranking) -> list[tuple[int | None, Entry]]:
+    """Entries of a ranking with their ranks."""
+    places = (place and place.rank for place in ranking.places)
+    return list(zip(places, ranking.entries, strict=True))
+
+
+def ties(ranking: Ranking) -> tuple[str, ...] | None:
+    """Letters of the entries of a ranking; None where they come from no tests."""
+    found = tuple(place.ties if place else "" for place in ranking.places)
+    return found if ranking.contests[ranking.metric].tested else None
 
 
 def metric(value: float, width: float = 0.05, **changes: Any) -> Metric:

@@ -384,7 +384,7 @@ def test_the_leaderboard_tells_strategies_apart(tmp_path: Path) -> None:
     put(tmp_path / "d", "frozen", 10, [100.0] * 24, recipe={"max_steps": 9}, seed=1,
         pretraining=pretraining(task="other"))  # fmt: skip
     (ranking,) = collect([tmp_path]).rankings
-    assert sorted(entry.label for _, entry in ranking.entries) == [
+    assert sorted(entry.label for entry in ranking.entries) == [
         "helm_small direct", "helm_small finetuned", "helm_small frozen", "helm_small frozen",
     ]  # fmt: skip
     assert table_text(collect([tmp_path])).count(" helm_small frozen  ") == 2

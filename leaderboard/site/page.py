@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from html import escape
 from importlib import resources
 
-from hambench.leaderboard.tables import NOTE, Cell, Column, Table, printable
+from hambench.leaderboard.table import Cell, Column, Table, printable
+from hambench.leaderboard.tables import NOTE
 
 
 def page(tables: Sequence[Table], left_out: Sequence[tuple[str, str]]) -> str:
@@ -47,7 +48,7 @@ def _text(text: str) -> str:
 
 
 def _part(name: str) -> str:
-    return resources.files("hambench.leaderboard").joinpath(name).read_text("utf-8")
+    return resources.files("hambench.leaderboard.site").joinpath(name).read_text("utf-8")
 
 
 def _section(table: Table) -> str:
