@@ -14,8 +14,9 @@ def _name_the_primary_metric(content: Content) -> Content:
     Commands that repeat a run, and budgets of a protocol, were not kept.
     """
     metrics = content.get("metrics")
-    known = isinstance(metrics, dict) and metrics
-    return content | {"primary": next(iter(metrics))} if known else content
+    if not isinstance(metrics, dict) or not metrics:
+        return content
+    return content | {"primary": next(iter(metrics))}
 
 
 _STEPS: Final[Mapping[int, Callable[[Content], Content]]] = {1: _name_the_primary_metric}

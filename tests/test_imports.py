@@ -58,8 +58,8 @@ ARROWS: dict[str, set[str]] = {
         "registry", "cell", "config", "rundir", "data", "model", "energy_model", "learn", "results",
     },
     "experiment": {
-        "registry", "reproduce", "cell", "cost", "prediction", "pretraining", "provenance", "config",
-        "rundir", "data", "model", "external", "learn", "scoring", "results", "domain", "chem",
+        "registry", "reproduce", "cell", "cost", "prediction", "pretraining", "provenance",
+        "config", "rundir", "data", "model", "external", "learn", "scoring", "results", "domain", "chem",
     },
     "launch": {
         "experiment",
