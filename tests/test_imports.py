@@ -59,7 +59,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "experiment": {
         "registry", "reproduce", "cell", "cost", "prediction", "pretraining", "provenance",
-        "config", "rundir", "data", "model", "external", "learn", "scoring", "results", "domain", "chem",
+        "config", "rundir", "data", "model", "external", "learn", "scoring", "results", "domain",
+        "chem",
     },
     "launch": {
         "experiment",
