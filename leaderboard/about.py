@@ -3,14 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
-
-
-class Part(NamedTuple):
-    """A split of a task: its name, and how many rows it has."""
-
-    name: str
-    rows: int | None
 
 
 @dataclass(frozen=True)
@@ -19,13 +11,13 @@ class About:
 
     Attributes:
         name, title: what it is.
-        facts: (heading, text): level of theory, license, citation, files, protocol ...
-        splits: of its rows.
+        facts: (heading, text): level of theory, license, citation, protocol ...
+        splits: (name, rows), rows None where they depend on a file.
         metrics: names, the primary one first.
     """
 
     name: str
     title: str
     facts: tuple[tuple[str, str], ...]
-    splits: tuple[Part, ...]
+    splits: tuple[tuple[str, int | None], ...]
     metrics: tuple[str, ...]

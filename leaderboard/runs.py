@@ -12,6 +12,8 @@ import yaml
 
 from hambench.errors import DataError
 from hambench.results import RESULT, STATUS, Result, Status, read_result, read_status
+from hambench.scoring import METRICS
+from hambench.scoring.energy_table import ENERGIES, read_energies, score_table
 from hambench.scoring.score_table import SCORES, ScoreTable, read_scores
 
 CONFIG: Final = "config.yaml"
@@ -138,6 +140,8 @@ def scores_of(path: Path, result: Result) -> ScoreTable:
     """
     file = path.parent / SCORES
     if not file.is_file():
+        if (path.parent / ENERGIES).is_file():
+            return energy_scores(path.parent / ENERGIES, result)
         raise DataError(
             f"{path.parent} has no {SCORES}, the scores of every molecule; "
             f"`hambench evaluate {path.parent}` writes it"
@@ -152,6 +156,26 @@ def scores_of(path: Path, result: Result) -> ScoreTable:
                 f"{file} is of {key} {getattr(table, key)!s:.24}, {RESULT} beside it of "
                 f"{getattr(result, key)!s:.24}; `hambench evaluate {path.parent}` writes it anew"
             )
+    return table
+
+
+def energy_scores(path: Path, result: Result) -> ScoreTable:
+    """Scores of every molecule of a run on energies, from its ``energies.csv``.
+
+    Raises:
+        DataError: it cannot be read, or has no row of the scored split.
+    """
+    known = [name for name in result.metrics if name in METRICS and METRICS[name].of == "energy"]
+    table = score_table(
+        read_energies(path),
+        known,
+        task=result.task,
+        task_version=result.task_version,
+        fingerprint=result.fingerprint,
+        split=result.split,
+    )
+    if not table.ids:
+        raise DataError(f"{path} has no row of split '{result.split}'; restore it")
     return table
 
 

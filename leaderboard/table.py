@@ -100,7 +100,7 @@ def spread_cell(spread: float | None, name: str) -> Cell:
     if spread is None:
         return Cell("")
     value = spread * reporting_unit(METRICS[name].unit, name)[1]
-    return Cell(f"{value:.2g}", value)
+    return Cell(f"{value:.0f}" if value >= 100 else f"{value:.2g}", value)
 
 
 def count(values: Iterable[int]) -> Cell:

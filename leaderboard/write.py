@@ -27,7 +27,7 @@ Tasks = Mapping[str, About]
 def write(
     board: Board,
     folder: str | os.PathLike[str],
-    formats: Iterable[str] = DEFAULT,
+    formats: Iterable[str] | None = None,
     tasks: Tasks | None = None,
 ) -> list[Path]:
     """Write a board into ``folder``; the same board gives the same bytes.
@@ -35,7 +35,7 @@ def write(
     Args:
         board: from `collect`.
         folder: it is made.
-        formats: of `FORMATS`.
+        formats: of `FORMATS`; None: `DEFAULT`.
         tasks: what pages say of tasks beside their results.
 
     Returns:
@@ -45,7 +45,7 @@ def write(
         ConfigError: an unknown format, or one whose library is not installed.
         RunError: the folder cannot be written, or the disk is full.
     """
-    asked = list(dict.fromkeys(formats))
+    asked = list(dict.fromkeys(DEFAULT if formats is None else formats))
     for name in asked:
         if name not in FORMATS:
             raise ConfigError(f"unknown format '{name}'; choose from {', '.join(FORMATS)}")

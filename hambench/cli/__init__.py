@@ -21,10 +21,11 @@ from hambench.cli.env import env
 from hambench.cli.generate import generate
 from hambench.cli.group import Group
 from hambench.cli.jobs import cancel, logs, retry, status
+from hambench.cli.leaderboard import leaderboard
 from hambench.cli.predict import predict
 from hambench.cli.run import evaluate, run
 from hambench.cli.score import score
-from hambench.cli.show import completion, doctor, leaderboard, list_
+from hambench.cli.show import completion, doctor, list_
 from hambench.cli.sweep import sweep
 from hambench.errors import HambenchError
 from hambench.learn.interrupts import termination_as_interrupt

@@ -1,8 +1,7 @@
-"""``hambench list``, ``leaderboard``, ``doctor`` and ``completion``."""
+"""``hambench list``, ``doctor`` and ``completion``."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,29 +39,6 @@ def list_(kind: str | None, json_: bool) -> None:
         table = align([(name, *head[1:]), *(tuple(map(str, row.values())) for row in rows)])
         parts.append(table)
     click.echo("\n\n".join(parts))
-
-
-@click.command()
-@click.argument(
-    "folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path)
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Write leaderboard.md and a page here."
-)
-def leaderboard(folders: tuple[Path, ...], out: Path | None) -> None:
-    """Rank all results found below some folders.
-
-    \b
-    Examples:
-      hambench leaderboard runs
-      hambench leaderboard runs ../other/runs --out site
-    """
-    from hambench.leaderboard import collect, table, write
-
-    board = collect(folders)
-    click.echo(table(board))
-    for path in write(board, out) if out is not None else []:
-        click.echo(f"written: {path}")
 
 
 @click.command()

@@ -10,12 +10,17 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from hambench.errors import DataError
 from hambench.files import atomic_write
+from hambench.scoring.energy import EnergyDeviation
+from hambench.scoring.metrics import FAILURES, METRICS
+from hambench.scoring.score_table import ScoreTable
 
 ENERGIES: Final = "energies.csv"
 
@@ -76,6 +81,37 @@ def read_energies(path: str | os.PathLike[str]) -> list[EnergyRow]:
     if len({(row.split, row.id) for row in rows}) < len(rows):
         raise DataError(f"{path} has a molecule twice in one split; restore it, or run it anew")
     return rows
+
+
+def score_table(
+    rows: Iterable[EnergyRow],
+    metrics: Sequence[str],
+    *,
+    task: str,
+    task_version: int,
+    fingerprint: str,
+    split: str,
+) -> ScoreTable:
+    """What every molecule of a split adds to metrics of energies, by the labels in the table.
+
+    Args:
+        rows: of any splits.
+        metrics: names of metrics of energies.
+        task, task_version, fingerprint, split: as a `ScoreTable` has them.
+    """
+    some = [row for row in rows if row.split == split]
+    errors = [EnergyDeviation(row.prediction - row.label, row.atoms) for row in some]
+    chosen = dict.fromkeys([*metrics, FAILURES])
+    terms = np.zeros((len(some), len(chosen), 2))
+    for k, error in enumerate(errors):
+        terms[k, -1] = float(error.failed), 1
+        if not error.failed:
+            terms[k, :-1] = [METRICS[name].terms(error) for name in metrics]
+    return ScoreTable(
+        task, task_version, fingerprint, split,
+        ids=tuple(row.id for row in some), groups=tuple(row.group for row in some),
+        settings={name: {} for name in chosen}, terms=terms,
+    )  # fmt: skip
 
 
 def _row(path: Path, number: int, line: list[str]) -> EnergyRow:
