@@ -23,6 +23,7 @@ from hambench.model import Model
 from hambench.scoring import ROTATION_ERROR, Scorer, find_metric
 from hambench.scoring.metrics import Sampled
 from hambench.scoring.sampling import Sample, drawn
+from hambench.scoring.score_table import ScoreTable
 
 Scoring = dict[Sampled, dict[str, Any]]
 """What metrics depend on that are computed on samples of the molecules, by kind of metric."""
@@ -236,3 +237,14 @@ def training_split(task: Task, asked: str | None) -> str:
             f"{nearest(asked, [whole, *allowed])}"
         )
     return asked or whole
+
+
+def table_of(scorer: Scorer, task: Task, split: str) -> ScoreTable:
+    """What a scorer has of all molecules of a split, in the order of the task."""
+    ids = task.split(split).ids
+    place = {name: k for k, name in enumerate(scorer.ids)}
+    order = [place[name] for name in ids]
+    return ScoreTable(
+        task.name, task.version, task.fingerprint, split, ids,
+        tuple(scorer.groups[k] for k in order), scorer.settings, scorer.terms[order],
+    )  # fmt: skip

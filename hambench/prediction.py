@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from hambench import rundir
-from hambench.cell import Cell
+from hambench.cell import Cell, table_of
 from hambench.chem.molecule import Molecule
 from hambench.chem.rotation import scoring_rotation
 from hambench.data.rows import Rows, Unlabelled
@@ -139,7 +139,7 @@ def score_predictions(
                 scorer.add(predicted, molecule, groups[molecule.id], other)
                 if writer is not None:
                     writer.add(molecule.id, predicted, other)
-        return _table(scorer, cell, split)
+        return table_of(scorer, cell.task, split)
 
 
 def keep_predictions(cell: Cell, kept: Path, progress: bool = True) -> None:
@@ -178,17 +178,6 @@ class _Counted(Executor):
         future = self.executor.submit(fn, *words, **named)
         future.add_done_callback(lambda _: self.shown.update())
         return future
-
-
-def _table(scorer: Scorer, cell: Cell, split: str) -> ScoreTable:
-    """What a scorer has of all molecules of a split."""
-    task, ids = cell.task, cell.task.split(split).ids
-    place = {name: k for k, name in enumerate(scorer.ids)}
-    order = [place[name] for name in ids]
-    return ScoreTable(
-        task.name, task.version, task.fingerprint, split, ids,
-        tuple(scorer.groups[k] for k in order), scorer.settings, scorer.terms[order],
-    )  # fmt: skip
 
 
 def score_split(

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from hambench.compose import compose, in_grammar
 from hambench.config import RunConfig
+from hambench.errors import ConfigError
 
 _CHOSEN: Final = ("split", "train_on", "strategy")
 _BUDGETS: Final = ("precision", "max_steps", "max_minutes")
@@ -24,6 +25,17 @@ def command_of(config: RunConfig) -> str:
         ConfigError: the presets it was composed from are not here.
     """
     return shlex.join(["hambench", "run", *words_of(config)])
+
+
+def parse_command(line: str) -> list[str]:
+    """The overrides in a command line of `command_of`; ConfigError for any other."""
+    try:
+        program, command, *words = shlex.split(line)
+    except ValueError:
+        program = command = ""
+    if (program, command) != ("hambench", "run"):
+        raise ConfigError(f"'{line:.60}' is no command line of hambench run")
+    return words
 
 
 def words_of(config: RunConfig) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tqdm import tqdm
 
-from hambench.cell import check_kind, samples_of, scoring_of, theory_of
+from hambench.cell import check_kind, samples_of, scoring_of, table_of, theory_of
 from hambench.chem.molecule import Molecule
 from hambench.config import GivenPath, ScoreOptions, flatten, said
 from hambench.data.energies import read_energies
@@ -28,10 +28,10 @@ from hambench.data.verify import sample
 from hambench.data.workers import cores, pool
 from hambench.errors import ConfigError, VerificationError, nearest
 from hambench.registry import load_task
-from hambench.scoring import ROTATION_ERROR, Score, Scorer, find_metric
-from hambench.scoring import energy_table as table
+from hambench.scoring import ROTATION_ERROR, Score, Scorer, energy_table, find_metric
 from hambench.scoring.foreign import FAR_BETTER, SAMPLE, ForeignPredictions
 from hambench.scoring.predictions import Predictions, check_ids, is_predictions
+from hambench.scoring.score_table import ScoreTable
 from hambench.units import HARTREE_EV
 
 logger = logging.getLogger(__name__)
@@ -76,12 +76,14 @@ class Rescored:
         task, split: what was predicted.
         molecules: of the split.
         scores: as those of a run, failures counted among them.
+        table: what every molecule adds to them.
     """
 
     task: Task
     split: str
     molecules: int
     scores: dict[str, Score]
+    table: ScoreTable
 
 
 def score_file(path: Path, request: Request, *, progress: bool = True) -> Rescored:
@@ -131,7 +133,14 @@ def score_file(path: Path, request: Request, *, progress: bool = True) -> Rescor
         others: Iterable[Array | None] = repeat(None) if turned is None else turned
         for (molecule, one), other in zip(pairs, others, strict=turned is not None):
             scorer.add(one, molecule, groups[molecule.id], other)
-        return Rescored(task, split, len(molecules), scorer.scores())
+        table = table_of(scorer, task, split)
+        return Rescored(task, split, len(molecules), scorer.scores(), table)
+
+
+def predicted_of(path: Path, task: Task, split: str) -> Iterable[Array]:
+    """What a file predicts for each molecule of a split, as `score_file` reads it."""
+    energies = all(target.name != "hamiltonian" for target in task.spec.targets)
+    return (_energies if energies else _hamiltonians)(path, task, split)[0]
 
 
 def _hamiltonians(path: Path, task: Task, split: str) -> Given:
@@ -163,7 +172,9 @@ def _energies(path: Path, task: Task, split: str) -> Given:
             f"energy (Eh) or energy_ev, which {path} is not"
         )
     if _is_of_run(path):
-        found = {row.id: row.prediction for row in table.read_energies(path) if row.split == split}
+        found = {
+            row.id: row.prediction for row in energy_table.read_energies(path) if row.split == split
+        }
         _check_molecules(path, found, task, split)
     else:
         found = read_energies(path, predicted=True)
@@ -198,7 +209,7 @@ def _is_of_run(path: Path) -> bool:
     if path.suffix.lower() != ".csv" or not path.is_file():
         return False
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return next(csv.reader(file), []) == list(table.EnergyRow._fields)
+        return next(csv.reader(file), []) == list(energy_table.EnergyRow._fields)
 
 
 def _geometries(molecules: Rows) -> Iterator[Molecule]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from hambench.errors import DataError
+from hambench.leaderboard.submitted import Submission, Submissions
 from hambench.results import RESULT, STATUS, Result, Status, read_result, read_status
 from hambench.scoring import METRICS
 from hambench.scoring.energy_table import ENERGIES, read_energies, score_table
@@ -29,12 +30,14 @@ class Run:
         folder: where its ``result.json`` is, and what else it left.
         result: that file.
         scores: of every molecule; or why there are none that can be used.
+        submission: who handed it in; None where nothing says so.
     """
 
     name: str
     folder: Path
     result: Result
     scores: ScoreTable | DataError = field(repr=False)
+    submission: Submission | None = None
 
     @property
     def usable_scores(self) -> ScoreTable:
@@ -109,16 +112,16 @@ def read_runs(paths: Iterable[str | os.PathLike[str]]) -> Found:
     statuses = find_files(filter(Path.is_dir, given), STATUS)
     if not results and not statuses:
         raise _nothing_in(given)
-    runs, unfinished = [], []
+    runs, unfinished, submissions = [], [], Submissions()
     left_out: list[tuple[str, str]] = []
     for name, path in sorted(results.items()):
         try:
-            result = read_result(path)
+            result, submission = read_result(path), submissions.of(path.parent)
         except DataError as error:
             left_out.append((name, str(error).replace(str(path), RESULT)))
         else:
-            known_as = name.removesuffix(f"/{RESULT}")
-            runs.append(Run(known_as, path.parent, result, _scores(path, result)))
+            known_as, scores = name.removesuffix(f"/{RESULT}"), _scores(path, result)
+            runs.append(Run(known_as, path.parent, result, scores, submission))
     for name, path in sorted(statuses.items()):
         if (path.parent / RESULT).exists():
             continue

@@ -53,6 +53,10 @@ ARROWS: dict[str, set[str]] = {
         "chem",
     },
     "rescore": {"registry", "cell", "config", "data", "scoring", "chem"},
+    "submission": {
+        "leaderboard", "registry", "cell", "compose", "reproduce", "config", "prediction", "domain",
+        "provenance", "rescore", "rundir", "data", "results", "scoring",
+    },
     "cost": {"cell", "data", "external", "learn", "model", "profiling", "results", "chem"},
     "pretraining": {
         "registry", "cell", "config", "rundir", "data", "model", "energy_model", "learn", "results",

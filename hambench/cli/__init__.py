@@ -26,6 +26,7 @@ from hambench.cli.predict import predict
 from hambench.cli.run import evaluate, run
 from hambench.cli.score import score
 from hambench.cli.show import completion, doctor, list_
+from hambench.cli.submit import submit
 from hambench.cli.sweep import sweep
 from hambench.errors import HambenchError
 from hambench.learn.interrupts import termination_as_interrupt
@@ -75,6 +76,7 @@ _RUNS = (
     embed,
     compare,
     leaderboard,
+    submit,
     curves,
 )
 for _command in (*_RUNS, data, env, bench, list_, doctor, completion):
