@@ -17,6 +17,7 @@ from hambench.registry import load_task
 from hambench.scoring import format_score
 
 
+@pytest.mark.slow
 def test_umap_is_seeded_and_keeps_clusters(rng: np.random.Generator):
     names = rng.integers(3, size=120)
     vectors = 5 * rng.normal(size=(3, 8))[names] + rng.normal(size=(120, 8))

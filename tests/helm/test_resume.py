@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 STEPS = 120
@@ -51,6 +52,7 @@ def wait_until_training(process: subprocess.Popen[str], folder: Path, rows: int)
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_runs_end_in_the_same_bits(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finish(start(whole))

@@ -14,6 +14,7 @@ from sweeping import TINY, at_end, hambench, launched, outcome, process_of, runs
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("toy_jobs")]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_twenty_cells_of_which_three_are_killed(tmp_path: Path) -> None:
     words = [word for word in TINY if not word.startswith(("max_steps", "recipe.validate"))]
     words += ["max_steps=300", "recipe.validate_every=150"]

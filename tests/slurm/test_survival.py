@@ -94,6 +94,7 @@ def test_a_container_without_commands_of_slurm_goes_back_into_the_queue_too(
     _ends_as(undisturbed, sweep, run)
 
 
+@pytest.mark.slow
 def test_the_first_of_several_processes_is_left_to_ask_for_another_start(
     slurm: PrivateCluster, tmp_path: Path
 ) -> None:
@@ -111,6 +112,7 @@ def _contained(folder: Path) -> None:
     (folder / "clusters" / "slurm.yaml").write_text(f"python: {inside}\n")
 
 
+@pytest.mark.slow
 def test_preemption_by_a_better_partition(
     slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
 ) -> None:

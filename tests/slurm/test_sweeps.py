@@ -107,6 +107,7 @@ def test_a_sweep_that_is_submitted_from_inside_a_job(
     assert cell.status.job == cell.job
 
 
+@pytest.mark.slow
 def test_processes_on_two_nodes_have_the_gradient_of_one(
     slurm: PrivateCluster, toy_jobs: str, tmp_path: Path
 ) -> None:
