@@ -380,7 +380,7 @@ def _read(path: Path, schema: type[R]) -> R:
     try:
         if path.stat().st_size > LARGEST:
             raise DataError(f"{path} has more than {LARGEST >> 20} MiB: it is no {path.name}")
-        content = from_json(path.read_bytes())
+        content = from_json(path.read_bytes(), allow_inf_nan=False)
         if schema is Result:
             content = migrated(content, SCHEMA_VERSION)
         return schema.model_validate(content)

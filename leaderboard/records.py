@@ -34,7 +34,7 @@ def as_json(board: Board) -> str:
         ],
         "left_out": [{"run": name, "reason": why} for name, why in board.left_out],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1) + "\n"
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:

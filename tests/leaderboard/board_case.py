@@ -12,6 +12,7 @@ from hambench.results import Cost, Metric, Provenance, Result, write_result
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Write = Callable[..., Path]
+Compile = Callable[[str], str]
 
 
 def ranked(ranking: Ranking) -> list[tuple[int | None, Entry]]:
