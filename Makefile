@@ -2,6 +2,7 @@
 # make test       the test suite, less than 20 minutes on 2 cores
 # make test-slow  the long proofs
 # make lint       ruff, mypy
+# make board      check the project's own results, renew leaderboard/README.md
 PYTHON ?= python3
 VENV ?= .venv
 
@@ -10,7 +11,7 @@ RUN = $(VENV)/bin/hambench
 DEMO ?= runs/demo
 MINUTES ?= 4
 
-.PHONY: demo test test-slow lint install clean
+.PHONY: demo test test-slow lint board install clean
 
 install: $(INSTALLED)
 
@@ -36,6 +37,11 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/python scripts/link_tree.py
 	MYPYPATH=build/typecheck $(VENV)/bin/mypy -p hambench
+
+board: $(INSTALLED)
+	$(RUN) submit check leaderboard/results
+	$(RUN) leaderboard leaderboard/results --out build/board --format md
+	cp build/board/leaderboard.md leaderboard/README.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
