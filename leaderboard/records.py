@@ -39,6 +39,7 @@ def as_json(board: Board) -> str:
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
     fronts = {kind: front(ranking, kind) for kind in PRICES}
+    relatives = relative(ranking)
     return {
         "task": ranking.task,
         "version": ranking.version,
@@ -49,6 +50,7 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
         "metric": ranking.metric,
         "entries": [
             _entry(ranking, k, entry)
+            | {"relative_error": relatives[k].ratio}
             | {"front": [kind for kind, on_it in fronts.items() if k in on_it]}
             for k, entry in enumerate(ranking.entries)
         ],
@@ -70,14 +72,12 @@ def _ranking(ranking: Ranking) -> dict[str, Any]:
 
 
 def _entry(ranking: Ranking, k: int, entry: Entry) -> dict[str, Any]:
-    ratios = relative(ranking)
     return {
         "model": entry.results[0].model,
         "label": entry.label,
         "preset": entry.preset,
         "strategy": entry.results[0].strategy,
         "settings": entry.settings,
-        "relative_error": ratios[k].ratio,
         "metrics": {
             name: found
             for name, contest in ranking.contests.items()

@@ -201,21 +201,27 @@ def find_files(given: Iterable[Path], name: str) -> dict[str, Path]:
         DataError: a path that does not exist.
     """
     found: dict[str, Path] = {}
-    seen: set[Path] = set()
+    seen: set[tuple[int, int]] = set()
     for root in given:
         if not root.exists():
             raise DataError(f"there is no {root}; give folders that hold runs")
-        files = sorted(root.rglob(name)) if root.is_dir() else [root]
-        for file in files:
-            if file.resolve() in seen:
+        base = root if root.is_dir() else root.parent
+        home = base.resolve().name
+        for file in _files(root, name) if root.is_dir() else [root]:
+            there = file.stat()
+            if (there.st_dev, there.st_ino) in seen:
                 continue
-            seen.add(file.resolve())
-            base = root if root.is_dir() else root.parent
-            known_as = (Path(base.resolve().name) / file.relative_to(base)).as_posix()
+            seen.add((there.st_dev, there.st_ino))
+            known_as = (Path(home) / file.relative_to(base)).as_posix()
             while known_as in found:  # two roots with the same tree below
                 known_as += "'"
             found[known_as] = file
     return found
+
+
+def _files(root: Path, name: str) -> list[Path]:
+    """Files of that name at or below a folder, sorted."""
+    return sorted(Path(folder) / name for folder, _, files in os.walk(root) if name in files)
 
 
 def _nothing_in(given: Iterable[Path]) -> DataError:

@@ -1,4 +1,4 @@
-"""What a board knows beside ranks: all metrics, costs, tasks, unfinished cells, published numbers."""
+"""What a board knows beside ranks: all metrics, costs, unfinished cells, published numbers."""
 
 from __future__ import annotations
 
