@@ -137,7 +137,7 @@ def test_a_module_from_elsewhere_is_refused_when_it_is_loaded(
 
 def test_one_name_twice_is_refused(folder: Path):
     (folder / "model" / "helm.yaml").write_text("adapter: helm\n", "utf-8")
-    with pytest.raises(RegistryError, match="model 'helm' is defined twice.*rename one"):
+    with pytest.raises(RegistryError, match=r"model 'helm' is defined twice.*rename one"):
         _ = models().presets
 
 
