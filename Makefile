@@ -1,6 +1,7 @@
 # make demo       train, score and rank a small model here, from nothing
 # make test       the test suite, less than 20 minutes on 2 cores
 # make test-slow  the long proofs
+# make notebook   run the tutorial again, which keeps its outputs in it
 # make lint       ruff, mypy
 # make board      check the project's own results, renew leaderboard/README.md
 PYTHON ?= python3
@@ -11,7 +12,7 @@ RUN = $(VENV)/bin/hambench
 DEMO ?= runs/demo
 MINUTES ?= 4
 
-.PHONY: demo test test-slow lint board install clean
+.PHONY: demo test test-slow lint board notebook install clean
 
 install: $(INSTALLED)
 
@@ -31,6 +32,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m slow
+
+notebook: $(INSTALLED)
+	$(VENV)/bin/python scripts/run_notebook.py docs/own_model.ipynb
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check

@@ -259,7 +259,8 @@ def _refuse_redefinition(parsed: Sequence[Override], chosen: Mapping[str, str]) 
 
 
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:
-    path = f"hydra.searchpath=[{','.join(search_path())}]"
+    quoted = ["'" + place.replace("'", r"\'") + "'" for place in search_path()]
+    path = f"hydra.searchpath=[{','.join(quoted)}]"
     with initialize_config_module("hambench.configs", version_base="1.3"):
         config = hydra_compose("run", overrides=[*overrides, path])
     content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

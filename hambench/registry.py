@@ -9,23 +9,24 @@ A package joins with one entry point and one YAML file per name::
     mydata = "mypackage:Provider"          # mypackage/task/mydata_water.yaml
 
 Listing names reads YAML and imports the named packages (whose ``__init__`` has to be light), but
-not the class behind an entry point: that happens on first use.
+not the class behind an entry point: that happens on first use. Models also come from folders that
+need no installation, see `hambench.modelfolder`.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from hambench.errors import ConfigError, DataError, HambenchError, RegistryError, nearest
+from hambench.errors import DataError, HambenchError, RegistryError, nearest
+from hambench.modelfolder import GROUP, ModelFolder, model_folders
+from hambench.presetfile import read_preset, reason
 
 if TYPE_CHECKING:
     from hambench.data.rows import Rows
@@ -41,15 +42,13 @@ class Preset:
         name: what the user types.
         content: the YAML file, as a dictionary.
         path: the YAML file.
-        package: importable package it stands in.
         entry: the entry point that provides it.
-        origin: distribution and version of that package.
+        origin: distribution and version of the package it stands in, or what stands for them.
     """
 
     name: str
     content: dict[str, Any]
     path: Path
-    package: str
     entry: str
     origin: str
 
@@ -89,18 +88,28 @@ class Registry:
             RegistryError: two packages claim one name.
         """
         found: dict[str, metadata.EntryPoint] = {}
-        for entry in metadata.entry_points(group=self.group):
+        own = [entry for folder in self.folders for entry in folder.entry_points]
+        for entry in [*metadata.entry_points(group=self.group), *own]:
             if entry.name in found:
                 raise RegistryError(
                     f"{self.kind} provider '{entry.name}' is claimed by {origin(found[entry.name])}"
-                    f" and by {origin(entry)}; uninstall one of them"
+                    f" and by {origin(entry)}; uninstall or rename one of them"
                 )
             found[entry.name] = entry
         return found
 
     @cached_property
-    def packages(self) -> dict[str, metadata.EntryPoint]:
-        """Importable packages that hold presets, each with its first entry point."""
+    def folders(self) -> list[ModelFolder]:
+        """The user's own folders, where presets of models are without a package.
+
+        Raises:
+            ConfigError: the variable that names them names something else.
+        """
+        return model_folders() if self.group == GROUP else []
+
+    @property
+    def locations(self) -> list[str]:
+        """Where presets stand, as Hydra names it: ``pkg://hambench.helm``, ``file:///FOLDER``."""
         return self._scan[0]
 
     @cached_property
@@ -152,47 +161,77 @@ class Registry:
             raise RegistryError(f"no {self.kind} provider '{entry}'.{nearest(entry, self.entries)}")
         point = self.entries[entry]
         try:
+            if isinstance(point.dist, ModelFolder):
+                point.dist.check(point.value)
             return point.load()
         except HambenchError:
             raise
         except Exception as error:
             raise RegistryError(
                 f"{self.kind} provider '{entry}' ({point.value}) of {origin(point)} cannot be "
-                f"imported: {_reason(error)}; mend or uninstall that package"
+                f"imported: {reason(error)}; mend it, or take it away"
             ) from error
 
     @cached_property
-    def _scan(
-        self,
-    ) -> tuple[dict[str, metadata.EntryPoint], dict[str, Preset], list[Broken]]:
-        packages: dict[str, metadata.EntryPoint] = {}
+    def _scan(self) -> tuple[list[str], dict[str, Preset], list[Broken]]:
+        shelves, broken = self._shelves()
         presets: dict[str, Preset] = {}
-        broken: list[Broken] = []
-        for entry in self.entries.values():
-            try:
-                package, folder = _package_of(entry)
-            except Exception as error:  # whatever a foreign package raises when imported
-                broken.append(Broken(entry.name, origin(entry), _reason(error)))
-                continue
-            if package in packages:
-                continue
-            packages[package] = entry
-            for path in sorted((folder / self.kind).glob("*.yaml")):
+        for shelf in shelves:
+            for path in sorted((shelf.folder / self.kind).glob("*.yaml")):
                 try:
-                    content = _read(path)
+                    content = read_preset(path)
+                    provider = self._provider(shelf, content)
                 except HambenchError as error:
-                    broken.append(Broken(path.stem, origin(entry), str(error)))
+                    broken.append(Broken(path.stem, shelf.origin, str(error)))
                     continue
                 if path.stem in presets:
                     raise RegistryError(
                         f"{self.kind} '{path.stem}' is defined twice, in {presets[path.stem].path} "
-                        f"and in {path}; uninstall one of the packages"
+                        f"and in {path}; rename one, or uninstall one of the packages"
                     )
-                provider = str(content.get("adapter", entry.name))
-                presets[path.stem] = Preset(
-                    path.stem, content, path, package, provider, origin(entry)
-                )
-        return packages, dict(sorted(presets.items())), broken
+                presets[path.stem] = Preset(path.stem, content, path, provider, shelf.origin)
+        locations = [shelf.location for shelf in shelves]
+        return locations, dict(sorted(presets.items())), broken
+
+    def _shelves(self) -> tuple[list[_Shelf], list[Broken]]:
+        """Packages, each with its first entry point, and the user's folders; broken packages."""
+        shelves: dict[str, _Shelf] = {}
+        broken: list[Broken] = []
+        for entry in self.entries.values():
+            if isinstance(entry.dist, ModelFolder):
+                continue
+            try:
+                package, folder = _package_of(entry)
+            except Exception as error:  # whatever a foreign package raises when imported
+                broken.append(Broken(entry.name, origin(entry), reason(error)))
+                continue
+            shelf = _Shelf(f"pkg://{package}", folder, origin(entry), entry.name)
+            shelves.setdefault(package, shelf)
+        own = [_Shelf(f"file://{f.path}", f.path, f"{f.name} {f.version}", f) for f in self.folders]
+        return [*shelves.values(), *own], broken
+
+    def _provider(self, shelf: _Shelf, content: Mapping[str, Any]) -> str:
+        """Name of the entry point behind a preset; RegistryError where a folder has none."""
+        if not isinstance(shelf.source, ModelFolder):
+            return str(content.get("adapter", shelf.source))
+        return shelf.source.provider(content) if self.kind == "model" else shelf.source.name
+
+
+@dataclass(frozen=True)
+class _Shelf:
+    """A folder that presets of every kind stand in.
+
+    Attributes:
+        location: as Hydra names it.
+        folder: its path.
+        origin: distribution and version it belongs to.
+        source: the entry point that led to it, or the user's folder that it is.
+    """
+
+    location: str
+    folder: Path
+    origin: str
+    source: str | ModelFolder
 
 
 MODELS = Registry("hambench.models", "model")
@@ -219,8 +258,8 @@ def plugins() -> dict[str, str]:
 
 
 def search_path() -> list[str]:
-    """Hydra search path of all packages that bring presets: ``["pkg://hambench.helm", ...]``."""
-    return [f"pkg://{package}" for package in {**TASKS.packages, **MODELS.packages}]
+    """Hydra search path of everything that brings presets: ``["pkg://hambench.helm", ...]``."""
+    return list(dict.fromkeys([*TASKS.locations, *MODELS.locations]))
 
 
 def load_task(
@@ -300,29 +339,3 @@ def _package_of(entry: metadata.EntryPoint) -> tuple[str, Path]:
     if file is None:
         raise ImportError(f"package '{name}' has no __init__.py")
     return name, Path(file).parent
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads ``1e-3`` as a number, as Hydra does (YAML 1.1 makes it a string)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A preset file as a dictionary, its name checked."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is no readable YAML: {_reason(error)}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping, it holds a {type(content).__name__}")
-    if content.get("name", path.stem) != path.stem:
-        raise ConfigError(f"{path} names itself '{content['name']}', expected '{path.stem}'")
-    return content
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

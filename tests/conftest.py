@@ -111,5 +111,5 @@ def toy_jobs(
 def _forget() -> None:
     """Let the registry look for plug-ins again."""
     for registry in (MODELS, RECIPES):
-        for name in ("entries", "_scan", "packages", "presets", "broken"):
+        for name in ("folders", "entries", "_scan", "presets", "broken"):
             vars(registry).pop(name, None)
