@@ -73,11 +73,11 @@ class BoardJob:
 
         manifest = read_manifest(Path(self.folder))
         runs = [manifest.folder_of(entry.cell) for entry in manifest.entries]
-        done = [str(run) for run in runs if rundir.is_finished(run)]
-        if not done:
+        if not any(map(rundir.is_finished, runs)):
             logger.error("no cell of %s got done: there is nothing to rank", self.folder)
             sys.exit(1)
-        words = [sys.executable, "-m", "hambench", "leaderboard", *done]
+        begun = [str(run) for run in runs if run.is_dir()]  # those that failed are shown as such
+        words = [sys.executable, "-m", "hambench", "leaderboard", *begun]
         sys.exit(subprocess.call([*words, "--out", str(manifest.folder / "leaderboard")]))
 
 
