@@ -93,3 +93,11 @@ def pack(predictions: Path, description: Path, out: Path, data: Path | None) -> 
     from hambench import submission
 
     click.echo(f"written: {submission.pack(predictions, description, out, data)}")
+
+
+@submit.command()
+def schema() -> None:
+    """Print the JSON Schema of result.json."""
+    from hambench.results import Result
+
+    click.echo(as_json(Result.model_json_schema()))
