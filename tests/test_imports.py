@@ -196,7 +196,7 @@ def test_light_commands_need_no_torch(words: tuple[str, ...], tmp_path: Path):
 
 
 def test_training_needs_no_pyscf_submitit_or_plotting(tmp_path: Path):
-    blocked = ("pyscf", "submitit", "pandas", "seaborn", "matplotlib", "tensorboard")
+    blocked = ("pyscf", "submitit", "pandas", "seaborn", "matplotlib", "tensorboard", "wandb")
     words = ["run", "task=water_mini", "model=helm_small", "max_steps=2", "root=runs"]
     small = ("channels=4", "layers=1", "gaussians=8")
     words += [f"model.hyperparameters.{word}" for word in small]
