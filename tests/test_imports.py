@@ -65,7 +65,14 @@ ARROWS: dict[str, set[str]] = {
         "cell", "pretraining", "config", "compose", "rundir", "models", "external", "data", "learn",
         "scoring", "results", "profiling",
     },
-    "trained": {"models", "cell", "config", "rundir", "data", "model", "learn", "scoring"},
+    "exported": {"results", "rundir"},
+    "model_card": {"trained", "energy_model", "results", "scoring", "chem"},
+    "export": {
+        "exported", "model_card", "trained", "config", "rundir", "learn", "results", "chem",
+    },
+    "trained": {
+        "exported", "models", "cell", "config", "rundir", "data", "model", "learn", "scoring",
+    },
     "inference": {
         "trained", "cell", "domain", "registry", "rundir", "data", "model", "energy_model", "learn",
         "results", "chem",
