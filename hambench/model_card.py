@@ -106,6 +106,7 @@ def _predicts(trained: Trained, energies: bool) -> str:
         else "The Hamiltonian (Fock matrix) of a molecule in the basis of atomic orbitals: "
         "symmetric, in Eh, its orbitals in the order that `basis.json` tells"
     )
+    settings = ", ".join(f"{key}={value}" for key, value in task.theory.items())
     known = " ".join(SYMBOLS[z] for z in model.basis.elements)
     residual = (
         " It predicts what is to be added to an initial guess, which PySCF computes."
@@ -114,7 +115,8 @@ def _predicts(trained: Trained, energies: bool) -> str:
     )
     return (
         f"{what}, at {_text(level)}, for molecules of {known}. Positions are in Angstrom.{residual}"
-        f"\n\nThe task: {_text(task.title)}. Its labels: {_text(task.spec.labels)}."
+        f"\n\nThe task: {_text(task.title)}. Its labels: {_text(task.spec.labels)}; settings: "
+        f"{_text(settings)}."
     )
 
 

@@ -18,7 +18,7 @@ _DEGENERATE = 1e-5  # Eh; a gap below is none
 
 
 @click.command(cls=WordsCommand)
-@click.argument("checkpoint", metavar="RUN_DIR|CHECKPOINT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="RUN_DIR|EXPORT", type=click.Path(path_type=Path))
 @click.argument("molecules", metavar="MOLECULES", type=click.Path(path_type=Path))
 @click.option("--charge", type=int, help="Of all molecules.  [default: as the file says, else 0]")
 @click.option(
@@ -58,7 +58,7 @@ def predict(
     batch_size: int | None,
     json_: bool,
 ) -> None:
-    """Predict the Hamiltonians of molecules with the model of a finished run.
+    """Predict the Hamiltonians of molecules with the model of a finished run, or an export of one.
 
     MOLECULES is an xyz or extended xyz file of one or many (keys charge, multiplicity and id of the
     comment line count), or any data file. Shown are orbital energies, gap, dipole moment and E[D],

@@ -125,7 +125,7 @@ class WeightsAndBiases(Tracker):
             import wandb
         except ImportError as error:
             raise _missing("Weights & Biases") from error
-        self._wandb = wandb
+        self._wandb: Any = wandb
         self._folder, self._id, self._title, self._spec = folder, run_id, title, spec
         self._mode = _mode(wandb)
         self._run: Any = None
