@@ -60,10 +60,11 @@ def predict(
 ) -> None:
     """Predict the Hamiltonians of molecules with a trained model.
 
-    It is that of a finished run, or of a folder that `hambench export` made. MOLECULES is an xyz or extended xyz file of one or many (keys charge, multiplicity and id of the
-    comment line count), or any data file. Shown are orbital energies, gap, dipole moment and E[D],
-    the energy of the density that one diagonalisation gives, at the level of theory of the task;
-    and in what a molecule lies beyond what the model was trained on. Many molecules make a table.
+    It is that of a finished run, or of a folder that `hambench export` made. MOLECULES is an xyz or
+    extended xyz file of one or many (keys charge, multiplicity and id of the comment line count),
+    or any data file. Shown are orbital energies, gap, dipole moment and E[D], the energy of the
+    density that one diagonalisation gives, at the level of theory of the task; and in what a
+    molecule lies beyond what the model was trained on. Many molecules make a table.
 
     \b
     Examples:
