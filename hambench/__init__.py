@@ -27,7 +27,9 @@ _HOME = {
     "collate": "hambench.data.graph",
     "load_published": "hambench.models",
     "load_task": "hambench.registry",
+    "load_trained": "hambench.trained",
     "open_data": "hambench.registry",
+    "predict": "hambench.inference.predict",
     "scf_guess": "hambench.inference.guess",
     "score": "hambench.scoring",
 }
@@ -42,7 +44,9 @@ __all__ = [
     "collate",
     "load_published",
     "load_task",
+    "load_trained",
     "open_data",
+    "predict",
     "scf_guess",
     "score",
 ]
@@ -54,9 +58,11 @@ if TYPE_CHECKING:
     from hambench.data.graph import collate
     from hambench.data.store import Store
     from hambench.inference.guess import scf_guess
+    from hambench.inference.predict import predict
     from hambench.models import build_model, load_published
     from hambench.registry import load_task, open_data
     from hambench.scoring import score
+    from hambench.trained import load_trained
 
 
 def __getattr__(name: str) -> Any:

@@ -118,7 +118,7 @@ def calculator(
     """The model of a finished run on energies as an ASE calculator.
 
     Args:
-        run_dir: of ``hambench run`` on a task of energies.
+        run_dir: of ``hambench run`` on a task of energies, or an export of it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: None: the one it was trained in. Second derivatives want float64.
 

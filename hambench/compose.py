@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hambench.config import GROUPS, RunConfig, Strategy, flatten, read_config, validated
+from hambench.config import GONE, GROUPS, RunConfig, Strategy, flatten, read_config, validated
 from hambench.errors import ConfigError, nearest
 from hambench.learn import Recipe
 from hambench.registry import MODELS, RECIPES, TASKS, search_path
@@ -25,7 +25,7 @@ _CHANGEABLE = ("hyperparameters", "energy")  # sections of a model
 _PRETRAINING = "pretraining."
 # What a pretraining cell has of its energy cell, unless it is told otherwise.
 _SHARED = (
-    "model", "seed", "device", "root", "workers", "nodes", "gpus", "data", "tensorboard",
+    "model", "seed", "device", "root", "workers", "nodes", "gpus", "data", "tracker",
 )  # fmt: skip
 
 
@@ -275,5 +275,6 @@ def _explain(error: Exception, parsed: Sequence[Override], chosen: Mapping[str, 
         key = override.key_or_group
         if key not in known and _is_plain(override) and not _sets_recipe(override):
             every = [*known, *(f"{_PRETRAINING}{name}" for name in known)]
-            return f"unknown key '{key}' in '{override.input_line}'.{nearest(key, every)}"
+            mend = f": {GONE[key]}" if key in GONE else f".{nearest(key, every)}"
+            return f"unknown key '{key}' in '{override.input_line}'{mend}"
     return f"cannot compose the configuration: {' '.join(str(error).split())}"

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -51,6 +51,18 @@ def _kept(value: object) -> object:
     if value not in (True, False, "float64", "float32"):
         raise ValueError("expected true, false, float64 or float32")
     return value
+
+
+Tracker = Literal["tensorboard", "wandb"]
+"""A program that shows the course of runs, see `hambench.learn.trackers`."""
+
+
+def _trackers(value: object) -> object:
+    names = [] if value is None else [value] if isinstance(value, str) else value
+    known = get_args(Tracker)
+    if not isinstance(names, list | tuple) or any(name not in known for name in names):
+        raise ValueError(f"expected null, {', '.join(known)}, or a list of them")
+    return list(dict.fromkeys(names))
 
 
 class SampleOptions(BaseModel):
@@ -106,6 +118,10 @@ Strategy = Literal["direct", "frozen", "finetuned"]
 as it is, or is trained on."""
 
 
+GONE = {"tensorboard": "tensorboard=true is now tracker=tensorboard, and false is left out"}
+"""Keys that there were, and what to say of them."""
+
+
 class RunConfig(BaseModel):
     """The resolved configuration of one cell; ``configs/run.yaml`` says what each key means."""
 
@@ -125,7 +141,7 @@ class RunConfig(BaseModel):
     save_predictions: Annotated[bool | Literal["float64", "float32"], BeforeValidator(_kept)] = (
         False
     )
-    tensorboard: bool = False
+    tracker: Annotated[tuple[Tracker, ...], BeforeValidator(_trackers)] = ()
     workers: Annotated[int, Field(ge=0)] = 0
     nodes: Annotated[int, Field(gt=0)] = 1
     gpus: Annotated[int, Field(gt=0)] = 1
@@ -185,11 +201,14 @@ class RunConfig(BaseModel):
 
         On a task of energies the strategy comes first: ``finetuned-seedN-...``.
         """
-        if self.run_dir is not None:
-            return self.run_dir
+        return self.root / self.title if self.run_dir is None else self.run_dir
+
+    @property
+    def title(self) -> str:
+        """What people call the run: its place below ``root``, if nothing else was said."""
         strategy = "" if self.strategy is None else f"{self.strategy}-"
         name = f"{strategy}seed{self.seed}-{self.run_id[:8]}"
-        return self.root / self.task["name"] / self.model["name"] / name
+        return f"{self.task['name']}/{self.model['name']}/{name}"
 
     def to_yaml(self) -> str:
         """The content of ``config.yaml``."""
@@ -227,7 +246,17 @@ def read_config(path: Path) -> RunConfig:
             f"{path} is no configuration of a run; restore it, or start the run anew with "
             "overwrite=true"
         )
-    return validated(content, str(path))
+    return validated(_of_today(content), str(path))
+
+
+def _of_today(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the keys of earlier versions renamed, also that of a pretraining."""
+    now = dict(content)
+    if now.pop("tensorboard", False):
+        now.setdefault("tracker", ["tensorboard"])
+    if isinstance(now.get("pretraining"), Mapping):
+        now["pretraining"] = _of_today(now["pretraining"])
+    return now
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -244,6 +273,8 @@ def validated(content: Mapping[str, Any], where: str) -> RunConfig:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden" and key in GONE:
+            raise ConfigError(f"unknown key '{key}' in {where}: {GONE[key]}") from error
         if first["type"] == "extra_forbidden":
             known = [name for name, _ in flatten(RunConfig.model_construct().model_dump())]
             raise ConfigError(

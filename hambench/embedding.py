@@ -34,7 +34,7 @@ from hambench.learn import Recipe
 from hambench.learn.validation import matmul_precision
 from hambench.learn.weights import cast
 from hambench.model import Model
-from hambench.results import read_status
+from hambench.results import read_result
 from hambench.trained import Trained, load_trained
 
 MOST: Final = 10_000
@@ -258,7 +258,7 @@ def _rows(sources: Sequence[_Source], split: str) -> Rows:
     rows = task.split(split)
     for _, run, _, _ in sources:
         if run.task.name == task.name:
-            begun_with = read_status(run.folder).fingerprint
+            begun_with = read_result(run.folder).fingerprint
             rundir.check_data(run.folder, begun_with, task.fingerprint)
     return rows
 

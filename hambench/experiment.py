@@ -26,8 +26,9 @@ from hambench.learn import FitResult, Interrupted, fit, load_weights
 from hambench.learn.device import open_fabric, peak_memory
 from hambench.learn.loop import BEST
 from hambench.learn.processes import Processes, join
-from hambench.learn.reporters import Reporter, Row, TensorBoard, bar
+from hambench.learn.reporters import Reporter, Row, bar
 from hambench.learn.statistics import prepare
+from hambench.learn.trackers import Tracker, tracked
 from hambench.learn.validation import metric_name
 from hambench.learn.weights import save_weights
 from hambench.model import Model, silent
@@ -207,10 +208,14 @@ def _followed(
 ) -> Result:
     """`_run`, whose end stands in ``status.json`` whatever it is, in whichever process."""
     if not processes.first:
-        return _run(cell, audit, folder, status, processes, progress)
+        return _run(cell, audit, folder, status, [], processes, progress)
+    config = cell.config
+    told = tracked(config.tracker, folder, config.run_id, config.title, config.spec)
     try:
-        with processes.together():
-            result = _run(cell, audit, folder, status, processes, progress)
+        with processes.together(), told as trackers:
+            result = _run(cell, audit, folder, status, trackers, processes, progress)
+            for tracker in trackers:
+                tracker.result({name: metric.value for name, metric in result.metrics.items()})
     except (Interrupted, KeyboardInterrupt) as error:
         status.update(state="interrupted", reason=str(error) or "Ctrl-C")
         raise
@@ -230,6 +235,7 @@ def _run(
     audit: Audit | None,
     folder: Path,
     status: _StatusFile,
+    trackers: Sequence[Tracker],
     processes: Processes,
     progress: bool,
 ) -> Result:
@@ -241,9 +247,7 @@ def _run(
     where = f"{processes.size} x {device.type}" if processes.several else str(device)
     logger.info("run %s on %s, %s: %s", config.run_id[:8], where, precision, folder)
     pretraining = processes.from_first(lambda: None if audit is None else begin_with(cell, audit))
-    reporters: list[Reporter] = [status]
-    if config.tensorboard and processes.first:
-        reporters.append(TensorBoard(folder / rundir.TENSORBOARD))
+    reporters: list[Reporter] = [status, *trackers]
     if isinstance(model, ExternalModel):
         fitted = model.fit(
             train, validation, cell.recipe, folder / rundir.EXTERNAL,

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,6 +55,39 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
         encoding = None if "b" in mode else "utf-8"
         with open(temporary, mode, encoding=encoding) as file:
             yield file
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path``, which becomes ``path`` when the block ends well.
+
+    A folder that is there is replaced whole. On any failure it stays as it was.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+        ConfigError: a file stands where a folder has to be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        within = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise explained(error, path) from error
+    new, old = within / "new", within / "old"
+    try:
+        new.mkdir()
+        yield new
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+    except OSError as error:
+        raise explained(error, path) from error
+    finally:
+        shutil.rmtree(within, ignore_errors=True)
 
 
 @contextmanager

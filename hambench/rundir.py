@@ -22,7 +22,7 @@ CONFIG = "config.yaml"
 LOG = "log.jsonl"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.h5"
-TENSORBOARD = "tensorboard"
+TRACKERS = ("tensorboard", "wandb")  # folders, of the names of the programs
 EXTERNAL = "external"
 TRACEBACK = "traceback.txt"
 LOCK = ".lock"
@@ -30,8 +30,8 @@ CONSOLE = "console.log"  # what a run in the background said; of whoever started
 ASKED = "asked.yaml"  # the configuration that a launcher wants here
 
 _OURS = (
-    CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, SCORES, RESULT, TENSORBOARD,
-    TRACEBACK, EXTERNAL,
+    CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, SCORES, RESULT, TRACEBACK, EXTERNAL,
+    *TRACKERS,
 )  # fmt: skip
 
 Ended = Literal["queued", "interrupted", "failed"]

@@ -1,4 +1,4 @@
-"""A finished run as a model to use."""
+"""A finished run, or an export of one, as a model to use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hambench import rundir
+from hambench import exported, rundir
 from hambench.cell import model_of, open_task
 from hambench.config import RunConfig, read_config
 from hambench.data.task import Task
@@ -24,7 +24,7 @@ class Trained:
     """A run's configuration, its task (whose data may be elsewhere by now), and its model.
 
     Attributes:
-        folder: the run directory.
+        folder: the run directory, or the folder it was exported to.
         model: with its best weights, in evaluation mode, on the device.
     """
 
@@ -42,17 +42,18 @@ def load_trained(
     """The model of a finished run.
 
     Args:
-        run_dir: of ``hambench run``; or the best weights in it.
+        run_dir: of ``hambench run``, or a folder of ``hambench export``; or the weights in it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         data: where the task's data are now; None: where the run had them. The model alone needs
             none.
 
     Raises:
         ConfigError: the model runs in an environment of its own.
-        DataError: no run directory, not finished, or its weights cannot be read.
+        DataError: no run directory, not finished, its weights cannot be read; or a file of an
+            export was changed.
         CheckpointError: the weights are of another version of the model.
     """
-    folder = _run_directory(Path(run_dir))
+    folder, weights = _found(Path(run_dir))
     config = read_config(folder / rundir.CONFIG)
     if not rundir.is_finished(folder):
         raise DataError(f"the run in {folder} is not finished; finish it with its own command")
@@ -65,8 +66,19 @@ def load_trained(
             f"loaded here; its predictions are in {ENERGIES}, and `hambench evaluate` makes others"
         )
     model = model_of(config, task)
-    load_weights(folder / rundir.CHECKPOINTS / BEST, model)
+    load_weights(weights, model)
     return Trained(folder, config, task, model.to(open_fabric(device).device).eval())
+
+
+def _found(given: Path) -> tuple[Path, Path]:
+    """The folder, checked if it is an export, and its weights, which may be named instead."""
+    if given.name == exported.WEIGHTS and exported.is_export(given.parent):
+        given = given.parent
+    if exported.is_export(given):
+        exported.verify(given)
+        return given, given / exported.WEIGHTS
+    folder = _run_directory(given)
+    return folder, folder / rundir.CHECKPOINTS / BEST
 
 
 def _run_directory(given: Path) -> Path:
@@ -75,7 +87,8 @@ def _run_directory(given: Path) -> Path:
         return given
     if given.absolute().parts[-2:] != (rundir.CHECKPOINTS, BEST):
         raise DataError(
-            f"{given} is not the {rundir.CHECKPOINTS}/{BEST} of a run directory, whose "
-            f"{rundir.CONFIG} says what the weights are of; give the run directory"
+            f"{given} is not the {rundir.CHECKPOINTS}/{BEST} of a run directory, nor the "
+            f"{exported.WEIGHTS} of an export, whose {rundir.CONFIG} says what the weights are of; "
+            "give the run directory or the export"
         )
     return given.absolute().parent.parent

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hambench import registry
 from hambench.compose import compose, is_energy_task
@@ -84,6 +85,10 @@ def test_overrides_reach_every_section():
         ([*CELL, "score.metrics=[]"], "score.metrics=[] in the configuration"),
         ([*CELL, "score.scf.n=0"], "score.scf.n=0 in the configuration: expected greater than 0"),
         ([*CELL, "score.scf.m=1"], "unknown key 'score.scf.m'"),
+        ([*CELL, "tracker=mlflow"], "tracker=mlflow in the configuration: expected null, tensorb"),
+        ([*CELL, "tracker=[wandb,3]"], "expected null, tensorboard, wandb, or a list of them"),
+        ([*CELL, "tensorboard=true"], "tensorboard=true is now tracker=tensorboard"),
+        ([*CELL, "+tensorboard=true"], "tensorboard=true is now tracker=tensorboard"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -111,7 +116,7 @@ def test_samples_of_dear_metrics():
 def test_run_id_is_of_what_decides_the_weights():
     base = compose(CELL)
     same = ("device=cpu", "root=x", "run_dir=y", "overwrite=true", "save_predictions=true",
-            "score.split=validation", "score.scf.n=3", "data=z", "tensorboard=true",
+            "score.split=validation", "score.scf.n=3", "data=z", "tracker=[tensorboard,wandb]",
             "recipe.log_every=7", "recipe.checkpoint_every_steps=9",
             "recipe.accumulate=1")  # fmt: skip
     for override in same:
@@ -138,6 +143,30 @@ def test_the_run_directory_says_task_model_seed_and_id():
     name = f"seed5-{config.run_id[:8]}"
     assert config.folder == Path("somewhere/water_mini/helm_main_md17") / name
     assert compose([*CELL, "run_dir=here"]).folder == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [("null", ()), ("wandb", ("wandb",)), ("[tensorboard,wandb,wandb]", ("tensorboard", "wandb"))],
+)
+def test_trackers_are_one_or_several(word: str, names: tuple[str, ...], tmp_path: Path):
+    config = compose([*CELL, f"tracker={word}"])
+    assert config.tracker == names
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path):
+    """Its config.yaml has the key that `tracker` replaced, and so has that of its pretraining."""
+    words = ["task=organic_mini_energy", "model=helm_small", "strategy=frozen", "max_steps=1"]
+    config = compose([*words, "tracker=tensorboard"])
+    assert config.pretraining.tracker == ("tensorboard",)
+    content = yaml.safe_load(config.to_yaml())
+    for section in (content, content["pretraining"]):
+        del section["tracker"]
+        section["tensorboard"] = True
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    assert read_config(tmp_path / "config.yaml") == config
 
 
 def test_config_yaml_reads_back_equal(tmp_path: Path):

@@ -73,7 +73,14 @@ ARROWS: dict[str, set[str]] = {
         "cell", "pretraining", "config", "compose", "rundir", "models", "external", "data", "learn",
         "scoring", "results", "profiling",
     },
-    "trained": {"models", "cell", "config", "rundir", "data", "model", "learn", "scoring"},
+    "exported": {"results", "rundir"},
+    "model_card": {"trained", "energy_model", "results", "scoring", "chem"},
+    "export": {
+        "exported", "model_card", "trained", "config", "rundir", "learn", "results", "chem",
+    },
+    "trained": {
+        "exported", "models", "cell", "config", "rundir", "data", "model", "learn", "scoring",
+    },
     "inference": {
         "trained", "cell", "domain", "registry", "rundir", "data", "model", "energy_model", "learn",
         "results", "chem",
@@ -204,7 +211,7 @@ def test_light_commands_need_no_torch(words: tuple[str, ...], tmp_path: Path):
 
 
 def test_training_needs_no_pyscf_submitit_or_plotting(tmp_path: Path):
-    blocked = ("pyscf", "submitit", "pandas", "seaborn", "matplotlib", "tensorboard")
+    blocked = ("pyscf", "submitit", "pandas", "seaborn", "matplotlib", "tensorboard", "wandb")
     words = ["run", "task=water_mini", "model=helm_small", "max_steps=2", "root=runs"]
     small = ("channels=4", "layers=1", "gaussians=8")
     words += [f"model.hyperparameters.{word}" for word in small]

@@ -18,6 +18,7 @@ from hambench.cli.data import data
 from hambench.cli.download import download
 from hambench.cli.embed import embed
 from hambench.cli.env import env
+from hambench.cli.export import export
 from hambench.cli.generate import generate
 from hambench.cli.group import Group
 from hambench.cli.jobs import cancel, logs, retry, status
@@ -73,6 +74,7 @@ _RUNS = (
     evaluate,
     score,
     predict,
+    export,
     embed,
     compare,
     leaderboard,

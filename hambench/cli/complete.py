@@ -15,7 +15,7 @@ _KEYS = (
     "run_dir",
     "overwrite",
     "save_predictions",
-    "tensorboard",
+    "tracker",
     "train_on",
     "data",
     "score.split",
@@ -27,7 +27,7 @@ _VALUES = {
     "precision": ("float32", "float64", "tf32"),
     "overwrite": ("true", "false"),
     "save_predictions": ("true", "float32", "false"),
-    "tensorboard": ("true", "false"),
+    "tracker": ("tensorboard", "wandb"),
 }
 
 

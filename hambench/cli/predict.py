@@ -18,7 +18,7 @@ _DEGENERATE = 1e-5  # Eh; a gap below is none
 
 
 @click.command(cls=WordsCommand)
-@click.argument("checkpoint", metavar="RUN_DIR|CHECKPOINT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="RUN_DIR|EXPORT", type=click.Path(path_type=Path))
 @click.argument("molecules", metavar="MOLECULES", type=click.Path(path_type=Path))
 @click.option("--charge", type=int, help="Of all molecules.  [default: as the file says, else 0]")
 @click.option(
@@ -58,12 +58,13 @@ def predict(
     batch_size: int | None,
     json_: bool,
 ) -> None:
-    """Predict the Hamiltonians of molecules with the model of a finished run.
+    """Predict the Hamiltonians of molecules with a trained model.
 
-    MOLECULES is an xyz or extended xyz file of one or many (keys charge, multiplicity and id of the
-    comment line count), or any data file. Shown are orbital energies, gap, dipole moment and E[D],
-    the energy of the density that one diagonalisation gives, at the level of theory of the task;
-    and in what a molecule lies beyond what the model was trained on. Many molecules make a table.
+    It is that of a finished run, or of a folder that `hambench export` made. MOLECULES is an xyz or
+    extended xyz file of one or many (keys charge, multiplicity and id of the comment line count),
+    or any data file. Shown are orbital energies, gap, dipole moment and E[D], the energy of the
+    density that one diagonalisation gives, at the level of theory of the task; and in what a
+    molecule lies beyond what the model was trained on. Many molecules make a table.
 
     \b
     Examples:

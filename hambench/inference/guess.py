@@ -34,8 +34,8 @@ def scf_guess(model: Model | str | os.PathLike[str], mol: Any) -> NDArray[np.flo
     Any functional may follow; the guess is the better the nearer it is to that of the labels.
 
     Args:
-        model: a model of Hamiltonians, where it is; or the directory of a finished run, whose model
-            is loaded at every call.
+        model: a model of Hamiltonians, where it is; or the directory of a finished run, or an
+            export of one, whose model is loaded at every call.
         mol: a built ``pyscf.gto.Mole`` in the basis of the model, or a `Molecule`. Closed shells.
 
     Returns:

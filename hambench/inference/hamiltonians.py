@@ -30,7 +30,7 @@ def load_hamiltonian_model(
     """A finished run whose model predicts Hamiltonians.
 
     Args:
-        checkpoint: a run directory, or the best weights in it.
+        checkpoint: a run directory or an export, or the weights in it.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         precision: of the parameters; None: the one they were trained in.
 

@@ -127,7 +127,7 @@ def predict(
     """Predict Hamiltonians, and what they say of their molecules.
 
     Args:
-        checkpoint: a run directory, or the best weights in it.
+        checkpoint: a run directory or an export, or the weights in it.
         molecules: see `read_molecules`.
         charge: of all molecules; None: as the file says.
         out: file to write: matrices (.npz, .h5), orbitals (.molden) or the table (.csv).

@@ -1,4 +1,4 @@
-"""Where the course of a training run is told: log.jsonl, the terminal, TensorBoard."""
+"""Where the course of a training run is told: log.jsonl, the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 from tqdm import tqdm
 
 from hambench.chem.molecule import Molecule
-from hambench.errors import ConfigError
 
 Row = dict[str, float | int | None]
 """``step``, ``epoch``, ``elapsed_s`` (over all restarts), and for training ``train_loss``, ``lr``,
@@ -113,44 +112,6 @@ class Terminal(Reporter):
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
-
-
-class TensorBoard(Reporter):
-    """Curves for TensorBoard.
-
-    Args:
-        folder: where its event files go.
-
-    Raises:
-        ConfigError: TensorBoard is not installed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                "TensorBoard is not installed; run `pip install 'hambench[trackers]'`"
-            ) from error
-        self._make = SummaryWriter
-        self._folder = folder
-        self._writer: SummaryWriter | None = None
-
-    def start(self, step: int, elapsed_s: float) -> None:
-        """Open the event file; points beyond ``step`` of an earlier start are hidden."""
-        self._writer = self._make(str(self._folder), purge_step=step + 1)
-
-    def row(self, row: Row) -> None:
-        """Add a point to every curve."""
-        assert self._writer is not None
-        for name, value in row.items():
-            if name not in ("step", "epoch") and value is not None:
-                self._writer.add_scalar(name, value, row["step"])
-
-    def close(self) -> None:
-        """Write what is left."""
-        if self._writer is not None:
-            self._writer.close()
 
 
 def bar(molecules: Sequence[Molecule], label: str) -> Any:

@@ -104,7 +104,13 @@ def load_weights(path: str | os.PathLike[str], model: Model) -> WeightsInfo:
     found = json.loads(metadata["identity"])
     check_identity(found, model, Path(path))
     cast(model, getattr(torch, metadata["dtype"]))
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not hold the tensors of the model it names "
+            f"({' '.join(str(error).split()):.200}); copy it again"
+        ) from error
     return WeightsInfo(int(metadata["step"]), json.loads(metadata["value"]), found)
 
 
@@ -191,6 +197,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
                     f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}; weights "
                     "of other programs are loaded with hambench.load_published"
                 )
+            if not _is_whole(metadata):
+                raise CheckpointError(
+                    f"{path} does not say what model its weights are of; copy it again"
+                )
             yield file, metadata
     except FileNotFoundError:
         raise DataError(
@@ -202,6 +212,16 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
             f"{path} is no readable weights file ({error}); copy it again, or train the run anew "
             "with overwrite=true"
         ) from error
+
+
+def _is_whole(metadata: dict[str, str]) -> bool:
+    """Whether the metadata of a weights file have all that is read of them."""
+    try:
+        found = json.loads(metadata["identity"])
+        int(metadata["step"]), json.loads(metadata["value"])
+    except (KeyError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and metadata.get("dtype") in ("float32", "float64")
 
 
 def _plain(tree: Any) -> Any:

@@ -19,9 +19,9 @@ from hambench.scoring import METRICS
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
     "", "run", "sweep", "status", "logs", "cancel", "retry", "evaluate", "score", "predict",
-    "embed", "compare", "leaderboard", "curves", "data", "data list", "data info", "data download",
-    "data generate", "data verify", "env", "env list", "env make", "env remove", "bench",
-    "bench data", "bench model", "list", "doctor", "completion",
+    "export", "embed", "compare", "leaderboard", "curves", "data", "data list", "data info",
+    "data download", "data generate", "data verify", "env", "env list", "env make", "env remove",
+    "bench", "bench data", "bench model", "list", "doctor", "completion",
 ]  # fmt: skip
 
 
@@ -208,6 +208,16 @@ def test_run_evaluate_and_leaderboard(hambench_, toy: str, tmp_path: Path):
     assert code == 0
     assert "toy" in board
     assert (tmp_path / "site" / "index.html").is_file()
+    code, packed, said = hambench_("export", str(result.parent), "--out", "mine")
+    assert code == 0, said
+    assert "no licence of the weights is stated" in packed
+    assert packed.endswith("exported: mine\n")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {
+        "model.safetensors", "config.yaml", "result.json", "basis.json", "README.md",
+        "manifest.json",
+    }  # fmt: skip
+    code, _, said = hambench_("export", str(result.parent), "--out", "site")
+    assert (code, said.startswith("error: --out=site holds other files")) == (2, True)
 
 
 def test_a_defect_is_told_shortly_and_in_full_with_debug(

@@ -43,9 +43,11 @@ CHEAP = "model.hyperparameters.theory={xc:hf,basis:def2-svp}"  # needs no grid
 SMALL = [f"model.hyperparameters.{word}" for word in ("channels=4", "layers=1", "gaussians=8")]
 
 
-def finished_run(folder: Path, *overrides: str, domain: Domain | None = DOMAIN) -> Path:
+def finished_run(
+    folder: Path, *overrides: str, task: str = "water_mini", domain: Domain | None = DOMAIN
+) -> Path:
     """A run directory with all that a use of its model needs, its weights as they begin."""
-    config = compose(["task=water_mini", "device=cpu", f"run_dir={folder}", *overrides])
+    config = compose([f"task={task}", "device=cpu", f"run_dir={folder}", *overrides])
     torch.manual_seed(0)
     model = model_of(config, open_task(config))
     cast(model, getattr(torch, config.precision or "float32"))
@@ -61,9 +63,10 @@ def finished_run(folder: Path, *overrides: str, domain: Domain | None = DOMAIN) 
         results.Result(
             run_id=config.run_id,
             task=config.task["name"],
-            task_version=1,
+            task_version=config.task["version"],
             fingerprint="ab" * 32,
             source="generated",
+            variant=open_task(config).spec.variant,
             split="test",
             domain=domain,
             model="none",

@@ -12,7 +12,7 @@ from toy_model import RECIPE, Toy, molecules, rows, train
 from hambench.errors import CheckpointError, ConfigError, RunError
 from hambench.learn import Recipe, fit, load_weights
 from hambench.learn.checkpoint import load_checkpoint
-from hambench.learn.reporters import Reporter, TensorBoard
+from hambench.learn.reporters import Reporter
 from hambench.model import Model
 
 
@@ -240,15 +240,6 @@ def test_precision_is_explicit(tmp_path):
         assert seen[-1] == setting
         assert model.dtype == dtype
         assert torch.get_float32_matmul_precision() == "highest"
-
-
-def test_tensorboard_gets_the_curves(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run(tmp_path / "run", reporters=[TensorBoard(tmp_path / "board")])
-    events = accumulator.EventAccumulator(str(tmp_path / "board")).Reload()
-    points = {p.step: p.value for p in events.Scalars("val_h_mae")}
-    logged = {r["step"]: r["val_h_mae"] for r in rows(tmp_path / "run") if "val_h_mae" in r}
-    assert points == pytest.approx(logged, rel=1e-6)
 
 
 def test_plain_log_lines_where_there_is_no_terminal(tmp_path, caplog):
