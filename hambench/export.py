@@ -34,7 +34,7 @@ from hambench.rundir import CHECKPOINTS, CONFIG
 from hambench.trained import load_trained
 
 COMMAND: Final = f"hambench run --config {CONFIG}"
-"""Stands in an export for the command line of the run, which names paths of its machine."""
+"""Stands in an export for the command line of a run that does not say how to repeat it."""
 
 _OF_THIS_MACHINE: Final = (
     "device", "root", "run_dir", "overwrite", "save_predictions", "tracker", "workers", "nodes",

@@ -18,7 +18,7 @@ from hambench.compose import compose
 from hambench.config import RunConfig, read_config
 from hambench.embedding import embed
 from hambench.errors import ConfigError, DataError, HambenchError, RunError
-from hambench.export import COMMAND, export, portable
+from hambench.export import export, portable
 from hambench.exported import BASIS, CARD, FILES, MANIFEST, WEIGHTS, File
 from hambench.model_card import card
 from hambench.registry import load_task
@@ -83,8 +83,8 @@ def test_what_is_in_the_folder(run: Path, made: Path):
     assert OrbitalBasis.from_dict(basis["basis"]) == load_task("water_mini").basis
     assert basis["conventions"]["units"]["hamiltonian"] == "Eh"
     was, result = read_result(run), read_result(made)
-    assert was.provenance.command != result.provenance.command == COMMAND
-    made_there = was.provenance.model_copy(update={"command": COMMAND})
+    assert was.provenance.command != result.provenance.command == was.reproduce
+    made_there = was.provenance.model_copy(update={"command": was.reproduce})
     assert result == was.model_copy(update={"provenance": made_there})
     config = read_config(made / CONFIG)
     assert (config.run_id, config.spec) == (result.run_id, read_config(run / CONFIG).spec)
