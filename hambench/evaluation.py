@@ -246,7 +246,7 @@ def _keep(folder: Path, cell: Cell, new: ScoreTable) -> None:
 
 
 def _keep_parts(folder: Path, cell: Cell, by: By, parts: Sequence[Part]) -> None:
-    """Put parts beside those of other kinds; a file that is damaged or of other data is replaced."""
+    """Put parts beside those of other kinds, or in place of a file that is of no use."""
     path, task = folder / BREAKDOWN, cell.task
     empty = BreakdownTable(
         task=task.name,
