@@ -21,7 +21,7 @@ from hambench.leaderboard.arms import Analysis, Comparison, analyse
 from hambench.leaderboard.convergence import courses
 from hambench.leaderboard.curve_report import analyse_all, as_json, tables, write_curves
 from hambench.leaderboard.curves import Curves, collect_curves
-from hambench.leaderboard.figure import draw_convergence
+from hambench.leaderboard.figures.curves import draw_convergence
 from hambench.leaderboard.text import plain
 from hambench.results import Status, write_status
 from hambench.scoring.energy_table import ENERGIES, write_energies

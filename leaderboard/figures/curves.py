@@ -1,22 +1,25 @@
-"""Pictures of learning curves and of convergence. Needs the ``plots`` extra.
-
-Drawn without pyplot: nothing global is changed, and no display is needed.
-"""
+"""Pictures of learning curves and of convergence. Needs the ``plots`` extra."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from hambench.errors import ConfigError
-from hambench.files import atomic_path
 from hambench.leaderboard.arms import Analysis, Measured
 from hambench.leaderboard.convergence import Course
 from hambench.leaderboard.curves import METRICS, Line, Study
+from hambench.leaderboard.figures.style import (
+    colours,
+    drawing,
+    legend,
+    panels,
+    plain_logarithm,
+    saved,
+    shown,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,29 +40,34 @@ def draw_curves(analyses: Sequence[Analysis], folder: Path) -> list[Path]:
         ConfigError: matplotlib or seaborn is not installed.
         RunError: the folder cannot be written.
     """
-    with _figure(len(analyses), 3) as (figure, panels):
-        labels: dict[str, Any] = {}
-        for analysis, (test, train, gains) in zip(analyses, panels, strict=True):
-            looks = _looks(analysis.study)
-            for line in analysis.study.lines:
-                points = [m for m in analysis.points if m.line is line]
-                labels.setdefault(line.label, _draw_line(test, points, looks[line.label]))
-                _draw_training(train, points, looks[line.label])
-            _draw_gains(gains, analysis, looks)
-            unit = METRICS[analysis.metric]
-            test.set_title(f"{analysis.study.title}\nerror on {analysis.study.split}")
-            train.set_title("error on the training set")
-            gains.set_title("direct / pretrained\nabove 1: pretraining helps")
-            test.set_ylabel(f"mean absolute error / {unit}")
-            train.sharey(test)
-            sizes = sorted({m.point.molecules for m in analysis.points})
-            for panel in (test, train, gains):
-                _size_axis(panel, sizes)
-                _plain_logarithm(
-                    panel.yaxis, (1, 2, 5) if panel is not gains else (1, 1.5, 2, 3, 5, 7)
-                )
-        _legend(figure, labels)
-        return _saved(figure, folder, ("learning_curves.png", "learning_curves.svg"))
+    with drawing():
+        figure = curves_figure(analyses)
+        return [saved(figure, folder / f"learning_curves.{kind}") for kind in ("png", "svg")]
+
+
+def curves_figure(analyses: Sequence[Analysis]) -> Figure:
+    """One row of panels per study: errors of test and training, and gains."""
+    figure, rows = _rows(len(analyses), 3)
+    labels: dict[str, Any] = {}
+    for analysis, (test, train, gains) in zip(analyses, rows, strict=True):
+        looks = _looks(analysis.study)
+        for line in analysis.study.lines:
+            points = [m for m in analysis.points if m.line is line]
+            labels.setdefault(shown(line.label), _draw_line(test, points, looks[line.label]))
+            _draw_training(train, points, looks[line.label])
+        _draw_gains(gains, analysis, looks)
+        unit = METRICS[analysis.metric]
+        test.set_title(f"{shown(analysis.study.title)}\nerror on {shown(analysis.study.split)}")
+        train.set_title("error on the training set")
+        gains.set_title("direct / pretrained\nabove 1: pretraining helps")
+        test.set_ylabel(f"mean absolute error / {unit}")
+        train.sharey(test)
+        sizes = sorted({m.point.molecules for m in analysis.points})
+        for panel in (test, train, gains):
+            _size_axis(panel, sizes)
+            plain_logarithm(panel.yaxis, (1, 2, 5) if panel is not gains else (1, 1.5, 2, 3, 5, 7))
+    legend(figure, labels)
+    return figure
 
 
 def draw_convergence(
@@ -73,11 +81,12 @@ def draw_convergence(
         ConfigError: matplotlib or seaborn is not installed.
         RunError: the folder cannot be written.
     """
-    shown = [study for study in studies if any(c.study is study for c in courses)]
-    sets = [sorted({c.trained_on for c in courses if c.study is study}) for study in shown]
-    with _figure(len(shown), max(map(len, sets))) as (figure, panels):
+    drawn = [study for study in studies if any(c.study is study for c in courses)]
+    sets = [sorted({c.trained_on for c in courses if c.study is study}) for study in drawn]
+    with drawing():
+        figure, rows = _rows(len(drawn), max(map(len, sets)))
         labels: dict[str, Any] = {}
-        for study, trained_on, row in zip(shown, sets, panels, strict=True):
+        for study, trained_on, row in zip(drawn, sets, rows, strict=True):
             looks = _looks(study)
             for (molecules, task, split), panel in zip(trained_on, row, strict=False):
                 some = [
@@ -86,49 +95,27 @@ def draw_convergence(
                     if c.study is study and c.trained_on == (molecules, task, split)
                 ]
                 for course in some:
-                    labels.setdefault(course.label, _draw_course(panel, course, looks))
-                panel.set_title(f"{task}\n{split}: {molecules:,} molecules")
+                    labels.setdefault(shown(course.label), _draw_course(panel, course, looks))
+                panel.set_title(f"{shown(task)}\n{shown(split)}: {molecules:,} molecules")
                 panel.sharey(row[0])
                 _time_axis(panel)
-                _plain_logarithm(panel.yaxis, (1, 2, 5))
+                plain_logarithm(panel.yaxis, (1, 2, 5))
             row[0].set_ylabel("validation error / meV per molecule")
             for panel in row[len(trained_on) :]:
                 panel.set_visible(False)
-        _legend(figure, labels)
-        return _saved(figure, folder, ("convergence.png",))
+        legend(figure, labels)
+        return [saved(figure, folder / "convergence.png")]
 
 
-@contextmanager
-def _figure(rows: int, columns: int) -> Iterator[tuple[Figure, Any]]:
-    """A figure with (rows, columns) panels in the style of the project."""
-    try:
-        import matplotlib
-        import seaborn as sns
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError(
-            "pictures need matplotlib and seaborn, which are not installed; run "
-            "`pip install 'hambench[plots]'`, or leave --out away"
-        ) from error
-    with (
-        sns.axes_style("whitegrid"),
-        sns.plotting_context("notebook", font_scale=0.85),
-        matplotlib.rc_context({"svg.hashsalt": "hambench"}),
-    ):
-        size = (_PANEL * columns + 0.5, _PANEL * rows + 0.6)
-        figure = Figure(figsize=size, layout="constrained")
-        yield figure, figure.subplots(rows, columns, squeeze=False)
+def _rows(rows: int, columns: int) -> tuple[Figure, Any]:
+    return panels([_PANEL] * rows, [_PANEL] * columns)
 
 
 def _looks(study: Study) -> dict[str, dict[str, Any]]:
     """Colour and marker of every line, by its label."""
-    import seaborn as sns
-
-    count = len(study.lines)
-    colours = sns.color_palette("colorblind" if count <= 10 else "husl", count)
     return {
         line.label: {"color": colour, "marker": _marker(line)}
-        for line, colour in zip(study.lines, colours, strict=True)
+        for line, colour in zip(study.lines, colours(len(study.lines)), strict=True)
     }
 
 
@@ -204,30 +191,3 @@ def _time_axis(panel: Axes) -> None:
     if in_minutes:
         panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 60:g}"))
     panel.set_xlabel(f"wall time with pretraining / {'min' if in_minutes else 's'}")
-
-
-def _plain_logarithm(axis: Any, ticks: Sequence[float]) -> None:
-    """A logarithmic axis with plain numbers at some places of every decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axis.axes.set_yscale("log")
-    axis.set_major_locator(LogLocator(subs=ticks))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.10g}"))
-
-
-def _legend(figure: Figure, labels: dict[str, Any]) -> None:
-    fitting = max(1, int(figure.get_figwidth() / (0.6 + 0.09 * max(map(len, labels)))))
-    figure.legend(
-        list(labels.values()), list(labels), loc="outside lower center",
-        ncols=min(fitting, len(labels)), frameon=False,
-    )  # fmt: skip
-
-
-def _saved(figure: Figure, folder: Path, names: Sequence[str]) -> list[Path]:
-    for name in names:
-        kind = Path(name).suffix.removeprefix(".")
-        metadata = {"Date": None} if kind == "svg" else None
-        with atomic_path(folder / name) as path:
-            figure.savefig(path, format=kind, dpi=160, metadata=metadata)
-    return [folder / name for name in names]

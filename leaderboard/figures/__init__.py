@@ -1,0 +1,81 @@
+"""Pictures of a board: a module for each kind; `album` says which a board has, `draw` writes them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Final
+
+from hambench.errors import RunError
+from hambench.leaderboard.collect import Board
+from hambench.leaderboard.figures.album import Album
+
+logger = logging.getLogger(__name__)
+
+_NAMES: Final = (
+    "errors", "costs", "training", "learning_curves", "error_by_distance", "error_by_pair",
+    "embeddings",
+)  # fmt: skip
+
+
+def album(board: Board) -> Album:
+    """The pictures that a board has what it takes for, and what is in none of them, with reasons.
+
+    Raises:
+        ConfigError: pandas, matplotlib or seaborn is not installed.
+    """
+    from hambench.leaderboard.figures import costs, embeddings, errors, learning, parts, training
+    from hambench.leaderboard.figures.album import reduced
+
+    return Album.of(
+        [
+            errors.pictures(reduced(board)),
+            costs.pictures(board),
+            training.pictures(board),
+            learning.pictures(board),
+            parts.pictures(board),
+            embeddings.pictures(board),
+        ]
+    )
+
+
+def draw(board: Board, folder: Path, kind: str) -> list[Path]:
+    """Write the pictures of a board; what is in none is logged. The same board, the same bytes.
+
+    Pictures of the same names and kind that an earlier board left in the folder are replaced, or
+    removed if this one has none.
+
+    Args:
+        board: from `collect`.
+        folder: it is made.
+        kind: "png" or "svg".
+
+    Returns:
+        The files, named after their kind (``errors.png``, ``errors_2.png`` ...).
+
+    Raises:
+        ConfigError: pandas, matplotlib or seaborn is not installed.
+        RunError: the folder cannot be written, or the disk is full.
+    """
+    from hambench.leaderboard.figures.style import drawing, saved
+
+    with drawing():
+        found = album(board)
+        for name, why in found.left_out:
+            logger.info("not in picture %s: %s", name, why)
+        written = [saved(p.make(), folder / f"{p.name}.{kind}") for p in found.pictures]
+    _remove_earlier(folder, kind, written)
+    return written
+
+
+def _remove_earlier(folder: Path, kind: str, written: list[Path]) -> None:
+    ours = re.compile(rf"({'|'.join(_NAMES)})(_\d+)?\.{kind}")
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if ours.fullmatch(path.name) and path not in written:
+            try:
+                path.unlink()
+            except OSError as error:
+                raise RunError(f"cannot remove {path}: {error.strerror}") from error
