@@ -1,4 +1,4 @@
-"""Pictures of a board: a module for each kind; `album` says which a board has, `draw` writes them."""
+"""Pictures of a board, a module for each kind: `album` says which it has, `draw` writes them."""
 
 from __future__ import annotations
 

@@ -62,9 +62,8 @@ class Shown:
         """Task, version, data, and how many entries are not shown."""
         r, count = self.ranking, len(self.ranking.entries)
         lines = [
-            f"{shown(r.task)} v{r.version}",
-            f"{shown(r.training_split, 20)} to {shown(r.split, 20)}, {r.source} data "
-            f"{shown(r.fingerprint, 8)}",
+            f"{shown(r.task)} v{r.version}, {r.source} data {shown(r.fingerprint[:8])}",
+            f"trained on {shown(r.training_split, 16)}, scored on {shown(r.split, 16)}",
         ]
         if len(self.entries) < count:
             lines.append(f"the best {len(self.entries)} of {count} entries")

@@ -76,6 +76,9 @@ def _figure(rankings: Sequence[tuple[Shown, dict[str, list[Point]]]]) -> Figure:
         marks = _marks(sorted(known))
         for (kind, some), panel in zip(found.items(), axes, strict=True):
             _draw(panel, kind, some, marks)
+            panel.sharey(axes[0])
+        scaled(axes[0].yaxis, [p.error for some in found.values() for p in some])
+        _say_what_lacks(axes, found)
         axes[0].set_title(one.title, loc="left", fontsize="medium")
         metric = one.ranking.metric
         unit, _ = reporting_unit(METRICS[metric].unit, metric)
@@ -98,7 +101,7 @@ def _draw(panel: Axes, kind: str, some: Sequence[Point], marks: dict[str, Mark])
     """Numbered points, filled on the front, and the stairs below which there is nobody."""
     if not some:
         panel.text(0.5, 0.5, "not known", ha="center", va="center", transform=panel.transAxes)
-        panel.set(xticks=[], yticks=[], xlabel=KINDS[kind])
+        panel.set(xticks=[], xlabel=KINDS[kind])
         return
     unit, seconds = time_unit(p.cost for p in some)
     for device, (look, _) in marks.items():
@@ -116,8 +119,16 @@ def _draw(panel: Axes, kind: str, some: Sequence[Point], marks: dict[str, Mark])
             color="white" if p.on_front else "0.1", zorder=3,
         )  # fmt: skip
     scaled(panel.xaxis, [p.cost / seconds for p in some])
-    scaled(panel.yaxis, [p.error for p in some])
     panel.set_xlabel(f"{KINDS[kind]} / {unit}")
+
+
+def _say_what_lacks(axes: Sequence[Axes], found: dict[str, list[Point]]) -> None:
+    """Numbers that are in one panel and not in the other."""
+    numbers = [{p.number for p in some} for some in found.values()]
+    for panel, mine, other in zip(axes, numbers, reversed(numbers), strict=True):
+        if mine and other - mine:
+            said = ", ".join(map(str, sorted(other - mine)))
+            panel.set_title(f"not known of {said}", loc="right", fontsize="small")
 
 
 def _key(panel: Axes, one: Shown, found: dict[str, list[Point]], marks: dict[str, Mark]) -> None:

@@ -151,8 +151,8 @@ def _figure(one: Embedded) -> Figure:
     from matplotlib.lines import Line2D
 
     some = one.panels[:PANELS]
-    columns = min(_COLUMNS, len(some))
-    rows = -(-len(some) // columns)
+    rows = -(-len(some) // _COLUMNS)
+    columns = -(-len(some) // rows)
     figure, grid = panels([_SIDE + 0.4] * rows, [_SIDE] * columns)
     frequent = [name for name, _ in Counter(one.elements.tolist()).most_common(_ELEMENTS)]
     marks = dict(zip(sorted(frequent), looks(len(frequent)), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 NAME: Final = "errors"
 _PANELS: Final = 8  # in a picture
 _COLUMNS: Final = 2
-_WIDTH: Final = 5.4
+_WIDTHS: Final = {1: 7.0, 2: 5.6}  # inches, by the number of columns
 _ROW: Final = 0.25  # inches of an entry
-_HEAD: Final = 1.5  # of title and axis
+_HEAD: Final = 1.6  # of title and axis
 _BELOW: Final = 0.28  # of a row, where the dots of seeds are
 
 
@@ -45,7 +46,7 @@ def _figure(rankings: Sequence[Shown], rows: pd.DataFrame) -> Figure:
     columns = min(_COLUMNS, len(rankings))
     lines = [rankings[k : k + columns] for k in range(0, len(rankings), columns)]
     heights = [_HEAD + _ROW * max(len(one.entries) for one in line) for line in lines]
-    figure, grid = panels(heights, [_WIDTH] * columns)
+    figure, grid = panels(heights, [_WIDTHS[columns]] * columns)
     handles: dict[str, Any] = {}
     for line, axes in zip(lines, grid, strict=True):
         for one, panel in zip(line, axes, strict=False):
@@ -93,25 +94,30 @@ def _draw(panel: Axes, one: Shown, seeds: pd.DataFrame) -> dict[str, Any]:
             [value], [k], xerr=[[max(0.0, value - low)], [max(0.0, high - value)]], capsize=3,
             fmt="o" if ranked else "X", color=blue if ranked else red, markersize=6,
         )  # fmt: skip
-        said = "mean over seeds, 95 % interval" if ranked else "failed on some molecules, unranked"
+        said = (
+            "mean over seeds, 95 % interval over test molecules"
+            if ranked
+            else "failed on some molecules, unranked"
+        )
         handles.setdefault(said, drawn)
     sns.scatterplot(
         seeds, x="shown", y="place", ax=panel, s=14, color="0.25", linewidth=0, zorder=3,
         legend=False,
     )  # fmt: skip
     handles["one seed"] = panel.collections[-1]
-    scaled(
-        panel.xaxis, [end for end in ends if end > 0] if min(ends[::3]) > 0 else ends,
-        logarithmic=METRICS[r.metric].direction == "lower",
-    )  # fmt: skip
+    decade = 10.0 if METRICS[r.metric].direction == "lower" else math.inf
+    scaled(panel.xaxis, [end for end in ends if end > 0] if min(ends[::3]) > 0 else ends, decade)
     names = [
-        f"{label}  {place.rank if place else '-'}"
+        f"{place.rank}. {label}" if place else label
         for label, place in zip(one.labels, r.places, strict=False)
     ]
     panel.set_yticks(range(len(names)), names)
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.grid(visible=False, axis="y")
     better = METRICS[r.metric].direction
-    panel.set(ylabel="", xlabel=f"{r.metric}{f' / {unit}' if unit else ''} ({better} is better)")
+    panel.set(
+        ylabel="model and rank",
+        xlabel=f"{r.metric}{f' / {unit}' if unit else ''} ({better} is better)",
+    )
     panel.set_title(one.title, loc="left", fontsize="medium")
     return handles

@@ -9,8 +9,10 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from unicodedata import east_asian_width
 
 from hambench.errors import ConfigError
 from hambench.files import atomic_path
@@ -91,9 +93,16 @@ def saved(figure: Figure, path: Path) -> Path:
 
 
 def shown(name: str, most: int = LONGEST) -> str:
-    """A name as text of one line and a bearable length."""
+    """A name as text of one line and a bearable length; wide letters count twice."""
     text = printable(name)
-    return text if len(text) <= most else text[: most - 1] + "\u2026"
+    widths = list(accumulate(_width(letter) for letter in text))
+    if not widths or widths[-1] <= most:
+        return text
+    return text[: sum(width < most for width in widths)] + "\u2026"
+
+
+def _width(letter: str) -> float:
+    return 2.0 if east_asian_width(letter) in "WF" else 1.5 if letter in "MW@%" else 1.0
 
 
 def colours(count: int) -> list[Any]:
@@ -112,19 +121,20 @@ def looks(count: int) -> list[Look]:
     ]
 
 
-def scaled(axis: Any, values: Iterable[float], *, logarithmic: bool = True) -> None:
-    """Limits and scale of an axis: logarithmic where values span decades, if that is sensible.
+def scaled(axis: Any, values: Iterable[float], decade: float = _DECADE) -> None:
+    """Limits and scale of an axis: logarithmic where values are ``decade`` times apart or more.
 
     Zeros among such values, costs of what is free, stand at the lower end.
     """
     known = [value for value in values if math.isfinite(value)]
     low, high = min(known), max(known)
     least = min((value for value in known if value > 0), default=0.0)
-    if logarithmic and low >= 0 < least and high / least >= _DECADE:
-        axis.axes.set(**{f"{axis.axis_name}lim": (least / 1.6, high * 1.6)})
+    if low >= 0 < least and high / least >= decade:
+        room = (high / least) ** 0.06
+        axis.axes.set(**{f"{axis.axis_name}lim": (least / room, high * room)})
         plain_logarithm(axis, zero=low == 0)
         return
-    room = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    room = max(0.08 * (high - low), 0.02 * abs(high)) or 1.0
     axis.axes.set(**{f"{axis.axis_name}lim": (low - room, high + room)})
     plain_numbers(axis)
 
@@ -139,7 +149,8 @@ def plain_logarithm(axis: Any, ticks: Sequence[float] = (1, 2, 5), *, zero: bool
     set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
     set_scale("log")
     low, high = sorted(axis.get_view_interval())
-    locator: Any = LogLocator(subs=(1.0,) if math.log10(high / low) > len(ticks) else ticks)
+    fitting = len(ticks) / (2 if axis.axis_name == "x" else 1)  # decades; numbers lie side by side
+    locator: Any = LogLocator(subs=(1.0,) if math.log10(high / low) > fitting else ticks)
     if zero:
         within = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
         locator = FixedLocator([0.0, *within])
@@ -154,7 +165,7 @@ def plain_numbers(axis: Any) -> None:
     """A linear axis with few plain numbers."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(_plain))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ POINTS: Final = 400
 """Validations of a run that are drawn, evenly chosen."""
 
 _PANELS: Final = 6  # rankings in a picture
+_APART: Final = 2.0  # ratio of errors from which their axis is logarithmic: they fall steeply
 
 
 def pictures(board: Board) -> Album:
@@ -89,13 +91,13 @@ def _figure(rankings: Sequence[tuple[Shown, pd.DataFrame]]) -> Figure:
                     marker=look.marker, markersize=4, markeredgewidth=0,
                     markevery=max(1, len(mine) // 12),
                 )  # fmt: skip
-            scaled(panel.xaxis, [0.0, table[x].max()], logarithmic=False)
+            scaled(panel.xaxis, [0.0, table[x].max()], math.inf)
             panel.set_xlim(left=0)
-            scaled(panel.yaxis, table["error"])
+            scaled(panel.yaxis, table["error"], _APART)
             panel.set_ylabel("")
         by_step.set_title(one.title, loc="left", fontsize="medium")
-        of = "per molecule" if energies else "of a matrix element"
-        by_step.set(xlabel="training steps", ylabel=f"validation error {of} / {unit}")
+        what = "MAE of energies" if energies else "MAE of H"
+        by_step.set(xlabel="training steps", ylabel=f"validation {what} / {unit}")
         by_time.set_xlabel(f"wall time of training / {time}")
         _key(names, one, sorted(set(rows["place"])), some)
     return figure
