@@ -26,11 +26,10 @@ def album(board: Board) -> Album:
         ConfigError: pandas, matplotlib or seaborn is not installed.
     """
     from hambench.leaderboard.figures import costs, embeddings, errors, learning, parts, training
-    from hambench.leaderboard.figures.album import reduced
 
     return Album.of(
         [
-            errors.pictures(reduced(board)),
+            errors.pictures(board),
             costs.pictures(board),
             training.pictures(board),
             learning.pictures(board),

@@ -66,7 +66,7 @@ def pictures(board: Board) -> Album:
     files = sorted(find_files(board.folders, EMBEDDINGS).items())
     if not files:
         lost.add(NAME, f"no {EMBEDDINGS} in the given folders; `hambench embed RUN_DIR` makes one")
-    found = []
+    found: list[Embedded] = []
     for name, path in files:
         try:
             one = read(path, named)

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hambench.leaderboard.collect import Board
-from hambench.leaderboard.figures.album import RANKINGS, Album, Lost, Shown, paged, shown_rankings
+from hambench.leaderboard.figures.album import (
+    RANKINGS,
+    Album,
+    Lost,
+    Shown,
+    paged,
+    reduced,
+    shown_rankings,
+)
 from hambench.leaderboard.figures.style import colours, legend, panels, scaled
 from hambench.leaderboard.frame import frame
 from hambench.leaderboard.ranking import Summary
@@ -37,7 +45,7 @@ def pictures(board: Board) -> Album:
     lost = Lost(NAME)
     for ranking in board.rankings[RANKINGS:]:
         lost.add(ranking.task, f"pictures show the first {RANKINGS} rankings")
-    rows = frame(board)
+    rows = frame(reduced(board))
     every = shown_rankings(board)
     return Album(paged(NAME, every, _PANELS, lambda some: _figure(some, rows)), lost.told())
 
@@ -116,7 +124,7 @@ def _draw(panel: Axes, one: Shown, seeds: pd.DataFrame) -> dict[str, Any]:
     panel.grid(visible=False, axis="y")
     better = METRICS[r.metric].direction
     panel.set(
-        ylabel="model and rank",
+        ylabel="",
         xlabel=f"{r.metric}{f' / {unit}' if unit else ''} ({better} is better)",
     )
     panel.set_title(one.title, loc="left", fontsize="medium")

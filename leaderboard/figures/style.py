@@ -34,6 +34,7 @@ _SETTINGS: Final[dict[str, Any]] = {
 _DPI: Final = 160
 _COLOURS: Final = 10  # of the palette "colorblind"
 _MARKERS: Final = "osD^vPXp<>"
+_TICKS: Final = {"x": 5, "y": 9}  # on a logarithmic axis, before there are fewer in each decade
 _DECADE: Final = 10.0  # ratio of values from which an axis is logarithmic
 _TIMES: Final = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0), ("ms", 1e-3))
 _WORTH: Final = 3.0  # of a unit of time, at least, where an axis is in it
@@ -44,7 +45,7 @@ class Look(NamedTuple):
 
     color: Any
     marker: str
-    linestyle: str
+    linestyle: Any
 
 
 @contextmanager
@@ -149,8 +150,11 @@ def plain_logarithm(axis: Any, ticks: Sequence[float] = (1, 2, 5), *, zero: bool
     set_scale = getattr(axis.axes, f"set_{axis.axis_name}scale")
     set_scale("log")
     low, high = sorted(axis.get_view_interval())
-    fitting = len(ticks) / (2 if axis.axis_name == "x" else 1)  # decades; numbers lie side by side
-    locator: Any = LogLocator(subs=(1.0,) if math.log10(high / low) > fitting else ticks)
+    decades = math.log10(high / low)
+    subs = next(
+        (some for some in (ticks, (1, 3)) if decades * len(some) <= _TICKS[axis.axis_name]), (1,)
+    )
+    locator: Any = LogLocator(subs=subs)
     if zero:
         within = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
         locator = FixedLocator([0.0, *within])

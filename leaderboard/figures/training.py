@@ -72,8 +72,6 @@ def courses(one: Shown, lost: Lost) -> pd.DataFrame:
 
 
 def _figure(rankings: Sequence[tuple[Shown, pd.DataFrame]]) -> Figure:
-    import seaborn as sns
-
     heights = [max(3.3, 1.1 + 0.19 * len(one.entries)) for one, _ in rankings]
     figure, grid = panels(heights, [4.4, 4.4, 2.6])
     for (one, rows), (by_step, by_time, names) in zip(rankings, grid, strict=True):
@@ -83,12 +81,11 @@ def _figure(rankings: Sequence[tuple[Shown, pd.DataFrame]]) -> Figure:
         table = rows.assign(error=rows["error"] * factor, time=rows["seconds"] / seconds)
         some = dict(zip(range(len(one.entries)), looks(len(one.entries)), strict=True))
         for panel, x in ((by_step, "step"), (by_time, "time")):
-            for place, mine in table.groupby("place"):
+            for (place, _), mine in table.groupby(["place", "run"], sort=False):
                 look = some[place]
-                sns.lineplot(
-                    mine, x=x, y="error", units="run", estimator=None, sort=False, ax=panel,
-                    color=look.color, linestyle=look.linestyle, linewidth=1, legend=False,
-                    marker=look.marker, markersize=4, markeredgewidth=0,
+                panel.plot(
+                    mine[x], mine["error"], color=look.color, linestyle=look.linestyle,
+                    linewidth=1, marker=look.marker, markersize=4, markeredgewidth=0,
                     markevery=max(1, len(mine) // 12),
                 )  # fmt: skip
             scaled(panel.xaxis, [0.0, table[x].max()], math.inf)

@@ -45,9 +45,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def drawn(found: Album) -> Any:
-    """The figure of an album that has one."""
-    (picture,) = found.pictures
+def drawn(found: Album, name: str = "") -> Any:
+    """The figure of an album that has one, or that of this name."""
+    (picture,) = (p for p in found.pictures if p.name == (name or p.name))
     with style.drawing():
         return picture.make()
 
@@ -98,7 +98,7 @@ def test_rankings_are_never_mixed_and_axes_span_decades(root: Path) -> None:
 def test_the_best_of_many_are_shown(tmp_path: Path) -> None:
     for k in range(MOST + 5):
         put(tmp_path / f"m{k}", 100.0 + k, preset=f"model_{k}")
-    (panel,) = panels_of(drawn(errors.pictures(collect([tmp_path]))))
+    (panel,) = panels_of(drawn(album(collect([tmp_path])), "errors"))
     assert f"the best {MOST} of {MOST + 5} entries" in panel.get_title("left")
     assert len(panel.containers) == len(panel.get_yticklabels()) == MOST
     assert panel.get_yticklabels()[-1].get_text().endswith(f"model_{MOST - 1}")
