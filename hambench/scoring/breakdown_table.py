@@ -116,13 +116,13 @@ def read_breakdown(path: str | os.PathLike[str]) -> BreakdownTable:
             to say.
     """
     path = Path(path)
+    if not path.is_file():
+        raise DataError(f"there is no {path}")
     try:
         if path.stat().st_size > LARGEST:
             raise DataError(f"{path} has more than {LARGEST >> 20} MiB: it is no {BREAKDOWN}")
         content: Any = from_json(path.read_bytes())
         return BreakdownTable.model_validate(content)
-    except FileNotFoundError:
-        raise DataError(f"there is no {path}") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -39,16 +40,16 @@ def album(board: Board) -> Album:
     )
 
 
-def draw(board: Board, folder: Path, kind: str) -> list[Path]:
+def draw(board: Board, folder: Path, kinds: Sequence[str]) -> list[Path]:
     """Write the pictures of a board; what is in none is logged. The same board, the same bytes.
 
-    Pictures of the same names and kind that an earlier board left in the folder are replaced, or
+    Pictures of the same names and kinds that an earlier board left in the folder are replaced, or
     removed if this one has none.
 
     Args:
         board: from `collect`.
         folder: it is made.
-        kind: "png" or "svg".
+        kinds: "png", "svg" or both.
 
     Returns:
         The files, named after their kind (``errors.png``, ``errors_2.png`` ...).
@@ -63,13 +64,16 @@ def draw(board: Board, folder: Path, kind: str) -> list[Path]:
         found = album(board)
         for name, why in found.left_out:
             logger.info("not in picture %s: %s", name, why)
-        written = [saved(p.make(), folder / f"{p.name}.{kind}") for p in found.pictures]
-    _remove_earlier(folder, kind, written)
+        written = []
+        for picture in found.pictures:
+            figure = picture.make()
+            written += [saved(figure, folder / f"{picture.name}.{kind}") for kind in kinds]
+    _remove_earlier(folder, kinds, written)
     return written
 
 
-def _remove_earlier(folder: Path, kind: str, written: list[Path]) -> None:
-    ours = re.compile(rf"({'|'.join(_NAMES)})(_\d+)?\.{kind}")
+def _remove_earlier(folder: Path, kinds: Sequence[str], written: Sequence[Path]) -> None:
+    ours = re.compile(rf"({'|'.join(_NAMES)})(_\d+)?\.({'|'.join(kinds)})")
     if not folder.is_dir():
         return
     for path in folder.iterdir():

@@ -18,6 +18,9 @@ MOST: Final = 20
 RANKINGS: Final = 48
 """Rankings with panels of their own."""
 
+REASONS: Final = 8
+"""Reasons told of a picture, why something is not in it."""
+
 T = TypeVar("T")
 
 
@@ -112,11 +115,15 @@ class Lost:
         self._found.setdefault(why, []).append(name)
 
     def told(self) -> tuple[tuple[str, str], ...]:
-        """(picture, why), one for each reason."""
-        return tuple(
+        """(picture, why), one for each of the first reasons, and how many more there are."""
+        reasons = [
             (self.picture, f"{shown(names[0], 80)}{_more(names)}: {why}")
             for why, names in self._found.items()
-        )
+        ]
+        rest = len(reasons) - REASONS
+        if rest > 0:
+            reasons[REASONS:] = [(self.picture, f"and {rest} more reasons")]
+        return tuple(reasons)
 
 
 def _more(names: Sequence[str]) -> str:

@@ -63,7 +63,11 @@ def pictures(board: Board) -> Album:
         for _, e in board.entries
         for run in e.runs
     }
-    files = sorted(find_files(board.folders, EMBEDDINGS).items())
+    try:
+        files = sorted(find_files(board.folders, EMBEDDINGS).items())
+    except (DataError, OSError) as error:  # a folder is gone, a link leads nowhere
+        lost.add(NAME, f"folders cannot be looked through: {error}")
+        return Album((), lost.told())
     if not files:
         lost.add(NAME, f"no {EMBEDDINGS} in the given folders; `hambench embed RUN_DIR` makes one")
     found: list[Embedded] = []
@@ -90,6 +94,8 @@ def read(path: Path, named: dict[str, str]) -> Embedded:
     Raises:
         DataError: it is foreign or corrupt.
     """
+    if not path.is_file():
+        raise DataError(f"{path.name} is no file")
     try:
         with h5py.File(path, "r", locking=False) as file:
             if (file.attrs.get("format"), file.attrs.get("version")) != _FORMAT:

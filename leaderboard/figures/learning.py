@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from hambench.errors import DataError
-from hambench.leaderboard.arms import analyse
+from hambench.leaderboard.arms import Analysis, analyse
 from hambench.leaderboard.collect import Board
 from hambench.leaderboard.curves import METRICS, ErrorMetric, Study, collect_curves
 from hambench.leaderboard.figures.album import Album, Lost, paged
@@ -17,6 +17,7 @@ from hambench.leaderboard.ranking import Ranking
 from hambench.leaderboard.runs import Run
 
 NAME: Final = "learning_curves"
+DEFAULT: Final[ErrorMetric] = "energy_mae"
 LINES: Final = 10
 """Lines of a study that are drawn, those that are best with most molecules."""
 RUNS: Final = 1000
@@ -50,10 +51,11 @@ def pictures(board: Board) -> Album:
     )
 
 
-def _analysed(study: Study) -> Any:
+def _analysed(study: Study) -> Analysis:
+    """In the metric the task ranks by, if that is one of curves."""
     primary = study.lines[0].points[0].first.primary
-    metrics: dict[str, ErrorMetric] = {name: name for name in METRICS}
-    return analyse(study, metrics.get(primary, "energy_mae"))
+    metric = next((name for name in METRICS if name == primary), DEFAULT)
+    return analyse(study, metric)
 
 
 def _candidates(rankings: Sequence[Ranking]) -> list[Run]:
@@ -85,7 +87,7 @@ def _trimmed(study: Study, lost: Lost) -> Study:
     """The study with no more lines than can be told apart."""
     by_error = sorted(
         study.lines,
-        key=lambda line: (-line.points[-1].molecules, line.points[-1].error("energy_mae")),
+        key=lambda line: (-line.points[-1].molecules, line.points[-1].error(DEFAULT)),
     )
     for line in by_error[LINES:]:
         lost.add(line.label, f"{LINES} lines of a study are drawn")
