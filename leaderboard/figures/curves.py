@@ -17,8 +17,10 @@ from hambench.leaderboard.figures.style import (
     legend,
     panels,
     plain_logarithm,
+    plain_numbers,
     saved,
     shown,
+    time_unit,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 _MARKERS: Final = {"direct": "o", "frozen": "s", "finetuned": "D"}
 _PANEL: Final = 3.9  # inches
 _SHIFT: Final = 0.03  # of neighbouring points of a panel, so that their bars do not hide each other
-_MINUTES: Final = 600.0  # seconds from which an axis shows minutes
 
 
 def draw_curves(analyses: Sequence[Analysis], folder: Path) -> list[Path]:
@@ -94,11 +95,15 @@ def draw_convergence(
                     for c in courses
                     if c.study is study and c.trained_on == (molecules, task, split)
                 ]
+                time, unit = time_unit(second for c in some for second in c.seconds)
                 for course in some:
-                    labels.setdefault(shown(course.label), _draw_course(panel, course, looks))
+                    found = _draw_course(panel, course, unit, looks)
+                    labels.setdefault(shown(course.label), found)
                 panel.set_title(f"{shown(task)}\n{shown(split)}: {molecules:,} molecules")
                 panel.sharey(row[0])
-                _time_axis(panel)
+                panel.set_xlim(left=0)
+                panel.set_xlabel(f"wall time with pretraining / {time}")
+                plain_numbers(panel.xaxis)
                 plain_logarithm(panel.yaxis, (1, 2, 5))
             row[0].set_ylabel("validation error / meV per molecule")
             for panel in row[len(trained_on) :]:
@@ -162,14 +167,22 @@ def _draw_gains(panel: Axes, analysis: Analysis, looks: dict[str, dict[str, Any]
     panel.set_visible(bool(analysis.comparisons))
 
 
-def _draw_course(panel: Axes, course: Course, looks: dict[str, dict[str, Any]]) -> Any:
+def _draw_course(panel: Axes, course: Course, unit: float, looks: dict[str, dict[str, Any]]) -> Any:
+    """A course with its times in ``unit`` seconds, and a dotted line while it was pretrained."""
     look = looks[course.label]
     (drawn,) = panel.plot(
-        course.seconds, course.errors, ".-", color=look["color"], linewidth=1.4, markersize=4
+        [second / unit for second in course.seconds],
+        course.errors,
+        ".-",
+        color=look["color"],
+        linewidth=1.4,
+        markersize=4,
     )
     if course.pretraining_s:
         first = course.errors[0]
-        panel.plot([0, course.pretraining_s], [first, first], ":", color=look["color"], linewidth=1)
+        panel.plot(
+            [0, course.pretraining_s / unit], [first, first], ":", color=look["color"], linewidth=1
+        )
     return drawn
 
 
@@ -181,13 +194,3 @@ def _size_axis(panel: Axes, sizes: Sequence[int]) -> None:
     panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xlabel("labelled molecules")
-
-
-def _time_axis(panel: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    panel.set_xlim(left=0)
-    in_minutes = panel.get_xlim()[1] > _MINUTES
-    if in_minutes:
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 60:g}"))
-    panel.set_xlabel(f"wall time with pretraining / {'min' if in_minutes else 's'}")
