@@ -39,7 +39,8 @@ PARTS: Final = 24
 _PANELS: Final = 6
 _WHOLE: Final = "h_mae_elem"  # what all parts add up to
 _AGREES: Final = 1e-2  # relative, as predictions may have been kept in single precision
-_SPREAD: Final = 0.6  # of the places between two parts that all models share
+_APART: Final = 0.08  # of two models in a part; parts are 1 apart
+_SPREAD: Final = 0.6  # of all models in a part, at most
 
 
 class Part(NamedTuple):
@@ -152,7 +153,7 @@ def _draw(panel: Axes, by: By, found: Broken, some: Mapping[int, Look]) -> int:
     unit, factor = reporting_unit("Eh")
     ends = []
     for order, (place, parts) in enumerate(found.items()):
-        shift = _SPREAD * ((order + 0.5) / len(found) - 0.5)
+        shift = min(_APART, _SPREAD / len(found)) * (order - (len(found) - 1) / 2)
         rows = [parts[name] for name in names]
         values, lows, highs = (
             [factor * getattr(row, which) for row in rows] for which in ("value", "low", "high")
