@@ -64,10 +64,11 @@ def draw(board: Board, folder: Path, kinds: Sequence[str]) -> list[Path]:
         found = album(board)
         for name, why in found.left_out:
             logger.info("not in picture %s: %s", name, why)
-        written = []
-        for picture in found.pictures:
-            figure = picture.make()
-            written += [saved(figure, folder / f"{picture.name}.{kind}") for kind in kinds]
+        written = [
+            saved(picture.make(), folder / f"{picture.name}.{kind}")
+            for picture in found.pictures
+            for kind in kinds  # each is made anew: saving a figure moves its panels a little
+        ]
     _remove_earlier(folder, kinds, written)
     return written
 

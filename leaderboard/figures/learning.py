@@ -44,11 +44,8 @@ def pictures(board: Board) -> Album:
             runs += _candidates(some)
     for run in runs[RUNS:]:
         lost.add(run.name, f"learning curves are of {RUNS:,} runs at most")
-    studies = _studies(runs[:RUNS], lost)
-    return Album(
-        paged(NAME, studies, _PANELS, lambda page: curves_figure([_analysed(s) for s in page])),
-        lost.told(),
-    )
+    analyses = [_analysed(study) for study in _studies(runs[:RUNS], lost)]
+    return Album(paged(NAME, analyses, _PANELS, curves_figure), lost.told())
 
 
 def _analysed(study: Study) -> Analysis:
