@@ -64,12 +64,12 @@ class Shown:
     def title(self) -> str:
         """Task, version, data, and how many entries are not shown."""
         r, count = self.ranking, len(self.ranking.entries)
+        data = f"{r.source} data {shown(r.fingerprint[:8])}"
         lines = [
-            f"{shown(r.task)} v{r.version}, {r.source} data {shown(r.fingerprint[:8])}",
+            f"{shown(r.task)} v{r.version}",
             f"trained on {shown(r.training_split, 16)}, scored on {shown(r.split, 16)}",
+            f"{data}, best {len(self.entries)} of {count}" if len(self.entries) < count else data,
         ]
-        if len(self.entries) < count:
-            lines.append(f"the best {len(self.entries)} of {count} entries")
         return "\n".join(lines)
 
 

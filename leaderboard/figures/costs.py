@@ -79,7 +79,7 @@ def _figure(rankings: Sequence[tuple[Shown, dict[str, list[Point]]]]) -> Figure:
             panel.sharey(axes[0])
         scaled(axes[0].yaxis, [p.error for some in found.values() for p in some])
         _say_what_lacks(axes, found)
-        axes[0].set_title(one.title, loc="left", fontsize="medium")
+        axes[0].set_title(one.title, loc="left", fontsize="small")
         metric = one.ranking.metric
         unit, _ = reporting_unit(METRICS[metric].unit, metric)
         axes[0].set_ylabel(f"{metric}{f' / {unit}' if unit else ''}")

@@ -32,7 +32,7 @@ _PANELS: Final = 8  # in a picture
 _COLUMNS: Final = 2
 _WIDTHS: Final = {1: 7.0, 2: 5.6}  # inches, by the number of columns
 _ROW: Final = 0.25  # inches of an entry
-_HEAD: Final = 1.6  # of title and axis
+_HEAD: Final = 1.7  # of title and axis
 _BELOW: Final = 0.28  # of a row, where the dots of seeds are
 
 
@@ -127,5 +127,5 @@ def _draw(panel: Axes, one: Shown, seeds: pd.DataFrame) -> dict[str, Any]:
         ylabel="",
         xlabel=f"{r.metric}{f' / {unit}' if unit else ''} ({better} is better)",
     )
-    panel.set_title(one.title, loc="left", fontsize="medium")
+    panel.set_title(one.title, loc="left", fontsize="small")
     return handles

@@ -142,7 +142,7 @@ def _figure(by: By, rankings: Sequence[tuple[Shown, Broken]]) -> Figure:
             if left_out
             else one.title
         )
-        panel.set_title(title, loc="left", fontsize="medium")
+        panel.set_title(title, loc="left", fontsize="small")
         key(names, [_handle(look) for look in some.values()], [one.labels[k] for k in found])
     return figure
 

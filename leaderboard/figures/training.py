@@ -92,7 +92,7 @@ def _figure(rankings: Sequence[tuple[Shown, pd.DataFrame]]) -> Figure:
             panel.set_xlim(left=0)
             scaled(panel.yaxis, table["error"], _APART)
             panel.set_ylabel("")
-        by_step.set_title(one.title, loc="left", fontsize="medium")
+        by_step.set_title(one.title, loc="left", fontsize="small")
         what = "MAE of energies" if energies else "MAE of H"
         by_step.set(xlabel="training steps", ylabel=f"validation {what} / {unit}")
         by_time.set_xlabel(f"wall time of training / {time}")

@@ -90,7 +90,9 @@ def test_rankings_are_never_mixed_and_axes_span_decades(root: Path) -> None:
     put_model(root, 20, 1)
     put(root / "other", 10.0, task="other", fingerprint="cd" * 32)
     first, second = panels_of(drawn(errors.pictures(collect([root]))))
-    assert first.get_title("left").startswith("other v1, generated data cdcdcdcd\ntrained on train")
+    assert first.get_title("left").startswith(
+        "other v1\ntrained on train, scored on test\ngenerated data cdcdcdcd"
+    )
     assert [len(panel.containers) for panel in (first, second)] == [1, 4]
     assert [panel.get_xscale() for panel in (first, second)] == ["linear", "log"]
 
@@ -99,7 +101,7 @@ def test_the_best_of_many_are_shown(tmp_path: Path) -> None:
     for k in range(MOST + 5):
         put(tmp_path / f"m{k}", 100.0 + k, preset=f"model_{k}")
     (panel,) = panels_of(drawn(album(collect([tmp_path])), "errors"))
-    assert f"the best {MOST} of {MOST + 5} entries" in panel.get_title("left")
+    assert f"best {MOST} of {MOST + 5}" in panel.get_title("left")
     assert len(panel.containers) == len(panel.get_yticklabels()) == MOST
     assert panel.get_yticklabels()[-1].get_text().endswith(f"model_{MOST - 1}")
 
