@@ -8,7 +8,8 @@ of its best weights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ from hambench.prediction import (
 from hambench.results import read_result, read_status
 from hambench.scoring import METRICS, Score
 from hambench.scoring.breakdown import Breakdown, By, Part
+from hambench.scoring.breakdown_table import (
+    BREAKDOWN,
+    BreakdownTable,
+    read_breakdown,
+    write_breakdown,
+)
 from hambench.scoring.energy_table import ENERGIES
 from hambench.scoring.predictions import Predictions
 from hambench.scoring.score_table import SCORES, ScoreTable, merged, read_scores, write_scores
@@ -99,7 +106,10 @@ def breakdown(
     device: str = "auto",
     progress: bool = True,
 ) -> list[Part]:
-    """How the error of a run's Hamiltonians is made up; nothing is written.
+    """How the error of a run's Hamiltonians is made up.
+
+    Of the split the finished run was scored on it is kept in ``breakdown.json``, for pictures of
+    leaderboards.
 
     Args:
         folder, split, device, progress: see `evaluate`, also for errors.
@@ -119,7 +129,10 @@ def breakdown(
     parts = Breakdown(by, cell.task.basis)
     for molecule, predicted in _hamiltonians(cell, folder, same, progress):
         parts.add(predicted, molecule, groups[molecule.id])
-    return parts.parts()
+    found = parts.parts()
+    if same and rundir.is_finished(folder):
+        _keep_parts(folder, cell, by, found)
+    return found
 
 
 def _cell(folder: Path, asked: Mapping[str, Any], device: str) -> tuple[Cell, bool]:
@@ -223,11 +236,39 @@ def _kept_scores(folder: Path, cell: Cell, level: int = logging.WARNING) -> Scor
 
 def _keep(folder: Path, cell: Cell, new: ScoreTable) -> None:
     """Add new scores to those of a run, whole or not at all."""
+
+    def add() -> None:
+        # another evaluation may have added to it
+        before = _kept_scores(folder, cell, logging.DEBUG)
+        write_scores(folder / SCORES, new if before is None else merged(before, new))
+
+    _add_to(folder, add)
+
+
+def _keep_parts(folder: Path, cell: Cell, by: By, parts: Sequence[Part]) -> None:
+    """Put parts beside those of other kinds, or in place of a file that is of no use."""
+    path, task = folder / BREAKDOWN, cell.task
+    empty = BreakdownTable(
+        task=task.name,
+        task_version=task.version,
+        fingerprint=task.fingerprint,
+        split=cell.config.score.split,
+    )
+
+    def add() -> None:
+        before = empty
+        with suppress(DataError):
+            kept = read_breakdown(path)
+            before = kept if kept.scored == empty.scored else empty
+        write_breakdown(path, before.with_parts(by, parts))
+
+    _add_to(folder, add)
+
+
+def _add_to(folder: Path, add: Callable[[], None]) -> None:
+    """Add to what a run keeps, as its only writer; where that cannot be, a warning says so."""
     try:
         with rundir.lock(folder):
-            before = _kept_scores(
-                folder, cell, logging.DEBUG
-            )  # another evaluation may have added to it
-            write_scores(folder / SCORES, new if before is None else merged(before, new))
+            add()
     except RunError as error:
         logger.warning("what was computed is shown and not kept: %s", error)

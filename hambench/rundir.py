@@ -15,6 +15,7 @@ from hambench.config import RunConfig, flatten, read_config
 from hambench.errors import ConfigError, DataError, RunError
 from hambench.files import atomic_write, explained, is_locked, locked
 from hambench.results import RESULT, STATUS, Status, now, read_status, write_status
+from hambench.scoring.breakdown_table import BREAKDOWN
 from hambench.scoring.energy_table import ENERGIES
 from hambench.scoring.score_table import SCORES
 
@@ -30,8 +31,8 @@ CONSOLE = "console.log"  # what a run in the background said; of whoever started
 ASKED = "asked.yaml"  # the configuration that a launcher wants here
 
 _OURS = (
-    CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, SCORES, RESULT, TRACEBACK, EXTERNAL,
-    *TRACKERS,
+    CONFIG, STATUS, LOG, CHECKPOINTS, PREDICTIONS, ENERGIES, SCORES, BREAKDOWN, RESULT, TRACEBACK,
+    EXTERNAL, *TRACKERS,
 )  # fmt: skip
 
 Ended = Literal["queued", "interrupted", "failed"]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from hambench.errors import DataError
 from hambench.leaderboard.across import across_table
@@ -24,11 +25,13 @@ class Board:
         rankings: one per task, version, data, split and training set.
         unfinished: cells that failed, were stopped, or run.
         left_out: (result, reason), both text.
+        folders: that were looked through.
     """
 
     rankings: tuple[Ranking, ...]
     unfinished: tuple[Unfinished, ...]
     left_out: tuple[tuple[str, str], ...]
+    folders: tuple[Path, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -69,7 +72,8 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
         DataError: a path that does not exist, no run anywhere, or none of several results can be
             ranked.
     """
-    found = read_runs(paths)
+    given = tuple(Path(path) for path in paths)
+    found = read_runs(given)
     rankings, unranked = rank(found.runs, found.unfinished)
     left_out = sorted([*found.left_out, *unranked])
     if not rankings and left_out:
@@ -77,4 +81,5 @@ def collect(paths: Iterable[str | os.PathLike[str]]) -> Board:
         raise DataError(
             f"none of {len(left_out)} results can be ranked; the first, {name}: {reason}"
         )
-    return Board(tuple(rankings), found.unfinished, tuple(left_out))
+    folders = tuple(path for path in given if path.is_dir())
+    return Board(tuple(rankings), found.unfinished, tuple(left_out), folders)

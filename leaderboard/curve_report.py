@@ -14,7 +14,7 @@ from hambench.files import atomic_write
 from hambench.leaderboard.arms import Analysis, Comparison, Compute, Measured, analyse
 from hambench.leaderboard.convergence import courses
 from hambench.leaderboard.curves import METRICS, Curves, ErrorMetric
-from hambench.leaderboard.figure import draw_convergence, draw_curves
+from hambench.leaderboard.figures.curves import draw_convergence, draw_curves
 from hambench.leaderboard.gains import Bounded
 from hambench.leaderboard.table import Cell, Column, Table, duration
 from hambench.leaderboard.text import markdown

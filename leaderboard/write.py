@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +35,7 @@ def write(
     Args:
         board: from `collect`.
         folder: it is made.
-        formats: of `FORMATS`; None: `DEFAULT`.
+        formats: of `FORMATS` and `PICTURES`; None: `DEFAULT`.
         tasks: what pages say of tasks beside their results.
 
     Returns:
@@ -47,9 +47,14 @@ def write(
     """
     asked = list(dict.fromkeys(DEFAULT if formats is None else formats))
     for name in asked:
-        if name not in FORMATS:
-            raise ConfigError(f"unknown format '{name}'; choose from {', '.join(FORMATS)}")
-    return [path for name in asked for path in FORMATS[name](board, Path(folder), tasks or {})]
+        if name not in FORMATS and name not in PICTURES:
+            known = ", ".join((*FORMATS, *PICTURES))
+            raise ConfigError(f"unknown format '{name}'; choose from {known}")
+    kinds = [name for name in asked if name in PICTURES]
+    drawn = _pictures(board, Path(folder), kinds) if kinds else []  # first, as a site shows them
+    rest = [name for name in asked if name in FORMATS]
+    written = [path for name in rest for path in FORMATS[name](board, Path(folder), tasks or {})]
+    return written + drawn
 
 
 def build(paths: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> list[Path]:
@@ -74,14 +79,14 @@ def _csv(board: Board) -> str:
     return str(frame(board).to_csv(index=False, lineterminator="\n"))
 
 
-def _pictures(kind: str) -> Callable[[Board, Path, Tasks], list[Path]]:
-    def save(board: Board, folder: Path, tasks: Tasks) -> list[Path]:
-        from hambench.leaderboard.figures import draw
+def _pictures(board: Board, folder: Path, kinds: Sequence[str]) -> list[Path]:
+    from hambench.leaderboard.figures import draw
 
-        return draw(board, folder / "figures", kind)
+    return draw(board, folder / "figures", kinds)
 
-    return save
 
+PICTURES: Final = ("png", "svg")
+"""Formats that are pictures, of which there are several."""
 
 FORMATS: Final[dict[str, Callable[[Board, Path, Tasks], list[Path]]]] = {
     "md": _text(f"{NAME}.md", lambda b: markdown("Leaderboard", NOTE, b.tables, b.left_out)),
@@ -89,7 +94,5 @@ FORMATS: Final[dict[str, Callable[[Board, Path, Tasks], list[Path]]]] = {
     "tex": _text(f"{NAME}.tex", lambda b: latex(b.tables)),
     "csv": _text(f"{NAME}.csv", _csv),
     "json": _text(f"{NAME}.json", as_json),
-    "png": _pictures("png"),
-    "svg": _pictures("svg"),
 }
-"""Formats by name: they write a board into a folder and name the files to look at first."""
+"""The other formats: they write a board into a folder and name the files to look at first."""

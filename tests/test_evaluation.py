@@ -22,6 +22,7 @@ from hambench.registry import load_task
 from hambench.results import Metric, read_result
 from hambench.scoring import METRICS
 from hambench.scoring.breakdown import Breakdown
+from hambench.scoring.breakdown_table import BREAKDOWN, PartRecord, read_breakdown
 from hambench.scoring.energy_table import ENERGIES
 from hambench.scoring.predictions import Predictions
 from hambench.scoring.score_table import SCORES, read_scores, write_scores
@@ -346,3 +347,30 @@ def test_spectra_join_the_tasks() -> None:
         for one in task._described.metrics:
             assert one.direction == METRICS[one.name].direction
     assert not set(spectral) & set(load_task("omol_csh_58k").metrics)
+
+
+def test_breakdowns_are_kept_beside_the_result(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both kinds in one file, of the scored split alone; a damaged file is replaced."""
+    pairs = evaluation.breakdown(folder, "pairs", progress=False)
+    result, kept = read_result(folder), read_breakdown(folder / BREAKDOWN)
+    assert kept.scored == (result.task, result.task_version, result.fingerprint, result.split)
+    assert (kept.distance, kept.pairs) == (None, tuple(map(PartRecord.of, pairs)))
+    distance = evaluation.breakdown(folder, "distance", progress=False)
+    both = read_breakdown(folder / BREAKDOWN)
+    assert (both.of("distance"), both.of("pairs")) == (
+        tuple(map(PartRecord.of, distance)),
+        kept.pairs,
+    )
+    (folder / BREAKDOWN).write_text("{")
+    evaluation.breakdown(folder, "pairs", progress=False)
+    assert read_breakdown(folder / BREAKDOWN) == kept
+    before = (folder / BREAKDOWN).read_bytes()
+    with locked(folder / rundir.LOCK), caplog.at_level(logging.WARNING):
+        evaluation.breakdown(folder, "distance", progress=False)
+    assert "shown and not kept" in caplog.text
+    evaluation.breakdown(folder, "distance", split="validation", progress=False)
+    (folder / "result.json").unlink()
+    evaluation.breakdown(folder, "distance", progress=False)
+    assert (folder / BREAKDOWN).read_bytes() == before

@@ -77,19 +77,16 @@ def _about(names: Iterable[str]) -> Iterable[About]:
             spec = load_task(name).spec
         except RegistryError:  # of a plug-in that is elsewhere: pages say what results say
             continue
-        theory = (
-            "" if spec.theory is None else ", ".join(f"{k} {v}" for k, v in spec.theory.items())
-        )
         protocol = spec.protocol.model_dump(mode="json", exclude_none=True)
         facts = {
             "labels": spec.labels,
-            "level of theory": ", ".join(f"{k} {v}" for k, v in theory.items()),
+            "level of theory": ", ".join(f"{k} {v}" for k, v in spec.theory.items()),
             "basis": spec.basis,
             "elements": " ".join(spec.elements),
             "protocol": ", ".join(f"{k} {v}" for k, v in protocol.items()),
             "license": spec.license,
             "citation": spec.citation,
-            "references": " ".join(spec.references),
+            "references": "; ".join(" ".join(map(str, one.values())) for one in spec.references),
             "notes": spec.notes,
         }
         yield About(

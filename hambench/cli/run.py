@@ -98,8 +98,8 @@ def evaluate(
 
     A metric that is in the run's scores.h5 with the same settings is not computed again. Others
     are, from the predictions the run kept or else its best checkpoint, and scores.h5 gets their
-    columns, whole or not at all; result.json stays as it is. Of another split, and by --breakdown,
-    nothing is written.
+    columns, whole or not at all; result.json stays as it is. --breakdown leaves breakdown.json,
+    which pictures of leaderboards show. Of another split nothing is written.
 
     \b
     Examples:

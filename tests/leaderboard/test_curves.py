@@ -21,7 +21,7 @@ from hambench.leaderboard.arms import Analysis, Comparison, analyse
 from hambench.leaderboard.convergence import courses
 from hambench.leaderboard.curve_report import analyse_all, as_json, tables, write_curves
 from hambench.leaderboard.curves import Curves, collect_curves
-from hambench.leaderboard.figure import draw_convergence
+from hambench.leaderboard.figures.curves import draw_convergence
 from hambench.leaderboard.text import plain
 from hambench.results import Status, write_status
 from hambench.scoring.energy_table import ENERGIES, write_energies
@@ -388,3 +388,30 @@ def test_the_leaderboard_tells_strategies_apart(tmp_path: Path) -> None:
         "helm_small direct", "helm_small finetuned", "helm_small frozen", "helm_small frozen",
     ]  # fmt: skip
     assert table_text(collect([tmp_path])).count(" helm_small frozen  ") == 2
+
+
+def test_boards_show_the_curves_of_their_energy_runs(runs: Path) -> None:
+    """The best lines of many, the same numbers as of `hambench curves`."""
+    pytest.importorskip("seaborn")
+    from hambench.leaderboard import collect
+    from hambench.leaderboard.figures import learning, style
+
+    found = learning.pictures(collect([runs]))
+    assert [picture.name for picture in found.pictures] == ["learning_curves"]
+    with style.drawing():
+        test, *_ = found.pictures[0].make().axes
+    (study, *_) = collect_curves([runs]).studies
+    points = analyse(study, "energy_mae").points
+    assert len(test.lines) == len(study.lines) > 1
+    errors = sorted(m.error for m in points)
+    assert sorted(y for line in test.lines for y in line.get_ydata()) == pytest.approx(errors)
+
+
+def test_boards_without_training_sets_of_several_sizes_have_no_curves(tmp_path: Path) -> None:
+    from hambench.leaderboard import collect
+    from hambench.leaderboard.figures import learning
+
+    put(tmp_path / "one", "direct", 10, [100.0] * 30)
+    found = learning.pictures(collect([tmp_path]))
+    assert found.pictures == ()
+    assert found.left_out[0][1].endswith("its runs were trained on one number of molecules")
