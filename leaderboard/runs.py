@@ -201,22 +201,30 @@ def find_files(given: Iterable[Path], name: str) -> dict[str, Path]:
         DataError: a path that does not exist.
     """
     found: dict[str, Path] = {}
-    seen: set[tuple[int, int]] = set()
+    seen: set[object] = set()
     for root in given:
         if not root.exists():
             raise DataError(f"there is no {root}; give folders that hold runs")
         base = root if root.is_dir() else root.parent
         home = base.resolve().name
         for file in _files(root, name) if root.is_dir() else [root]:
-            there = file.stat()
-            if (there.st_dev, there.st_ino) in seen:
+            if _identity(file) in seen:
                 continue
-            seen.add((there.st_dev, there.st_ino))
+            seen.add(_identity(file))
             known_as = (Path(home) / file.relative_to(base)).as_posix()
             while known_as in found:  # two roots with the same tree below
                 known_as += "'"
             found[known_as] = file
     return found
+
+
+def _identity(file: Path) -> object:
+    """What tells a file from others, by whatever path it was found; of a broken link, the path."""
+    try:
+        there = file.stat()
+    except OSError:
+        return file
+    return there.st_dev, there.st_ino
 
 
 def _files(root: Path, name: str) -> list[Path]:

@@ -28,9 +28,7 @@ def _formats(ctx: click.Context, param: click.Parameter, value: str | None) -> l
 @click.argument(
     "folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path)
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Write files here, instead of printing tables."
-)
+@click.option("--out", type=click.Path(path_type=Path), help="Write files here, too.")
 @click.option(
     "--format", "formats", metavar="NAME,...", callback=_formats,
     help=f"What to write, of {','.join(_FORMATS)}.  [default: md,html]",
@@ -59,7 +57,7 @@ def leaderboard(
     board = collect(folders)
     if json_:
         click.echo(as_json(board), nl=False)
-    elif out is None:
+    else:
         click.echo(table(board))
     if out is not None:
         for path in write(board, out, formats, {one.name: one for one in _about(board.tasks)}):

@@ -19,8 +19,9 @@ from hambench.scoring import METRICS
 HELP = Path(__file__).parent / "help"
 COMMANDS = [
     "", "run", "sweep", "status", "logs", "cancel", "retry", "evaluate", "score", "predict",
-    "export", "embed", "compare", "leaderboard", "curves", "data", "data list", "data info",
-    "data download", "data generate", "data verify", "env", "env list", "env make", "env remove",
+    "export", "embed", "compare", "leaderboard", "submit", "submit check", "submit pack",
+    "submit schema", "curves", "data", "data list", "data info", "data download",
+    "data generate", "data verify", "env", "env list", "env make", "env remove",
     "bench", "bench data", "bench model", "list", "doctor", "completion",
 ]  # fmt: skip
 
@@ -53,7 +54,7 @@ def test_help_is_as_recorded(hambench_, command: str):
     """To record it anew: HAMBENCH_RECORD_HELP=1 pytest tests/cli"""
     code, out, _ = hambench_(*command.split(), "--help")
     assert code == 0
-    assert "Examples:" in out or command in ("data list", "env list", "doctor")
+    assert "Examples:" in out or command in ("data list", "env list", "doctor", "submit schema")
     recorded = HELP / f"{command.replace(' ', '_') or 'hambench'}.txt"
     if "HAMBENCH_RECORD_HELP" in os.environ:
         recorded.write_text(out)

@@ -212,3 +212,11 @@ def test_more_models_than_tests_can_tell_apart_are_ranked_by_intervals(run: Writ
     (ranking,) = collect([runs]).rankings
     assert [rank for rank, _ in ranked(ranking)] == list(range(1, 41))
     assert "cannot tell more than 32 models apart" in ranking.contests["h_mae"].untested
+
+
+def test_a_broken_link_is_left_out(run: Write) -> None:
+    runs = run("a")
+    (runs / "gone").mkdir()
+    (runs / "gone" / "result.json").symlink_to(runs / "nowhere")
+    board = collect([runs])
+    assert [name for name, _ in board.left_out] == ["runs/gone/result.json"]
