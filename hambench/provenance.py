@@ -62,11 +62,15 @@ def provenance(started: datetime, restarts: int, plugins: dict[str, str]) -> Pro
 
 
 def command_line(argv: list[str]) -> str:
-    """``argv`` as one shell line, the program by its name alone, values of secrets blanked."""
+    """``argv`` as one shell line, for others to see.
+
+    Values of secrets are blanked, and of absolute paths the last name stays.
+    """
     program = Path(argv[0]).name if argv else ""
     program = "python -m hambench" if program == "__main__.py" else program
     secret = re.compile(r"((?:token|password|secret|key)[\w.]*=).+", re.IGNORECASE)
-    rest = shlex.join(secret.sub(r"\1***", word) for word in argv[1:])
+    path = re.compile(r"(^|[=,\[])~?/(?:[^,\]:]*/)?(?=[^,\]:])")
+    rest = shlex.join(path.sub(r"\1.../", secret.sub(r"\1***", word)) for word in argv[1:])
     return f"{program} {rest}".strip()
 
 

@@ -148,3 +148,9 @@ def test_provenance_knows_code_machine_and_libraries():
 def test_command_line_hides_paths_of_the_program_and_secrets():
     line = provenance.command_line(["/some/where/hambench", "run", "task=a b", "api_token=abc"])
     assert line == "hambench run 'task=a b' 'api_token=***'"
+    words = ["x", "run", "root=/home/me/runs", "--config", "/tmp/a b/c.yaml", "data=[/a/b.db,c/d]"]
+    told = provenance.command_line(words)
+    assert told == "x run root=.../runs --config .../c.yaml 'data=[.../b.db,c/d]'"
+    assert provenance.command_line(["x", "recipe.lr=1/2", "url=https://a/b"]) == (
+        "x recipe.lr=1/2 url=https://a/b"
+    )
