@@ -98,18 +98,18 @@ def _ranking_row(
     return (
         Cell("-" if place is None else str(place.rank), place and place.rank),
         *([Cell("" if place is None else place.ties)] if _tested(ranking) else []),
-        Cell(entry.label, details=_details(entry), links=_links(entry)),
+        Cell(entry.label, details=_details(entry), links=(Link("model", entry.preset),)),
         scores[0],
         spread_cell(primary.spread, ranking.metric),
         *scores[1:],
         *([_failed(entry)] if failures else []),
-        _seeds(entry),
+        seeds_cell(entry),
         Cell(str(primary.n), primary.n),
         count(result.parameters for result in entry.results),
-        _steps(entry),
+        steps_cell(entry),
         duration(fmean(result.cost.wall_s for result in entry.results)),
-        _memory(price(entry, "memory")),
-        _milliseconds(price(entry, "prediction")),
+        memory_cell(price(entry, "memory")),
+        prediction_cell(price(entry, "prediction")),
         Cell(", ".join(kind for kind, on_it in fronts.items() if k in on_it)),
         Cell(", ".join(devices(entry))),
         Cell(entry.settings),
@@ -181,18 +181,15 @@ def _details(entry: Entry) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _links(entry: Entry) -> tuple[Link, ...]:
-    return (Link("model", entry.preset), *(Link("run", run.name) for run in entry.runs))
-
-
-def _seeds(entry: Entry) -> Cell:
-    """How many, and what became of the others."""
+def seeds_cell(entry: Entry) -> Cell:
+    """How many, each linked, and what became of the others."""
+    links = tuple(Link("run", run.name) for run in entry.runs)
     lost = [f"seed {one.seed} {one.status.state}" for one in entry.unfinished]
     done = len(entry.seeds)
-    return Cell(f"{done} ({', '.join(lost)})" if lost else str(done), done)
+    return Cell(f"{done} ({', '.join(lost)})" if lost else str(done), done, links=links)
 
 
-def _steps(entry: Entry) -> Cell:
+def steps_cell(entry: Entry) -> Cell:
     """Steps taken, of those the task allows."""
     taken = count(result.cost.steps for result in entry.results)
     budgets = {result.step_budget for result in entry.results if result.step_budget}
@@ -201,9 +198,11 @@ def _steps(entry: Entry) -> Cell:
     return replace(taken, text=f"{taken.text} of {min(budgets):,}")
 
 
-def _memory(found: float | None) -> Cell:
+def memory_cell(found: float | None) -> Cell:
+    """Bytes, in GiB; empty where they were not measured."""
     return Cell("") if found is None else Cell(f"{found / 2**30:.3g} GiB", found)
 
 
-def _milliseconds(seconds: float | None) -> Cell:
+def prediction_cell(seconds: float | None) -> Cell:
+    """Seconds per molecule, in ms; empty where they were not measured."""
     return Cell("") if seconds is None else Cell(f"{1e3 * seconds:.3g}", 1e3 * seconds)
