@@ -52,7 +52,7 @@ def write(
             raise ConfigError(f"unknown format '{name}'; choose from {known}")
     kinds = [name for name in asked if name in PICTURES]
     drawn = _pictures(board, Path(folder), kinds) if kinds else []  # first, as a site shows them
-    rest = [name for name in asked if name in FORMATS]
+    rest = sorted((name for name in asked if name in FORMATS), key="html".__eq__)  # it, too, last
     written = [path for name in rest for path in FORMATS[name](board, Path(folder), tasks or {})]
     return written + drawn
 

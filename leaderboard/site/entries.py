@@ -27,12 +27,12 @@ from hambench.leaderboard.tables import (
     seeds_cell,
     steps_cell,
 )
-from hambench.results import Result
 from hambench.scoring import METRICS
 from hambench.scoring.display import reporting_unit
 
 _COLUMNS = (
     Column("task", numeric=False, filtered=True),
+    Column("trained on", numeric=False, hint="split of the task"),
     Column("model", numeric=False, filtered=True),
     Column("rank", hint="in its ranking, by the primary metric; equal ranks are ties"),
     Column("ties", numeric=False, hint=TIES, minor=True),
@@ -45,10 +45,9 @@ _COLUMNS = (
     Column("time", hint=f"{PRICES['training'].description}, mean over seeds"),
     Column("memory", hint=PRICES["memory"].description, minor=True),
     Column("ms / molecule", hint=PRICES["prediction"].description, minor=True),
-    Column("front", numeric=False, hint="costs against which it is on the Pareto front", minor=True),
+    Column("front", numeric=False, hint="costs whose Pareto front it is on", minor=True),
     Column("device", numeric=False, filtered=True, hint="it was trained on"),
     Column("source", numeric=False, filtered=True, hint="of the labels"),
-    Column("trained on", numeric=False, hint="split of the task"),
     Column("scored on", numeric=False, hint="split of the task", minor=True),
     Column("version", hint="of the task", minor=True),
     Column("settings", numeric=False, hint="tells settings of one preset apart", minor=True),
@@ -91,6 +90,7 @@ def _cells(ranking: Ranking, k: int, fronts: str) -> tuple[Cell, ...]:
     finished = max(result.provenance.finished for result in entry.results)
     return (
         Cell(ranking.task, links=(Link("task", ranking.task),)),
+        Cell(ranking.training_split),
         Cell(entry.label, links=(Link("model", entry.preset),)),
         Cell("-" if place is None else str(place.rank), place and place.rank),
         Cell("" if place is None else place.ties),
@@ -104,9 +104,8 @@ def _cells(ranking: Ranking, k: int, fronts: str) -> tuple[Cell, ...]:
         memory_cell(price(entry, "memory")),
         prediction_cell(price(entry, "prediction")),
         Cell(fronts),
-        Cell(", ".join(devices(entry)), details=_provenance(entry.results)),
-        Cell(ranking.source, details=f"fingerprint of the data: {ranking.fingerprint}"),
-        Cell(ranking.training_split),
+        Cell(", ".join(devices(entry)), details=_provenance(ranking, entry)),
+        Cell(ranking.source),
         Cell(ranking.split),
         Cell(str(ranking.version), ranking.version),
         Cell(entry.settings),
@@ -133,10 +132,10 @@ def _failures(entry: Entry) -> Facts:
     return tuple((str(seed), str(failed)) for seed, failed in pairs if failed)
 
 
-def _provenance(results: Iterable[Result]) -> str:
-    """Machines and code of all runs, each kind once."""
-    lines = []
-    for result in results:
+def _provenance(ranking: Ranking, entry: Entry) -> str:
+    """Data, and machines and code of all runs, each kind once."""
+    lines = [f"data with fingerprint {ranking.fingerprint}"]
+    for result in entry.results:
         where = result.provenance
         commit = f", commit {where.commit[:12]}" if where.commit else ""
         changed = " (changed)" if where.dirty else ""

@@ -30,10 +30,9 @@ class SiteFolder:
         self._written: set[Path] = set()
 
     def page(self, name: str, text: str) -> Path:
-        """Write a page at a path below the folder; the disk is not waited for."""
+        """Write a page at a path below the folder."""
         path = self.path / name
-        with atomic_write(path, sync=False) as file:
-            file.write(text)
+        self._write(path, text.encode())
         self._written.add(path)
         return path
 
@@ -41,8 +40,7 @@ class SiteFolder:
         """Copy scripts and styles, with their licences, as the package has them."""
         source = resources.files("hambench.leaderboard.site").joinpath(ASSETS)
         for item in source.iterdir():
-            with atomic_write(self.path / ASSETS / item.name, "wb", sync=False) as file:
-                file.write(item.read_bytes())
+            self._write(self.path / ASSETS / item.name, item.read_bytes())
 
     def remove_older(self) -> None:
         """Remove pages of an older write that this one has not written, and nothing else."""
@@ -55,6 +53,16 @@ class SiteFolder:
         """Paths of files that other formats left, below the folder."""
         found = (path.relative_to(self.path).as_posix() for path in self.path.glob(pattern))
         return tuple(sorted(found))
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """Write a file unless it is there already; the disk is not waited for."""
+        try:
+            if path.read_bytes() == content:
+                return
+        except OSError:
+            pass  # there is none; whatever else is wrong, writing says
+        with atomic_write(path, "wb", sync=False) as file:
+            file.write(content)
 
     def _is_page(self, path: Path) -> bool:
         """Whether a file is called like a page of ours, and says that it is one."""

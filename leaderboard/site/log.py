@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -20,7 +20,6 @@ LARGEST: Final = 1 << 24
 _POINTS = 300  # of one curve: no screen shows more
 _ROWS = 12  # of the table of validations
 _STEPS, _HUGE = 1e15, 1e60
-_KEYS = ("step", "epoch", "elapsed_s", "train_loss", "val_loss", "val_h_mae", "val_e_mae")
 
 _CHARTS: Final = (
     ("Validation error", REPORT["Eh"], {"val_h_mae": "mean |dH|"}),
@@ -39,7 +38,7 @@ _VALIDATION: Final = (
 )
 """Columns of the table of validations: key in the log, heading, factor, and form."""
 
-Row = dict[str, float]
+Row = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -81,7 +80,7 @@ def read_course(folder: Path) -> Course:
         if not path.is_file():
             return Course((), None, f"The run has no {LOG}.")
         if path.stat().st_size > LARGEST:
-            return Course((), None, f"Its {LOG} has more than {LARGEST >> 20} MiB and was not read.")
+            return Course((), None, f"Its {LOG} is larger than {LARGEST >> 20} MiB: not read.")
         lines = path.read_bytes().splitlines()
     except OSError as error:
         return Course((), None, f"Its {LOG} cannot be read: {error.strerror}.")
@@ -92,27 +91,29 @@ def read_course(folder: Path) -> Course:
 
 
 def _row(line: bytes) -> Row | None:
-    """The known numbers of a line; None where it is no row."""
+    """A line with a step; None where it is no row. Its other values are unchecked."""
     try:
         content = from_json(line)
     except ValueError:
         return None
-    if not isinstance(content, Mapping):
+    if not isinstance(content, dict):
         return None
-    row = {key: float(content[key]) for key in _KEYS if _is_number(content.get(key))}
-    return row if 0 <= row.get("step", -1.0) <= _STEPS else None
+    step = _number(content, "step")
+    return content if step is not None and 0 <= step <= _STEPS else None
 
 
-def _is_number(value: Any) -> bool:
-    """Whether it is a number that can be drawn; NaN is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _HUGE
+def _number(row: Row, key: str) -> float | None:
+    """A value that can be shown; None where there is none, or it is no number, or NaN."""
+    value: Any = row.get(key)
+    return float(value) if type(value) in (float, int) and abs(value) <= _HUGE else None
 
 
 def _charts(rows: Sequence[Row]) -> Iterable[Chart]:
     for title, (unit, factor), keys in _CHARTS:
         curves = []
         for key, label in keys.items():
-            points = [(row["step"], row[key] * factor) for row in rows if row.get(key, 0.0) > 0]
+            found = ((row["step"], _number(row, key)) for row in rows if key in row)
+            points = [(float(step), value * factor) for step, value in found if value and value > 0]
             if points:  # axes are logarithmic
                 steps, values = zip(*_spread(sorted(points), _POINTS), strict=True)
                 curves.append(Curve(label, steps, values))
@@ -133,8 +134,9 @@ def _validations(rows: Sequence[Row]) -> Table | None:
         columns=tuple(Column(heading) for _, heading, *_ in columns),
         rows=tuple(
             tuple(
-                Cell(format(row[key] * factor, form)) if key in row else Cell("")
+                Cell("" if value is None else format(value * factor, form))
                 for key, _, factor, form in columns
+                for value in [_number(row, key)]
             )
             for row in spread
         ),

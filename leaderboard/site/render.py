@@ -18,6 +18,8 @@ from hambench.leaderboard.table import Cell, Link, printable
 LONGEST: Final = 8000
 """Characters of one text, at most; what is longer is cut, and says so."""
 
+_LINE = 28  # characters that stay on one line
+
 GENERATOR: Final = "hambench leaderboard"
 """Name in every page, by which pages of an older write are known."""
 
@@ -56,8 +58,8 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": True}
-    made.filters["order"] = _order
-    made.globals.update(policy=POLICY, generator=GENERATOR, Link=Link)
+    made.globals.update(policy=POLICY, generator=GENERATOR, Link=Link, zip=zip)
+    made.globals.update(long=_is_long, order=_order, page_of=_page, runs_of=_runs)
     return made
 
 
@@ -68,6 +70,20 @@ def _text(value: object) -> object:
     if len(value) > LONGEST:
         value = f"{value[:LONGEST]} ... ({len(value) - LONGEST:,} more characters)"
     return value if value.isprintable() else printable(value)
+
+
+def _is_long(text: str) -> bool:
+    """Whether a text may be broken into lines."""
+    return len(text) > _LINE
+
+
+def _page(cell: Cell) -> Link | None:
+    """The task or model that the text of a cell leads to."""
+    return next((link for link in cell.links if link.kind != "run"), None)
+
+
+def _runs(cell: Cell) -> list[Link]:
+    return [link for link in cell.links if link.kind == "run"]
 
 
 def _order(cell: Cell) -> str:

@@ -124,7 +124,9 @@ def _file(file: DataFile) -> Facts:
 def _cost(cost: Cost) -> Facts:
     found = {
         "device": cost.device,
-        "training": f"{duration(cost.wall_s).text}, {cost.steps:,} steps, {cost.epochs:,.4g} epochs",
+        "training": duration(cost.wall_s).text,
+        "steps": f"{cost.steps:,}",
+        "epochs": f"{cost.epochs:,.4g}",
         "stopped by": cost.stopped_by,
         "steps per second": _number(cost.steps_per_s),
         "molecules per second": _number(cost.molecules_per_s),
@@ -166,7 +168,7 @@ def _pretraining(before: Pretraining) -> Facts:
         (
             "of the scored rows it saw",
             f"{audit.same_molecules:,} of {audit.scored:,} by their molecule, "
-            f"{audit.same_geometries:,} by their geometry (no {audit.unseen} are to be seen before)",
+            f"{audit.same_geometries:,} by their geometry (no {audit.unseen} may be)",
         ),
         ("fingerprint", before.fingerprint),
         ("run", before.run_id),

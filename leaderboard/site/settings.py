@@ -21,7 +21,7 @@ Facts = tuple[tuple[str, str], ...]
 
 
 def facts(nested: Mapping[str, Any]) -> Facts:
-    """All values of a nested mapping by dotted names; at most `MOST`, and how many are not shown."""
+    """All values of a nested mapping by dotted names; beyond `MOST`, how many more there are."""
     found = _flat(nested, "", _DEEP)
     shown = tuple(islice(found, MOST))
     more = sum(1 for _ in found)
@@ -48,10 +48,11 @@ def settings_of(entry: Entry) -> dict[str, str]:
     first = entry.results[0]
     recipe, *_ = training(first)
     before = first.pretraining
+    body = f"{before.preset} on {before.task} {before.training_split}" if before else "-"
     return {
         "model": first.model,
         "strategy": first.strategy or "-",
-        "pretrained": f"{before.preset} on {before.task} {before.training_split}" if before else "-",
+        "pretrained": body,
         **dict(facts(first.hyperparameters)),
         **{f"recipe.{name}": text for name, text in facts(recipe)},
     }

@@ -63,8 +63,6 @@ def tasks_table(board: Board, tasks: Mapping[str, About]) -> Table:
         Column("value", hint="the first one's, with its 95 % interval"),
     )
     subtitle = "one ranking for each task, training set and source of labels; they are never mixed"
-    if not tasks:  # nothing is known of any
-        columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
     return Table("Rankings", subtitle, columns, tuple(rows))
 
 
