@@ -115,25 +115,36 @@ def result(task: str, entry: int, seed: int, draw: random.Random) -> dict[str, A
 
 
 def measure(runs: Path, site: Path) -> None:
-    """Collect and render; seconds, MB, and the peak of this process."""
+    """Collect and render; how long each takes, and the peak of memory so far."""
     from hambench.leaderboard import collect, write
 
-    before = peak()
-    started = time.perf_counter()
+    before, clock = peak(), Clock()
     board = collect([runs])
-    collected = time.perf_counter()
+    took = clock.read()
     entries = sum(1 for _ in board.entries)
     results = sum(1 for _ in board.runs)
-    print(f"collect  {collected - started:6.1f} s  {results} results, {entries} entries")
-    print(f"         {peak():6.0f} MB peak, {before:.0f} MB before")
+    print(f"{results} results, {entries} entries; {before:.0f} MB before the first was read")
+    print(f"collect  {took}  {peak():6.0f} MB peak")
     for name in ("html", "md", "tex", "csv", "json"):
-        started = time.perf_counter()
+        clock = Clock()
         write(board, site, [name])
-        print(f"{name:<8} {time.perf_counter() - started:6.1f} s  {peak():6.0f} MB peak")
+        print(f"{name:<8} {clock.read()}  {peak():6.0f} MB peak")
     files = [path for path in site.rglob("*") if path.is_file()]
     total = sum(path.stat().st_size for path in files) / 1e6
     first = (site / "index.html").stat().st_size / 1e6
     print(f"site     {len(files)} files, {total:.0f} MB; index.html {first:.1f} MB")
+
+
+class Clock:
+    """Measures from when it is made."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> str:
+        """Seconds since, and those this process was given of a processor."""
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        return f"{wall:6.1f} s ({cpu:5.1f} s of a processor)"
 
 
 def peak() -> float:

@@ -34,6 +34,7 @@ _COLUMNS = (
     Column("task", numeric=False, filtered=True),
     Column("trained on", numeric=False, hint="split of the task"),
     Column("model", numeric=False, filtered=True),
+    Column("settings", numeric=False, hint="tells settings of one preset apart", minor=True),
     Column("rank", hint="in its ranking, by the primary metric; equal ranks are ties"),
     Column("ties", numeric=False, hint=TIES, minor=True),
     Column("metric", numeric=False, hint="the primary one of the task"),
@@ -50,7 +51,6 @@ _COLUMNS = (
     Column("source", numeric=False, filtered=True, hint="of the labels"),
     Column("scored on", numeric=False, hint="split of the task", minor=True),
     Column("version", hint="of the task", minor=True),
-    Column("settings", numeric=False, hint="tells settings of one preset apart", minor=True),
     Column("finished", numeric=False, hint="day (UTC) of the last run", minor=True),
 )
 
@@ -92,6 +92,7 @@ def _cells(ranking: Ranking, k: int, fronts: str) -> tuple[Cell, ...]:
         Cell(ranking.task, links=(Link("task", ranking.task),)),
         Cell(ranking.training_split),
         Cell(entry.label, links=(Link("model", entry.preset),)),
+        Cell(entry.settings),
         Cell("-" if place is None else str(place.rank), place and place.rank),
         Cell("" if place is None else place.ties),
         Cell(ranking.metric),
@@ -108,7 +109,6 @@ def _cells(ranking: Ranking, k: int, fronts: str) -> tuple[Cell, ...]:
         Cell(ranking.source),
         Cell(ranking.split),
         Cell(str(ranking.version), ranking.version),
-        Cell(entry.settings),
         Cell(f"{finished:%Y-%m-%d}"),
     )
 

@@ -36,6 +36,8 @@ def tasks_table(board: Board, tasks: Mapping[str, About]) -> Table:
     for ranking in board.rankings:
         about = tasks.get(ranking.task)
         leaders = [entry for k, entry in enumerate(ranking.entries) if _leads(ranking, k)]
+        first = leaders[0] if leaders else None
+        tied = max(0, len(leaders) - 1)
         rows.append(
             (
                 Cell(ranking.task, links=(Link("task", ranking.task),)),
@@ -44,12 +46,9 @@ def tasks_table(board: Board, tasks: Mapping[str, About]) -> Table:
                 Cell(ranking.source),
                 Cell(str(len(ranking.entries)), len(ranking.entries)),
                 Cell(ranking.metric),
-                Cell(
-                    ", ".join(dict.fromkeys(entry.label for entry in leaders[:_LEADERS]))
-                    + (f" and {len(leaders) - _LEADERS} more" if len(leaders) > _LEADERS else ""),
-                    links=tuple(Link("model", entry.preset) for entry in leaders[:1]),
-                ),
+                Cell(first.label, links=(Link("model", first.preset),)) if first else Cell(""),
                 _best(ranking),
+                Cell(str(tied), tied),
             )
         )
     columns = (
@@ -59,14 +58,12 @@ def tasks_table(board: Board, tasks: Mapping[str, About]) -> Table:
         Column("source", numeric=False, hint="of the labels"),
         Column("entries", hint="models, each with one set of settings"),
         Column("metric", numeric=False, hint="the primary one, by which models are ranked"),
-        Column("first", numeric=False, hint="model of rank 1; several where they tie"),
-        Column("value", hint="the first one's, with its 95 % interval"),
+        Column("first", numeric=False, hint="the model of rank 1 with the best value"),
+        Column("value", hint="of that model, with its 95 % interval"),
+        Column("tied", hint="other models of rank 1"),
     )
     subtitle = "one ranking for each task, training set and source of labels; they are never mixed"
     return Table("Rankings", subtitle, columns, tuple(rows))
-
-
-_LEADERS = 3
 
 
 def _leads(ranking: Ranking, k: int) -> bool:

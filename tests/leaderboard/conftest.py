@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -49,3 +54,22 @@ def compile_latex(tmp_path: Path) -> Compile:
         return subprocess.run(shown, cwd=tmp_path, capture_output=True, text=True).stdout
 
     return made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window; skips a test where it is not installed.
+
+    HAMBENCH_TEST_BROWSER=0 skips it anyhow; with =1 it is an error that it is not installed.
+    """
+    wanted = os.environ.get("HAMBENCH_TEST_BROWSER", "")
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if wanted == "0":
+        pytest.skip("HAMBENCH_TEST_BROWSER=0")
+    if found is None and wanted != "1":
+        pytest.skip("needs Chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        # Its sandbox does not work for root; pages are those of these tests.
+        yield driver.chromium.launch(executable_path=found, args=["--no-sandbox"])

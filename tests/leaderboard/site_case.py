@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +59,14 @@ def harmless(runs: Path) -> Path:
     return runs
 
 
-def hostile(runs: Path) -> Path:
-    """For each hostile name a run that says it wherever a result can say something."""
-    for k, name in enumerate(HOSTILE):
+def hostile(runs: Path, names: Sequence[str] = HOSTILE, settings: int = 1) -> Path:
+    """For each hostile name runs that say it wherever a result can say something."""
+    for k, (name, setting) in enumerate(product(names, range(settings))):
         folder = runs / f"run{k}"
         put(
             folder, task=name, preset=name, model=name, split=name, training_split=name,
             fingerprint=name, run_id=name, variant=name, reproduce=name,
-            hyperparameters={name: name}, recipe={name: {name: [name]}},
+            hyperparameters={name: name, "setting": setting}, recipe={name: {name: [name]}},
             metrics={"h_mae": metric(100.0), name: metric(1.0, unit=name)}, primary="h_mae",
             cost=cost(device=name, stopped_by=name), scoring={name: {name: name}},
         )  # fmt: skip

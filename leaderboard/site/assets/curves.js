@@ -26,7 +26,7 @@ function draw(chart, figure) {
     height: HEIGHT,
     scales: { x: { time: false }, y: { distr: 3 } },
     axes: [
-      { ...axis, values: (_, ticks) => ticks.map(short) },
+      { ...axis, label: "step", labelSize: 20, values: (_, ticks) => ticks.map(short) },
       { ...axis, size: 64, values: (_, ticks) => ticks.map(short) },
     ],
     series: [

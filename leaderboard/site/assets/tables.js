@@ -74,6 +74,7 @@ function choiceOf(table, column, heading) {
   const label = document.createElement("label");
   const select = document.createElement("select");
   label.className = "choice";
+  select.setAttribute("aria-label", heading);
   label.append(heading, select);
   select.append(new Option("all", ""));
   for (const text of [...texts].sort()) select.append(new Option(text || "(none)", text));
