@@ -96,7 +96,7 @@ def _cells(ranking: Ranking, k: int, fronts: str) -> tuple[Cell, ...]:
         Cell("-" if place is None else str(place.rank), place and place.rank),
         Cell("" if place is None else place.ties),
         Cell(ranking.metric),
-        replace(_value(summary, ranking.metric, entry), bold=best),
+        replace(_value(summary, ranking, entry), bold=best),
         spread_cell(summary.spread, ranking.metric),
         seeds_cell(entry),
         count(result.parameters for result in entry.results),
@@ -105,7 +105,7 @@ def _cells(ranking: Ranking, k: int, fronts: str) -> tuple[Cell, ...]:
         memory_cell(price(entry, "memory")),
         prediction_cell(price(entry, "prediction")),
         Cell(fronts),
-        Cell(", ".join(devices(entry)), details=_provenance(ranking, entry)),
+        Cell(", ".join(devices(entry))),
         Cell(ranking.source),
         Cell(ranking.split),
         Cell(str(ranking.version), ranking.version),
@@ -113,8 +113,9 @@ def _cells(ranking: Ranking, k: int, fronts: str) -> tuple[Cell, ...]:
     )
 
 
-def _value(summary: Summary, metric: str, entry: Entry) -> Cell:
-    """The primary metric with its unit; what its interval is of, to unfold."""
+def _value(summary: Summary, ranking: Ranking, entry: Entry) -> Cell:
+    """The primary metric with its unit; what its interval is of and whence it comes, to unfold."""
+    metric = ranking.metric
     unit, _ = reporting_unit(METRICS[metric].unit, metric)
     cell = score_cell(summary.value, summary.ci95, metric)
     seeds = ", ".join(map(str, entry.seeds))
@@ -124,6 +125,7 @@ def _value(summary: Summary, metric: str, entry: Entry) -> Cell:
     if spread := spread_cell(summary.spread, metric).text:
         lines.append(f"standard deviation over seeds: {spread} {unit}")
     lines += [f"{n} test molecules failed with seed {s}" for s, n in _failures(entry)]
+    lines += _provenance(ranking, entry)
     return replace(cell, text=f"{cell.text} {unit}".strip(), details="\n".join(lines))
 
 
@@ -132,12 +134,13 @@ def _failures(entry: Entry) -> Facts:
     return tuple((str(seed), str(failed)) for seed, failed in pairs if failed)
 
 
-def _provenance(ranking: Ranking, entry: Entry) -> str:
+def _provenance(ranking: Ranking, entry: Entry) -> Iterable[str]:
     """Data, and machines and code of all runs, each kind once."""
-    lines = [f"data with fingerprint {ranking.fingerprint}"]
+    lines = [f"data: {ranking.source}, fingerprint {ranking.fingerprint[:16]}"]
     for result in entry.results:
         where = result.provenance
         commit = f", commit {where.commit[:12]}" if where.commit else ""
         changed = " (changed)" if where.dirty else ""
-        lines.append(f"{where.gpu or where.cpu}; hambench {where.package}{commit}{changed}")
-    return "\n".join(dict.fromkeys(lines))
+        machine = where.gpu or where.cpu
+        lines.append(f"trained on {machine}; hambench {where.package}{commit}{changed}")
+    return dict.fromkeys(lines)

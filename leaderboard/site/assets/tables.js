@@ -48,6 +48,8 @@ function enhance(table) {
     },
   });
 
+  table.classList.add("ready");
+
   // What scrolls is now the table alone, without its controls.
   const scroller = made.table().container().querySelector(".dt-layout-table");
   for (const name of ["class", "role", "tabindex", "aria-label"]) wide.removeAttribute(name);
