@@ -42,7 +42,7 @@ def run_content(ranking: Ranking, entry: Entry, run: Run) -> dict[str, Any]:
         "hyperparameters": facts(result.hyperparameters),
         "recipe": facts(result.recipe),
         "data": _data(result, ranking),
-        "files": [(file.file, _file(file)) for file in result.data],
+        "files": [(file.file, _file(file)) for file in result.data[:MOST]],
         "scoring": facts(result.scoring),
         "cost": _cost(result.cost),
         "pretraining": _pretraining(result.pretraining) if result.pretraining else (),

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from board_case import Write, metric
+from click.testing import CliRunner
 from site_case import HOSTILE, Page, cost, harmless, hostile, log
 
+from hambench.cli import cli
 from hambench.leaderboard import About, collect, write
 from hambench.leaderboard.site.log import LARGEST, read_course
 from hambench.leaderboard.site.render import LONGEST
@@ -200,3 +202,14 @@ def test_pictures_and_files_beside_the_page_are_linked(run: Write, tmp_path: Pat
     links = Page((site / "index.html").read_text()).links()
     assert "figures/a%20b.svg" in links
     assert "leaderboard.md" in links  # written before the page, whatever the order
+
+
+def test_the_command_knows_the_tasks_that_are_installed(run: Write, tmp_path: Path) -> None:
+    runs, site = run("a"), tmp_path / "site"
+    done = CliRunner().invoke(
+        cli, ["leaderboard", str(runs), "--out", str(site), "--format", "html"]
+    )
+    assert done.exit_code == 0, done.output
+    text = page(site, "tasks/*.html")
+    for said in ("level of theory", "xc pbe, basis def2-svp", "license", "300 rows"):
+        assert said in text, said
