@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from board_case import put
 from site_case import HOSTILE, harmless, hostile
 
 from hambench.leaderboard import collect, write
@@ -113,7 +114,8 @@ def test_sort_filter_choose_columns_and_open_a_run(visit: Visit, site: Path) -> 
 
     assert not entries.get_by_role("columnheader", name="settings").count()
     entries.get_by_role("button", name="Columns").click()
-    entries.get_by_role("button", name="settings").click()
+    entries.get_by_role("button", name="settings", pressed=False).click()
+    assert entries.get_by_role("button", name="settings", pressed=True).is_visible()
     page.keyboard.press("Escape")
     assert len(visit.column("Entries", "settings")[0]) == 8
 
@@ -202,6 +204,24 @@ def test_phone_dark_and_paper(visit: Visit, site: Path, hostile_site: Path) -> N
         for control in (".dt-search", ".dt-buttons", ".choices", "nav", ".skip", "summary"):
             assert not any(found.is_visible() for found in page.locator(control).all())
         assert page.locator("tbody td").first.is_visible()
+
+
+def test_long_tables_have_pages_but_not_on_paper(visit: Visit, tmp_path: Path) -> None:
+    for k in range(60):
+        put(tmp_path / "runs" / str(k), 100.0 + k, preset=f"model{k}")
+    write(collect([tmp_path / "runs"]), tmp_path / "site", ["html"])
+    page = visit.page
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    entries = visit.table("Entries")
+    assert len(visit.column("Entries", "model")) == 50
+    entries.get_by_role("link", name="Next").click()
+    assert visit.column("Entries", "model") == [f"model{k}" for k in range(50, 60)]
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert len(visit.column("Entries", "model")) == 60
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert len(visit.column("Entries", "model")) == 50
+    entries.get_by_label("Rows").select_option(label="All")
+    assert len(visit.column("Entries", "model")) == 60
 
 
 def test_without_script_tables_are_whole(browser: Browser, site: Path) -> None:

@@ -28,7 +28,7 @@ function enhance(table) {
     orderClasses: false,
     paging: rows > PAGE,
     pageLength: PAGE,
-    lengthMenu: [PAGE, 4 * PAGE, { label: "all", value: -1 }],
+    lengthMenu: [PAGE, 4 * PAGE, -1],
     columnDefs: [
       { targets: indices((heading) => heading.classList.contains("number")), type: "quantity" },
       { targets: indices((heading) => !heading.classList.contains("number")), type: "string" },
@@ -58,6 +58,13 @@ function enhance(table) {
   scroller.setAttribute("aria-label", label);
   scroller.tabIndex = 0;
 
+  // Screen readers are told, too, which columns are shown.
+  made.on("buttons-action column-visibility", () => {
+    for (const button of made.table().container().querySelectorAll(".buttons-columnVisibility")) {
+      button.setAttribute("aria-pressed", button.classList.contains("dt-button-active"));
+    }
+  });
+
   for (const [column, box] of choices) {
     box.querySelector("select").addEventListener("change", ({ target }) => {
       const wanted = target.value;
@@ -65,8 +72,17 @@ function enhance(table) {
       made.column(column).search.fixed("choice", chosen).draw();
     });
   }
-  addEventListener("beforeprint", () => rows > PAGE && made.page.len(-1).draw());
-  addEventListener("afterprint", () => rows > PAGE && made.page.len(PAGE).draw());
+  if (rows > PAGE) printWhole(made);
+}
+
+// Paper has no pages of a table to turn.
+function printWhole(made) {
+  let length = PAGE;
+  addEventListener("beforeprint", () => {
+    length = made.page.len();
+    made.page.len(-1).draw();
+  });
+  addEventListener("afterprint", () => made.page.len(length).draw());
 }
 
 // A field to choose one of the texts of a column; nothing where all are the same.
