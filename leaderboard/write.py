@@ -51,8 +51,9 @@ def write(
             known = ", ".join((*FORMATS, *PICTURES))
             raise ConfigError(f"unknown format '{name}'; choose from {known}")
     kinds = [name for name in asked if name in PICTURES]
-    drawn = _pictures(board, Path(folder), kinds) if kinds else []  # first, as a site shows them
-    rest = sorted((name for name in asked if name in FORMATS), key="html".__eq__)  # it, too, last
+    # The site is written last, as it shows pictures and links the other files.
+    drawn = _pictures(board, Path(folder), kinds) if kinds else []
+    rest = sorted((name for name in asked if name in FORMATS), key="html".__eq__)
     written = [path for name in rest for path in FORMATS[name](board, Path(folder), tasks or {})]
     return written + drawn
 
