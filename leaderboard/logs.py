@@ -13,8 +13,8 @@ from hambench.leaderboard.table import printable
 from hambench.results import Result
 
 LOG: Final = "log.jsonl"
-LARGEST: Final = 1 << 26
-"""Bytes of a log, at most: a million steps of training leave a fifth of it."""
+LARGEST: Final = 1 << 24
+"""Bytes of a log, at most: a million steps of training leave four fifths of it."""
 
 _MOST: Final = 1e60  # numbers beyond are refused, as results refuse them
 
@@ -45,7 +45,7 @@ def validations(folder: Path, result: Result) -> list[Validation]:
     """
     key = "val_h_mae" if result.strategy is None else "val_e_mae"
     found = []
-    for number, line in enumerate(_lines(folder / LOG), start=1):
+    for number, line in enumerate(log_lines(folder), start=1):
         try:
             row = from_json(line)
             if key in row:
@@ -60,7 +60,13 @@ def validations(folder: Path, result: Result) -> list[Validation]:
     return found
 
 
-def _lines(path: Path) -> list[bytes]:
+def log_lines(folder: Path) -> list[bytes]:
+    """Lines of the log of a run, whatever they are.
+
+    Raises:
+        DataError: there is none, it is larger than `LARGEST`, or cannot be read.
+    """
+    path = folder / LOG
     if not path.is_file():
         raise DataError(f"it has no {LOG}")
     try:

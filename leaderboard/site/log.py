@@ -9,13 +9,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic_core import from_json
 
+from hambench.errors import DataError
+from hambench.leaderboard.logs import LOG, log_lines
 from hambench.leaderboard.table import Cell, Column, Table
 from hambench.units import MEV, REPORT
-
-LOG: Final = "log.jsonl"
-
-LARGEST: Final = 1 << 24
-"""Bytes of a log that is read, at most."""
 
 _POINTS = 300  # of one curve: no screen shows more
 _ROWS = 12  # of the table of validations
@@ -75,15 +72,10 @@ class Course:
 
 def read_course(folder: Path) -> Course:
     """The training of a run directory; nothing but a remark where there is no usable log."""
-    path = folder / LOG
     try:
-        if not path.is_file():
-            return Course((), None, f"The run has no {LOG}.")
-        if path.stat().st_size > LARGEST:
-            return Course((), None, f"Its {LOG} is larger than {LARGEST >> 20} MiB: not read.")
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        return Course((), None, f"Its {LOG} cannot be read: {error.strerror}.")
+        lines = log_lines(folder)
+    except DataError as error:
+        return Course((), None, f"No curves: {error}.")
     rows = [row for line in lines if (row := _row(line)) is not None]
     lost = len(lines) - len(rows)
     remark = f"{lost:,} of {len(lines):,} lines of its {LOG} are no rows of a log." if lost else ""

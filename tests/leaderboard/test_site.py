@@ -14,7 +14,8 @@ from site_case import HOSTILE, Page, cost, harmless, hostile, log
 
 from hambench.cli import cli
 from hambench.leaderboard import About, collect, write
-from hambench.leaderboard.site.log import LARGEST, read_course
+from hambench.leaderboard.logs import LARGEST
+from hambench.leaderboard.site.log import read_course
 from hambench.leaderboard.site.render import LONGEST
 from hambench.leaderboard.site.settings import MOST, facts
 from hambench.leaderboard.table import printable
@@ -99,7 +100,7 @@ def test_a_run_of_an_earlier_version_shows_its_command(run: Write, tmp_path: Pat
     text = page(build(run("a", reproduce=""), tmp_path / "site"), "runs/*.html")
     assert "the run was started with" in text
     assert "<code>hambench run</code>" in text
-    assert "The run has no log.jsonl" in text
+    assert "No curves: it has no log.jsonl." in text
 
 
 def test_a_task_is_explained(tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_endless_settings_are_cut(run: Write, tmp_path: Path) -> None:
         (b"\xff\xfe\n[1]\n{}\nnull\n", "4 of 4 lines of its log.jsonl are no rows of a log."),
         (b'{"step": -1, "val_loss": 1}\n{"step": 1e99}\n{"step": true}\n', "3 of 3 lines"),
         (b"{" * 5000, "1 of 1 lines"),
-        (b" " * (LARGEST + 1), "larger than 16 MiB"),
+        (b" " * (LARGEST + 1), "No curves: log.jsonl has more than 16 MiB."),
     ],
 )
 def test_a_log_that_is_none_is_told(tmp_path: Path, content: bytes, remark: str) -> None:
