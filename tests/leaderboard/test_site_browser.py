@@ -204,6 +204,8 @@ def test_phone_dark_and_paper(visit: Visit, site: Path, hostile_site: Path) -> N
         for control in (".dt-search", ".dt-buttons", ".choices", "nav", ".skip", "summary"):
             assert not any(found.is_visible() for found in page.locator(control).all())
         assert page.locator("tbody td").first.is_visible()
+    chart = page.locator("figure.chart").first  # of the run, the last of them
+    assert 0 < chart.locator("canvas").bounding_box()["width"] <= chart.bounding_box()["width"]
 
 
 def test_long_tables_have_pages_but_not_on_paper(visit: Visit, tmp_path: Path) -> None:
