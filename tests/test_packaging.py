@@ -33,15 +33,16 @@ def git_files(*folders: str) -> list[str]:
 
 
 RESULTS = ROOT / "leaderboard" / "results"
-"""What runs gave; of the checkout, not of the package."""
+TABLE = ROOT / "leaderboard" / "README.md"
+"""What runs gave, and the table made of it; of the checkout, not of the package."""
 
 
 def package_files() -> list[tuple[str, Path]]:
-    """(package, file) of every file that git knows under the mapped folders, but for results."""
+    """(package, file) of every file that git knows under the mapped folders, but for results and their table."""
     found = []
     for name in git_files(*TOOL["package-dir"].values()):
         path = ROOT / name
-        if RESULTS in path.parents:
+        if RESULTS in path.parents or path == TABLE:
             continue
         folder = path.parent
         while not (folder / "__init__.py").exists():

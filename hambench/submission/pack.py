@@ -132,7 +132,10 @@ def _result(said: Description, done: Rescored, digest: str, energies: bool) -> R
     rows = task.split(trained)
     content = json.dumps([said.model_dump(mode="json"), digest], sort_keys=True)
     metrics = as_metrics(done.scores)
-    ids = {"training_rows": len(rows), "training_molecules": len(set(clusters(rows.ids).values()))}
+    more: dict[str, Any] = {}
+    if energies:
+        molecules = set(clusters(rows.ids).values())
+        more = {"training_rows": len(rows), "training_molecules": len(molecules)}
     return Result(
         run_id=hashlib.sha256(content.encode()).hexdigest(),
         task=task.name,
@@ -154,7 +157,7 @@ def _result(said: Description, done: Rescored, digest: str, energies: bool) -> R
         primary=task.metrics[0] if task.metrics[0] in metrics else next(iter(metrics)),
         step_budget=task.protocol.max_steps,
         strategy=said.strategy,
-        **(ids if energies else {}),
+        **more,
         cost=Cost(**said.cost.model_dump(), steps_per_s=None, molecules_per_s=None),
         provenance=provenance(now(), 0, registry.plugins()).model_copy(
             update={"command": said.command}
