@@ -40,7 +40,6 @@ NOTE = (
 
 
 TIES = "models that share a letter do not differ significantly"
-NOT_COMPARABLE = "\u2260"  # behind a published number
 
 
 def ranking_table(ranking: Ranking) -> Table:
@@ -71,7 +70,7 @@ def ranking_table(ranking: Ranking) -> Table:
     ]
     rows = tuple(_ranking_row(ranking, k, fronts, failures, printed) for k in range(len(entries)))
     return Table(
-        title=f"{ranking.task} v{ranking.version}",
+        title=_title(ranking),
         subtitle=_where(ranking),
         columns=tuple(columns),
         rows=rows,
@@ -119,6 +118,12 @@ def _ranking_row(
 
 def _tested(ranking: Ranking) -> bool:
     return ranking.contests[ranking.metric].tested
+
+
+def _title(ranking: Ranking) -> str:
+    """Task and version, and the training set where it is a part of the whole."""
+    part = f", {ranking.training_split}" if ranking.training_split != "train" else ""
+    return f"{ranking.task} v{ranking.version}{part}"
 
 
 def _where(ranking: Ranking) -> str:

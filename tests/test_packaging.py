@@ -38,7 +38,7 @@ TABLE = ROOT / "leaderboard" / "README.md"
 
 
 def package_files() -> list[tuple[str, Path]]:
-    """(package, file) of every file that git knows under the mapped folders, but for results and their table."""
+    """(package, file) of every file that git knows under the mapped folders, but for results."""
     found = []
     for name in git_files(*TOOL["package-dir"].values()):
         path = ROOT / name

@@ -10,6 +10,7 @@ from hambench.leaderboard.ranking import Entry, Ranking
 from hambench.leaderboard.runs import Run
 from hambench.leaderboard.site.log import read_course
 from hambench.leaderboard.site.settings import MOST, Facts, facts
+from hambench.leaderboard.submitted import Submission
 from hambench.leaderboard.table import Cell, Column, Link, Table, duration
 from hambench.results import Cost, DataFile, Metric, Pretraining, Result
 from hambench.scoring import METRICS
@@ -47,6 +48,7 @@ def run_content(ranking: Ranking, entry: Entry, run: Run) -> dict[str, Any]:
         "cost": _cost(result.cost),
         "pretraining": _pretraining(result.pretraining) if result.pretraining else (),
         "provenance": _provenance(run, entry),
+        "submission": _submission(run.submission) if run.submission else (),
     }
 
 
@@ -91,6 +93,12 @@ def _metric_row(name: str, metric: Metric) -> tuple[Cell, ...]:
         Cell(f"{metric.n:,}", metric.n),
         Cell(about),
     )
+
+
+def _submission(submission: Submission) -> Facts:
+    """Who handed it in; the address is text, as nobody has looked where it leads."""
+    authors = ", ".join(submission.authors)
+    return facts({"authors": authors, "url": submission.url, "notes": submission.notes})
 
 
 def _data(result: Result, ranking: Ranking) -> Facts:

@@ -214,3 +214,14 @@ def test_the_command_knows_the_tasks_that_are_installed(run: Write, tmp_path: Pa
     text = page(site, "tasks/*.html")
     for said in ("level of theory", "xc pbe, basis def2-svp", "license", "300 rows"):
         assert said in text, said
+
+
+def test_who_handed_a_run_in_is_said_as_text(run: Write, tmp_path: Path) -> None:
+    runs = run("a")
+    said = 'authors: ["<b>A</b> Nother"]\nurl: "javascript:alert(1)"\nnotes: "</td><script>"\n'
+    (runs / "submission.yaml").write_text(said)
+    found = page(build(runs, tmp_path / "site"), "runs/*.html")
+    assert "&lt;b&gt;A&lt;/b&gt; Nother" in found
+    assert "&lt;/td&gt;&lt;script&gt;" in found
+    assert 'href="javascript' not in found
+    assert "<b>A" not in found
