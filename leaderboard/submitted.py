@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -29,6 +29,9 @@ class Submission(Record):
     notes: str = Field(default="", max_length=5000)
 
 
+S = TypeVar("S", bound=Submission)
+
+
 class Submissions:
     """Finds and reads them, each file once."""
 
@@ -45,19 +48,26 @@ class Submissions:
         for _, where in zip(range(_LEVELS), [place, *place.parents], strict=False):
             if where not in self._known:
                 path = where / SUBMISSION
-                self._known[where] = _read(path) if path.is_file() else None
+                self._known[where] = read_record(path, Submission) if path.is_file() else None
             if (found := self._known[where]) is not None:
                 return found
         return None
 
 
-def _read(path: Path) -> Submission:
+def read_record(path: Path, schema: type[S]) -> S:
+    """A YAML file of people's, by its schema.
+
+    Raises:
+        DataError: it cannot be read, or does not follow the schema (the key is named).
+    """
     try:
-        return Submission.model_validate(yaml.safe_load(path.read_bytes()))
+        return schema.model_validate(yaml.safe_load(path.read_bytes()))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        raise DataError(f"{path}: {key:.60}: {first['msg']}; correct it") from error
+        raise DataError(
+            f"{path}: {key:.60}: {first['msg']}; correct it (docs/submitting.md has the keys)"
+        ) from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
         raise DataError(f"cannot read {path}: {said:.200}; correct it") from error

@@ -10,17 +10,17 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from hambench import registry
 from hambench.cell import training_split
-from hambench.config import ScoreOptions, plainly
+from hambench.config import ScoreOptions
 from hambench.data.splits import clusters
 from hambench.data.task import Task
 from hambench.domain import domain_of
-from hambench.errors import ConfigError, DataError
+from hambench.errors import ConfigError
 from hambench.files import atomic_write
-from hambench.leaderboard.submitted import SUBMISSION, Submission
+from hambench.leaderboard.submitted import SUBMISSION, Submission, read_record
 from hambench.prediction import as_metrics
 from hambench.provenance import provenance
 from hambench.rescore import Array, Request, Rescored, predicted_of, score_file
@@ -84,11 +84,12 @@ def pack(predictions: Path, description: Path, out: Path, data: Path | None = No
         The ``result.json``.
 
     Raises:
-        ConfigError: the description does not follow the schema, or ``out`` holds a result.
-        DataError, VerificationError: as `score_file`.
+        ConfigError: a task or training set that is not there, or ``out`` holds a result.
+        DataError: the description cannot be read, or does not follow the schema; and, like
+            VerificationError, as `score_file`.
         RunError: the folder cannot be written.
     """
-    said = _read(description)
+    said = read_record(description, Description)
     if (out / RESULT).exists():
         raise ConfigError(f"{out} holds a result already; choose another folder")
     request = Request(
@@ -107,17 +108,6 @@ def pack(predictions: Path, description: Path, out: Path, data: Path | None = No
         kept = {key: getattr(said, key) for key in Submission.model_fields}
         yaml.safe_dump(kept | {"authors": list(said.authors)}, file, allow_unicode=True)
     return write_result(out, result)
-
-
-def _read(path: Path) -> Description:
-    try:
-        return Description.model_validate(yaml.safe_load(path.read_bytes()))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigError(f"{path}: {key}: {plainly(first)}; docs/submitting.md has them") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise DataError(f"cannot read {path}: {' '.join(str(error).split()):.200}") from error
 
 
 def _result(said: Description, done: Rescored, digest: str, energies: bool) -> Result:

@@ -75,7 +75,7 @@ def test_a_wrong_description_is_named(
 ) -> None:
     about = tmp_path / "about.yaml"
     about.write_text(ABOUT.replace(old, new))
-    with pytest.raises(ConfigError, match=reason):
+    with pytest.raises((ConfigError, DataError), match=reason):
         pack(predictions, about, tmp_path / "theirs")
     assert not (tmp_path / "theirs").exists()
 
