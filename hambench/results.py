@@ -7,6 +7,7 @@ scheduler reports is not.
 from __future__ import annotations
 
 import os
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
@@ -37,6 +38,8 @@ LARGEST: Final = 1 << 24
 
 Seconds = Annotated[FiniteFloat, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=10**15)]
+Name = Annotated[str, Field(max_length=200)]
+"""Of a model, a task, a split: what tables show."""
 Value = Annotated[FiniteFloat, Field(ge=-1e60, le=1e60)]
 """A measured number: a diverged model reaches 1e30, sums and units must not overflow."""
 
@@ -103,7 +106,7 @@ class Cost(Record):
     models in environments of their own.
     """
 
-    device: str
+    device: Name
     wall_s: Seconds
     steps: Count
     epochs: Annotated[Value, Field(ge=0)]
@@ -260,18 +263,18 @@ class Result(Record):
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
-    run_id: str
-    task: str
+    run_id: Name
+    task: Name
     task_version: int
-    fingerprint: str
+    fingerprint: Name
     source: Literal["generated", "published"]
     data: tuple[DataFile, ...] = ()
-    variant: str = "default"
-    split: str
-    training_split: str = "train"
+    variant: Name = "default"
+    split: Name
+    training_split: Name = "train"
     domain: Domain | None = None
-    model: str
-    preset: str
+    model: Name
+    preset: Name
     hyperparameters: dict[str, Any]
     parameters: Count
     recipe: dict[str, Any]
@@ -378,7 +381,10 @@ def _write(path: Path, record: BaseModel) -> Path:
 
 def _read(path: Path, schema: type[R]) -> R:
     try:
-        if path.stat().st_size > LARGEST:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise DataError(f"{path} is no regular file; give the {path.name} that a run wrote")
+        if about.st_size > LARGEST:
             raise DataError(f"{path} has more than {LARGEST >> 20} MiB: it is no {path.name}")
         content = from_json(path.read_bytes(), allow_inf_nan=False)
         if schema is Result:

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ from hambench.errors import DataError, HambenchError
 from hambench.leaderboard.runs import Run, Unfinished
 from hambench.results import Metric, Result
 from hambench.scoring import FAILURES, METRICS
-from hambench.scoring.pairs import MOST, differences, standings
+from hambench.scoring.metrics import Metric as Known
+from hambench.scoring.pairs import MOST, differences, tie_letters
 from hambench.scoring.panel import panel
-from hambench.scoring.score_table import ScoreTable
 
+_ROUNDING = 1e-9
 _DESCRIPTIVE = ("name", "title", "source")  # words in a recipe that change no number
 
 
@@ -144,8 +146,8 @@ class Contest:
     Attributes:
         places: of each entry; None for one without this metric, and for a model that failed on some
             molecules, which has no comparable mean.
-        untested: why ties are not of paired tests, in words; empty where they are, or where there
-            is nothing to test.
+        untested: why not all ties are of paired tests, in words; empty where they are, or where
+            there is nothing to test.
     """
 
     places: tuple[Place | None, ...]
@@ -233,8 +235,22 @@ def _unfit(result: Result, metric: str) -> str:
     if metric not in result.metrics:
         return f"it has no '{metric}', by which the others of its task are ranked"
     for name, found in result.metrics.items():
-        if name in METRICS and found.unit != METRICS[name].unit:
-            return f"its '{name}' is in '{found.unit}', expected '{METRICS[name].unit}'"
+        if name in METRICS and (reason := impossible(METRICS[name], found)):
+            return f"its '{name}' {reason}"
+    return ""
+
+
+def impossible(known: Known, found: Metric) -> str:
+    """Why a number cannot be of a metric; empty if it can."""
+    low, high = found.ci95 or (found.value, found.value)
+    if found.unit != known.unit:
+        return f"is in '{found.unit}', expected '{known.unit}'"
+    if found.value < 0:
+        return f"is {found.value:.4g}, no metric is negative"
+    if known.percent and found.value > 1 + _ROUNDING:
+        return f"is {found.value:.4g}, a share of at most 1"
+    if not low - (high - low) <= found.value <= high + (high - low):
+        return f"is {found.value:.4g}, far outside of its interval [{low:.4g}, {high:.4g}]"
     return ""
 
 
@@ -248,15 +264,23 @@ def entries_of(runs: Iterable[Run]) -> tuple[list[Entry], list[tuple[str, str]]]
     for (preset, settings, _), candidates in sorted(cells.items()):
         *earlier, last = sorted(candidates, key=_age)
         entries[preset, settings].append(last)
-        superseded += [
-            (run.name, f"{last.name} is the same cell, finished later") for run in earlier
-        ]
+        superseded += [(run.name, _superseded(run, last)) for run in earlier]
     found = [Entry(settings, tuple(of)) for (_, settings), of in entries.items()]
     return found, superseded
 
 
 def _age(run: Run) -> tuple[Any, ...]:
-    return run.result.provenance.finished, run.result.model_dump_json(), run.name
+    """The newest counts; of equally old ones that with scores of molecules."""
+    has_scores = not isinstance(run.scores, DataError)
+    return run.result.provenance.finished, has_scores, run.result.model_dump_json(), run.name
+
+
+def _superseded(run: Run, by: Run) -> str:
+    """Why a run is left out in favour of another one."""
+    mine, its = run.result, by.result
+    later = mine.provenance.finished < its.provenance.finished
+    differ = "" if mine.metrics == its.metrics else "; their metrics differ"
+    return f"{by.name} is the same cell{', finished later' if later else ''}{differ}"
 
 
 def _settings(result: Result) -> str:
@@ -305,48 +329,72 @@ def _contests(entries: Sequence[Entry], metric: str) -> dict[str, Contest]:
 
 
 def _contest(entries: Sequence[Entry], metric: str) -> Contest:
-    """Places in one metric, by paired tests where the scores of every molecule allow them."""
+    """Places in one metric: by paired tests of those whose scores of every molecule allow them."""
     able = [k for k, e in enumerate(entries) if e.summary(metric) and not e.failure_rate]
     able.sort(key=lambda k: _sign(metric) * _summary(entries[k], metric).value)
     some = [entries[k] for k in able]
-    untested = ""
-    try:
-        found = _by_tests(some, metric)
-    except HambenchError as error:
-        found = _by_overlap(some, metric)
-        untested = str(error) if len(some) > 1 else ""
+    tests, untested = _tests(some, metric)
+    found = _by_tests(some, metric, tests) if tests else _by_overlap(some, metric)
     places = dict(zip(able, found, strict=True))
     return Contest(tuple(places.get(k) for k in range(len(entries))), untested)
 
 
-def _by_tests(entries: Sequence[Entry], metric: str) -> list[Place]:
-    """Places of entries, best first, by paired tests.
+def _tests(entries: Sequence[Entry], metric: str) -> tuple[dict[tuple[int, int], bool], str]:
+    """Which pairs (i, j), i < j, of entries differ significantly, as far as that can be tested.
 
     Tests draw random numbers: models stand in the order that ``hambench compare`` has them in, so
     that both say the same of a pair close to significance.
 
-    Raises:
-        HambenchError: scores of molecules that cannot be read, or not be compared.
+    Returns:
+        Whether they differ, by pair; why others are not among them, empty where all are.
     """
+    reasons = [reason for entry in entries if (reason := _untestable(entry, metric))]
+    usable = [k for k, entry in enumerate(entries) if not _untestable(entry, metric)]
+    usable.sort(key=lambda k: (entries[k].preset, entries[k].settings))
     if len(entries) > MOST:
-        raise DataError(f"tests after correction cannot tell more than {MOST} models apart")
-    arranged = sorted(entries, key=lambda entry: (entry.preset, entry.settings))
-    tables = [{c: _table(run, c) for run in e.runs for c in [_called(e, run)]} for e in arranged]
-    models = panel(tables, [metric])
-    order = [arranged.index(entry) for entry in entries]
-    found = standings(order, differences(models, intervals=False)[0], METRICS[metric])
-    return [Place(found[k].rank, found[k].ties) for k in order]
+        return {}, f"tests after correction cannot tell more than {MOST} models apart"
+    tables = [
+        {_called(entries[k], run): run.usable_scores for run in entries[k].runs} for k in usable
+    ]
+    try:
+        found = differences(panel(tables, [metric]), intervals=False)[0] if usable else {}
+    except HambenchError as error:
+        return {}, str(error)
+    tests = {
+        (min(usable[i], usable[j]), max(usable[i], usable[j])): difference.significant
+        for (i, j), difference in found.items()
+    }
+    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    return tests, f"{reasons[0]}{more}" if reasons and len(entries) > 1 else ""
+
+
+def _untestable(entry: Entry, metric: str) -> str:
+    """Why an entry cannot be tested; empty if it can."""
+    for run in entry.runs:
+        if isinstance(run.scores, DataError):
+            return f"{_called(entry, run)}: {run.scores}"
+        if metric not in run.scores.settings:
+            return f"{_called(entry, run)} has no scores of '{metric}'"
+    return ""
 
 
 def _called(entry: Entry, run: Run) -> str:
     return f"{entry.label} {entry.settings} seed {run.result.seed}"
 
 
-def _table(run: Run, called: str) -> ScoreTable:
-    try:
-        return run.usable_scores
-    except DataError as error:
-        raise DataError(f"{called}: {error}") from error
+def _by_tests(
+    entries: Sequence[Entry], metric: str, tests: Mapping[tuple[int, int], bool]
+) -> list[Place]:
+    """Places of entries, best first; two that were not tested differ if their intervals do."""
+    ends = [_summary(entry, metric).ends for entry in entries]
+    different = {
+        (i, j)
+        for i, j in combinations(range(len(entries)), 2)
+        if tests.get((i, j), not _meet(ends[i], ends[j]))
+    }
+    beaten = Counter(j for _, j in different)  # the first of a pair has the better mean
+    letters = tie_letters(len(entries), different)
+    return [Place(1 + beaten[k], letters[k]) for k in range(len(entries))]
 
 
 def _by_overlap(entries: Sequence[Entry], metric: str) -> list[Place]:
@@ -354,9 +402,14 @@ def _by_overlap(entries: Sequence[Entry], metric: str) -> list[Place]:
     ranks: list[int] = []
     for place, entry in enumerate(entries, start=1):
         leader = ranks[-1] if ranks else place
-        (a, b), (c, d) = (_summary(e, metric).ends for e in (entries[leader - 1], entry))
-        ranks.append(leader if a <= d and c <= b else place)
+        one, other = (_summary(e, metric).ends for e in (entries[leader - 1], entry))
+        ranks.append(leader if _meet(one, other) else place)
     return [Place(found, "") for found in ranks]
+
+
+def _meet(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two intervals have something in common."""
+    return one[0] <= other[1] and other[0] <= one[1]
 
 
 def _summary(entry: Entry, metric: str) -> Summary:

@@ -43,7 +43,7 @@ class Run:
     def usable_scores(self) -> ScoreTable:
         """The scores; DataError where there are none."""
         if isinstance(self.scores, DataError):
-            raise self.scores
+            raise DataError(f"{self.name}: {self.scores}")
         return self.scores
 
 
@@ -229,7 +229,11 @@ def _identity(file: Path) -> object:
 
 def _files(root: Path, name: str) -> list[Path]:
     """Files of that name at or below a folder, sorted."""
-    return sorted(Path(folder) / name for folder, _, files in os.walk(root) if name in files)
+    return sorted(
+        Path(folder) / name
+        for folder, folders, files in os.walk(root)
+        if name in files or name in folders  # which whoever reads it refuses
+    )
 
 
 def _nothing_in(given: Iterable[Path]) -> DataError:
@@ -239,6 +243,8 @@ def _nothing_in(given: Iterable[Path]) -> DataError:
 
 def _scores(path: Path, result: Result) -> ScoreTable | DataError:
     """Scores of a run, or why it is ranked without, said without the place of the folder."""
+    if not any((path.parent / name).is_file() for name in (SCORES, ENERGIES)):
+        return DataError(f"no {SCORES} (`hambench evaluate RUN_DIR` writes it)")
     try:
         return scores_of(path, result)
     except DataError as error:

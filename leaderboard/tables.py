@@ -27,15 +27,17 @@ from hambench.scoring import FAILURES, METRICS
 
 NOTE = (
     "Mean over seeds. In brackets the 95 % bootstrap interval over test molecules (mean of the "
-    "seeds' intervals), sd the sample standard deviation over seeds. Where all runs kept their "
-    "scores of every molecule, a rank is 1 + the number of models that are significantly better, "
-    "and models that share a letter under ties do not differ significantly: paired permutation "
-    "tests on the same molecules, seeds counted, corrected for the number of pairs (Holm, 5 %); so "
-    "a model of few seeds, of which little is known, can rank above one whose mean is better. "
-    "Two seeds tell little of others, one tells nothing. Elsewhere entries whose intervals overlap "
-    "that of the first of their rank share it. Bold is every model of rank 1 in a metric. A model "
-    "that failed on some molecules is listed unranked. Front: no ranked model (of the same device) "
-    "has both a smaller error and a smaller cost. 1 uEh = 1e-6 Hartree."
+    "seeds' intervals), sd the sample standard deviation over seeds. A rank is 1 + the number of "
+    "models that are significantly better, and models that share a letter under ties do not differ "
+    "significantly: paired permutation tests on the same molecules, from the scores of every "
+    "molecule, seeds counted, corrected for the number of pairs (Holm, 5 %); so a model of few "
+    "seeds, of which little is known, can rank above one whose mean is better, and models can tie "
+    "whose intervals, which are over molecules alone, are far apart. Two seeds tell little of "
+    "others, one tells nothing. A model without scores of molecules differs from another if their "
+    "intervals do not overlap; where no model has them, entries whose intervals overlap that of "
+    "the first of their rank share it. Bold is every model of rank 1 in a metric. A model that "
+    "failed on some molecules is listed unranked. Front: no ranked model (of the same device) has "
+    "both a smaller error and a smaller cost. 1 uEh = 1e-6 Hartree."
 )
 
 
@@ -129,10 +131,11 @@ def _title(ranking: Ranking) -> str:
 def _where(ranking: Ranking) -> str:
     """What a ranking is of, and how ties were found."""
     untested = ranking.contests[ranking.metric].untested
+    how = "some ties are" if _tested(ranking) else "ranked"
     return (
         f"trained on {ranking.training_split}, scored on {ranking.split}, "
         f"{ranking.source} data {ranking.fingerprint[:12]}"
-    ) + (f"; ranked by overlap of intervals: {untested}" if untested else "")
+    ) + (f"; {how} by overlap of intervals: {untested}" if untested else "")
 
 
 def unfinished_table(cells: Sequence[Unfinished]) -> Table | None:

@@ -14,6 +14,7 @@ from hambench.leaderboard.collect import Board, collect
 from hambench.leaderboard.latex import latex
 from hambench.leaderboard.records import as_json
 from hambench.leaderboard.site import write_site
+from hambench.leaderboard.table import printable
 from hambench.leaderboard.tables import NOTE
 from hambench.leaderboard.text import markdown
 
@@ -77,7 +78,15 @@ def _text(name: str, make: Callable[[Board], str]) -> Callable[[Board, Path, Tas
 def _csv(board: Board) -> str:
     from hambench.leaderboard.frame import frame
 
-    return str(frame(board).to_csv(index=False, lineterminator="\n"))
+    found = frame(board)
+    found = found.map(lambda one: _harmless(one) if isinstance(one, str) else one)
+    return str(found.to_csv(index=False, lineterminator="\n"))
+
+
+def _harmless(text: str) -> str:
+    """Text that no spreadsheet takes for a formula, on one line."""
+    shown = printable(text)
+    return f"'{shown}" if shown[:1] in ("=", "+", "-", "@") else shown
 
 
 def _pictures(board: Board, folder: Path, kinds: Sequence[str]) -> list[Path]:

@@ -53,7 +53,7 @@ def leaderboard(
     from hambench.leaderboard.records import as_json
 
     if formats and out is None:
-        raise click.UsageError("--format says what to write; add --out DIR, where to")
+        raise click.UsageError("--format says what to write: add --out DIR.")
     board = collect(folders)
     if json_:
         click.echo(as_json(board), nl=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from hambench.launch.plan import Node, Plan
 from hambench.launch.profile import HERE, Profile, load_profile
 from hambench.launch.scheduler import Scheduler
 from hambench.launch.standing import UNDER_WAY, chosen, standing
+
+_ENDING = 60.0  # seconds; KillWait, after which SLURM kills, is 30 by default
+_LOOK = 1.0  # seconds between two looks at the queue
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ def place_of(words: Sequence[str], otherwise: str | None = None) -> Where:
 def cancel_cells(folder: Path, words: Sequence[str]) -> int:
     """Cancel the jobs of a sweep's cells (see `chosen`); returns how many were.
 
+    A running job writes a checkpoint first: it is waited for, so that `retry` can follow.
+
     Raises:
         ConfigError: the sweep has no jobs, or SLURM is not here.
         DataError: there is no such sweep or cell.
@@ -73,7 +79,17 @@ def cancel_cells(folder: Path, words: Sequence[str]) -> int:
             scheduler.cancel(ids)
         finally:  # it may have been done for some; of one that goes on the scheduler tells
             manifest.with_cancelled(ids).write()
+    _wait_for_end(ids)
     return len(ids)
+
+
+def _wait_for_end(ids: Sequence[str]) -> None:
+    """Until no job is in the queue, or as long as SLURM lets one of them end."""
+    latest = time.monotonic() + _ENDING
+    while ids and time.monotonic() < latest:
+        if not any(state.alive for state in Scheduler().states(ids).values()):
+            return
+        time.sleep(_LOOK)
 
 
 def plan_again(

@@ -18,7 +18,7 @@ from hambench.compose import compose
 from hambench.config import ScoreOptions
 from hambench.data.task import Task
 from hambench.errors import DataError, HambenchError, RegistryError
-from hambench.leaderboard.ranking import digest, training
+from hambench.leaderboard.ranking import digest, impossible, training
 from hambench.leaderboard.runs import Run, read_runs
 from hambench.registry import load_task
 from hambench.reproduce import parse_command
@@ -70,10 +70,11 @@ def check(paths: Iterable[str | os.PathLike[str]], data: Path | None = None) -> 
     if not found.runs and not found.left_out:
         raise DataError("there is no finished run among these; a submission is of results")
     made = [Checked(name, (Finding("error", why),)) for name, why in found.left_out]
-    twins = _twins(found.runs)
+    twins, copies = _twins(found.runs), _copies(found.runs)
     for run in found.runs:
         findings = [finding for step in _STEPS for finding in _guarded(step, run, data)]
-        made.append(Checked(run.name, (*findings, *twins.get(run.name, ()))))
+        others = (*twins.get(run.name, ()), *copies.get(run.name, ()))
+        made.append(Checked(run.name, (*findings, *others)))
     return sorted(made, key=lambda one: one.name)
 
 
@@ -111,8 +112,8 @@ def _is_of_the_task(run: Run, data: Path | None) -> Iterator[Finding]:
     for name, metric in result.metrics.items():
         if name not in METRICS:
             yield Finding("warning", f"'{name}' is a metric that this hambench does not know")
-        elif metric.unit != METRICS[name].unit:
-            yield Finding("error", f"'{name}' is in '{metric.unit}', not '{METRICS[name].unit}'")
+        elif reason := impossible(METRICS[name], metric):
+            yield Finding("error", f"'{name}' {reason}")
     if result.split not in task.splits:
         yield Finding("error", f"'{task.name}' has no split '{result.split}'")
     if not task.available:
@@ -233,6 +234,22 @@ def _twins(runs: Sequence[Run]) -> Mapping[str, list[Finding]]:
         for twin in [next((other.name for other in same if other is not run), None)]
         if twin is not None
     }
+
+
+def _copies(runs: Sequence[Run]) -> Mapping[str, list[Finding]]:
+    """Results of several seeds whose scores of molecules are the very same."""
+    known: dict[tuple[object, ...], Run] = {}
+    found: dict[str, list[Finding]] = {}
+    for run in runs:
+        r, scores = run.result, run.scores
+        if isinstance(scores, DataError) or not r.parameters:  # without weights seeds are equal
+            continue
+        same = r.model, r.preset, r.task, r.fingerprint, r.split, r.training_split, r.strategy
+        first = known.setdefault((*same, scores.terms.tobytes()), run)
+        if first.result.seed != r.seed:
+            said = f"its molecules have the very scores of {first.name}, which is of another seed"
+            found[run.name] = [Finding("error", said)]
+    return found
 
 
 def _task(result: Result, data: Path | None) -> Task:

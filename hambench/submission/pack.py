@@ -90,6 +90,10 @@ def pack(predictions: Path, description: Path, out: Path, data: Path | None = No
         RunError: the folder cannot be written.
     """
     said = read_record(description, Description)
+    if said.model in registry.MODELS.names:
+        raise ConfigError(
+            f"'{said.model}' is the name of a model of hambench; run that, or choose another name"
+        )
     if (out / RESULT).exists():
         raise ConfigError(f"{out} holds a result already; choose another folder")
     request = Request(

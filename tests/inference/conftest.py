@@ -76,6 +76,7 @@ def finished_run(
             recipe={},
             seed=0,
             metrics={"h_mae": results.Metric(value=1, unit="Eh", ci95=None, n=1)},
+            primary="h_mae",
             cost=cost,
             provenance=provenance(results.now(), 0, {}),
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,43 @@ def test_a_broken_link_is_left_out(run: Write) -> None:
     (runs / "gone" / "result.json").symlink_to(runs / "nowhere")
     board = collect([runs])
     assert [name for name, _ in board.left_out] == ["runs/gone/result.json"]
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (Metric(value=-5.0, unit="Eh", ci95=(-6.0, -4.0), n=9), "is -5, no metric is negative"),
+        (Metric(value=1e-3, unit="Eh", ci95=(5.0, 6.0), n=9), "far outside of its interval"),
+        (Metric(value=1e-3, unit="D", ci95=None, n=9), "is in 'D', expected 'Eh'"),
+    ],
+)
+def test_numbers_that_cannot_be_are_left_out(run: Write, found: Metric, reason: str) -> None:
+    run("honest")
+    board = collect([run("other", preset="other", metrics={"h_mae": found})])
+    assert reason in dict(board.left_out)["runs/other"]
+    assert [entry.preset for entry in board.rankings[0].entries] == ["helm_small"]
+
+
+def test_shares_are_at_most_one(run: Write) -> None:
+    board = collect([run("honest"), run("b", metrics={"h_mae": metric(1.0), "psi": share(7.0)})])
+    assert "a share of at most 1" in dict(board.left_out)["runs/b"]
+
+
+def test_what_is_no_file_is_left_out(run: Write) -> None:
+    runs = run("a")
+    for name in ("folder", "pipe"):
+        (runs / name).mkdir()
+    (runs / "folder" / "result.json").mkdir()
+    os.mkfifo(runs / "pipe" / "result.json")
+    found = dict(collect([runs]).left_out)
+    assert found.keys() == {"runs/folder/result.json", "runs/pipe/result.json"}
+    assert "is no regular file" in found["runs/pipe/result.json"]
+
+
+def test_csv_holds_no_formulas_and_no_control_characters(run: Write, tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    run("a", preset="=cmd|' /C calc'!A0", model="a\x00\x1bb")
+    (path,) = write(collect([tmp_path / "runs"]), tmp_path / "out", ["csv"])
+    text = path.read_text("utf-8")
+    assert ",'=cmd|" in text
+    assert not {"\x00", "\x1b"} & set(text)

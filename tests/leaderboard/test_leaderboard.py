@@ -84,7 +84,9 @@ def test_a_cell_run_twice_counts_once(run: Write) -> None:
     board = collect([run("old", 1.0, finished=400)])
     ((_, entry),) = ranked(board.rankings[0])
     assert entry.summary("h_mae").value == pytest.approx(1e-4)
-    assert board.left_out == (("runs/old", "runs/new is the same cell, finished later"),)
+    assert board.left_out == (
+        ("runs/old", "runs/new is the same cell, finished later; their metrics differ"),
+    )
 
 
 def test_what_cannot_be_ranked_is_listed(run: Write) -> None:

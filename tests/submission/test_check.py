@@ -125,6 +125,14 @@ def test_one_seed_counts_once(run: Path) -> None:
     assert "seed 0 of this model is in runs/again too" in said(found)
 
 
+def test_copied_scores_of_another_seed_are_refused(run: Path) -> None:
+    changed(run, lambda r: r.update(parameters=5))
+    again = Path(shutil.copytree(run, run.parent / "seed1"))
+    changed(again, lambda r: r.update(seed=1, reproduce=r["reproduce"].replace("d=0", "d=1")))
+    found = errors(check([run.parent]))
+    assert any("the very scores of runs/mine, which is of another seed" in text for text in found)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -65,6 +65,7 @@ def test_a_packed_result_passes_the_check_and_is_ranked(predictions: Path, tmp_p
         ("seed: 3", "seed: -3", "seed"),
         ("parameters: 1234", "", "parameters"),
         ("model: theirs", "modell: theirs", "model"),
+        ("model: theirs", "model: helm_small", "is the name of a model of hambench"),
         ("seed: 3", "seed: 3\nstrategy: direct", "leave out strategy"),
         ("task: water_mini", "task: water_max", "water_max"),
         ("seed: 3", "seed: 3\ntrain_on: half", "train_on=half"),
