@@ -144,7 +144,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_names_that_look_alike_have_pages_of_their_own(run: Write, tmp_path: Path) -> None:
-    for k, name in enumerate(("a/b", "a b", "A-B", "", "." * 300, "\u00e4")):
+    for k, name in enumerate(("a/b", "a b", "A-B", "", "." * 200, "\u00e4")):
         runs = run(f"r{k}", preset=name)
     site = build(runs, tmp_path / "site")
     assert len(list(site.glob("models/*.html"))) == len(list(site.glob("runs/*.html"))) == 6

@@ -207,6 +207,7 @@ def test_whatever_is_replaced_is_in_the_guide() -> None:
     assert [word for word in INSTEAD if word not in text] == []
 
 
+@pytest.mark.slow
 @pytest.mark.slurm
 def test_every_command_does_what_the_guide_says(reader: Reader, slurm: PrivateCluster) -> None:
     commands = [line for block in blocks("sh") for line in block.splitlines()]

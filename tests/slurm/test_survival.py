@@ -122,6 +122,7 @@ def test_preemption_by_a_better_partition(
     _ends_as(undisturbed, sweep, run)
 
 
+@pytest.mark.slow
 def test_cancelled_cells_go_on_when_they_are_tried_again(
     slurm: PrivateCluster, tmp_path: Path, undisturbed: Any
 ) -> None:

@@ -86,6 +86,7 @@ def test_cells_wait_for_their_pretraining(
             assert not (manifest.folder_of(entry.cell) / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_submitted_from_inside_a_job(
     slurm: PrivateCluster, toy_jobs: str, tmp_path: Path
 ) -> None:
