@@ -32,7 +32,13 @@ from hambench.learn.trackers import Tracker, tracked
 from hambench.learn.validation import metric_name
 from hambench.learn.weights import save_weights
 from hambench.model import Model, silent
-from hambench.prediction import as_metrics, keep_predictions, score_energies, score_split
+from hambench.prediction import (
+    as_metrics,
+    keep_predictions,
+    primary_of,
+    score_energies,
+    score_split,
+)
 from hambench.pretraining import audited, begin_with, check_body_of
 from hambench.provenance import provenance
 from hambench.reproduce import command_of
@@ -292,8 +298,7 @@ def _scored(
         scores = score_split(cell, progress, kept, inference_s=inference_s)
         more = {"scoring": cell.scoring}
     metrics = as_metrics(scores_of(scores, cell.metrics))
-    primary = cell.task.metrics[0] if cell.task.metrics[0] in metrics else next(iter(metrics))
-    result = Result(**common, metrics=metrics, primary=primary, **more)
+    result = Result(**common, metrics=metrics, primary=primary_of(cell.task, metrics), **more)
     write_scores(folder / SCORES, scores)
     write_result(folder, result)
     return result

@@ -6,7 +6,7 @@ What every molecule adds to every metric is a `ScoreTable`, molecules in the ord
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -24,6 +24,7 @@ from hambench.chem.molecule import Molecule
 from hambench.chem.rotation import scoring_rotation
 from hambench.data.rows import Rows, Unlabelled
 from hambench.data.splits import clusters
+from hambench.data.task import Task
 from hambench.data.workers import cores, pool
 from hambench.errors import DataError
 from hambench.external import ExternalModel
@@ -268,6 +269,12 @@ def score_kept_energies(cell: Cell, kept: Path) -> ScoreTable:
 def as_metrics(scores: dict[str, Score]) -> dict[str, Metric]:
     """Scores as a result holds them."""
     return {name: Metric(**score._asdict()) for name, score in scores.items()}
+
+
+def primary_of(task: Task, metrics: Mapping[str, Metric]) -> str:
+    """The task's own primary metric; of a run that was not scored by it, its first."""
+    own = task.metrics[0]
+    return own if own in metrics else next(iter(metrics))
 
 
 def _label(molecule: Molecule) -> float:

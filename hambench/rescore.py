@@ -107,7 +107,7 @@ def score_file(path: Path, request: Request, *, progress: bool = True) -> Rescor
     task.check_given()
     split = request.score.split
     molecules = task.split(split)
-    energies = all(target.name != "hamiltonian" for target in task.spec.targets)
+    energies = of_energies(task)
     read = _energies if energies else _hamiltonians
     predicted, turned = read(path, task, split)
     metrics = request.score.metrics or [*task.metrics, *([ROTATION_ERROR] if turned else [])]
@@ -139,8 +139,12 @@ def score_file(path: Path, request: Request, *, progress: bool = True) -> Rescor
 
 def predicted_of(path: Path, task: Task, split: str) -> Iterable[Array]:
     """What a file predicts for each molecule of a split, as `score_file` reads it."""
-    energies = all(target.name != "hamiltonian" for target in task.spec.targets)
-    return (_energies if energies else _hamiltonians)(path, task, split)[0]
+    return (_energies if of_energies(task) else _hamiltonians)(path, task, split)[0]
+
+
+def of_energies(task: Task) -> bool:
+    """Whether a task is of energies, not of Hamiltonians."""
+    return all(target.name != "hamiltonian" for target in task.spec.targets)
 
 
 def _hamiltonians(path: Path, task: Task, split: str) -> Given:

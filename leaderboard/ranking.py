@@ -258,7 +258,7 @@ def entries_of(runs: Iterable[Run]) -> tuple[list[Entry], list[tuple[str, str]]]
     """Runs by settings, one per seed: the one that finished last; the others, and why."""
     cells: dict[tuple[str, str, int], list[Run]] = defaultdict(list)
     for run in runs:
-        cells[run.result.preset, _settings(run.result), run.result.seed].append(run)
+        cells[run.result.preset, settings_of(run.result), run.result.seed].append(run)
     entries: dict[tuple[str, str], list[Run]] = defaultdict(list)
     superseded = []
     for (preset, settings, _), candidates in sorted(cells.items()):
@@ -283,7 +283,7 @@ def _superseded(run: Run, by: Run) -> str:
     return f"{by.name} is the same cell{', finished later' if later else ''}{differ}"
 
 
-def _settings(result: Result) -> str:
+def settings_of(result: Result) -> str:
     """Digest of what makes two entries different models, whatever the seed."""
     return digest(result.model, result.hyperparameters, training(result))
 
@@ -348,8 +348,9 @@ def _tests(entries: Sequence[Entry], metric: str) -> tuple[dict[tuple[int, int],
     Returns:
         Whether they differ, by pair; why others are not among them, empty where all are.
     """
-    reasons = [reason for entry in entries if (reason := _untestable(entry, metric))]
-    usable = [k for k, entry in enumerate(entries) if not _untestable(entry, metric)]
+    found_against = [_untestable(entry, metric) for entry in entries]
+    reasons = [reason for reason in found_against if reason]
+    usable = [k for k, reason in enumerate(found_against) if not reason]
     usable.sort(key=lambda k: (entries[k].preset, entries[k].settings))
     if len(entries) > MOST:
         return {}, f"tests after correction cannot tell more than {MOST} models apart"

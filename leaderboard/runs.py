@@ -145,10 +145,7 @@ def scores_of(path: Path, result: Result) -> ScoreTable:
     if not file.is_file():
         if (path.parent / ENERGIES).is_file():
             return energy_scores(path.parent / ENERGIES, result)
-        raise DataError(
-            f"{path.parent} has no {SCORES}, the scores of every molecule; "
-            f"`hambench evaluate {path.parent}` writes it"
-        )
+        raise DataError(f"no {SCORES} (`hambench evaluate RUN_DIR` writes it)")
     try:
         table = read_scores(file)
     except DataError as error:
@@ -243,8 +240,6 @@ def _nothing_in(given: Iterable[Path]) -> DataError:
 
 def _scores(path: Path, result: Result) -> ScoreTable | DataError:
     """Scores of a run, or why it is ranked without, said without the place of the folder."""
-    if not any((path.parent / name).is_file() for name in (SCORES, ENERGIES)):
-        return DataError(f"no {SCORES} (`hambench evaluate RUN_DIR` writes it)")
     try:
         return scores_of(path, result)
     except DataError as error:

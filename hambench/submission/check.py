@@ -18,7 +18,7 @@ from hambench.compose import compose
 from hambench.config import ScoreOptions
 from hambench.data.task import Task
 from hambench.errors import DataError, HambenchError, RegistryError
-from hambench.leaderboard.ranking import digest, impossible, training
+from hambench.leaderboard.ranking import impossible, settings_of
 from hambench.leaderboard.runs import Run, read_runs
 from hambench.registry import load_task
 from hambench.reproduce import parse_command
@@ -225,7 +225,7 @@ def _twins(runs: Sequence[Run]) -> Mapping[str, list[Finding]]:
     cells: dict[tuple[object, ...], list[Run]] = defaultdict(list)
     for run in runs:
         r = run.result
-        kind = digest(r.model, r.preset, r.hyperparameters, training(r))
+        kind = r.preset, settings_of(r)
         cells[r.task, r.fingerprint, r.split, r.training_split, kind, r.seed].append(run)
     return {
         run.name: [Finding("error", f"seed {run.result.seed} of this model is in {twin} too")]

@@ -21,9 +21,9 @@ from hambench.domain import domain_of
 from hambench.errors import ConfigError
 from hambench.files import atomic_write
 from hambench.leaderboard.submitted import SUBMISSION, Submission, read_record
-from hambench.prediction import as_metrics
+from hambench.prediction import as_metrics, primary_of
 from hambench.provenance import provenance
-from hambench.rescore import Array, Request, Rescored, predicted_of, score_file
+from hambench.rescore import Array, Request, Rescored, of_energies, predicted_of, score_file
 from hambench.results import RESULT, Cost, Count, DataFile, Record, Result, now, write_result
 from hambench.rundir import PREDICTIONS
 from hambench.scoring.energy_table import ENERGIES, EnergyRow, write_energies
@@ -100,7 +100,7 @@ def pack(predictions: Path, description: Path, out: Path, data: Path | None = No
         task=said.task, data=data, split=said.split, score=ScoreOptions(split=said.scored)
     )
     done = score_file(predictions, request)
-    energies = all(target.name != "hamiltonian" for target in done.task.spec.targets)
+    energies = of_energies(done.task)
     result = _result(said, done, hashlib.sha256(predictions.read_bytes()).hexdigest(), energies)
     found = predicted_of(predictions, done.task, done.split)
     if energies:
@@ -148,7 +148,7 @@ def _result(said: Description, done: Rescored, digest: str, energies: bool) -> R
         recipe=said.recipe,
         seed=said.seed,
         metrics=metrics,
-        primary=task.metrics[0] if task.metrics[0] in metrics else next(iter(metrics)),
+        primary=primary_of(task, metrics),
         step_budget=task.protocol.max_steps,
         strategy=said.strategy,
         **more,
