@@ -23,7 +23,7 @@ from hambench.learn.recipe import Recipe
 logger = logging.getLogger(__name__)
 
 LARGEST: Final = 64
-"""Graphs kept; steps on batches of further forms run as if there were none."""
+"""Forms that are captured, the first there are; steps on further ones run as if for none."""
 
 _EAGER: Final = 2  # steps on a form before it is captured: they leave behind what is made only once
 
@@ -101,7 +101,7 @@ class CapturedSteps:
         step: of a batch on the device; changes no tensor but those that stay where they are.
         device: of the steps.
         graphs: what captures them.
-        largest: number of graphs kept.
+        largest: number of forms that are captured, see `LARGEST`.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class CapturedSteps:
         largest: int = LARGEST,
     ) -> None:
         self.step, self.device, self.graphs, self.largest = step, device, graphs, largest
-        self._seen: Counter[int] = Counter()  # by hash: of ever new forms little is kept
+        self._seen: Counter[Form] = Counter()
         self._captured: dict[Form, _Captured] = {}
         self._told: set[str] = set()
 
@@ -142,16 +142,14 @@ class CapturedSteps:
 
     def _due(self, form: Form) -> bool:
         """Whether to capture a form now that it comes again."""
-        self._seen[hash(form)] += 1
-        if self._seen[hash(form)] <= _EAGER:
+        if form not in self._seen and len(self._seen) == self.largest:
+            self._tell(
+                f"batches come in more than {self.largest} shapes: steps on further ones run "
+                "without a CUDA graph, which is for batches with as many atoms, edges and labels"
+            )
             return False
-        if len(self._captured) < self.largest:
-            return True
-        self._tell(
-            f"batches come in more than {self.largest} shapes: steps on further ones run without "
-            "a CUDA graph, which pays where most batches have as many atoms, edges and labels"
-        )
-        return False
+        self._seen[form] += 1
+        return self._seen[form] > _EAGER
 
     def _tell(self, what: str) -> None:
         """Warn, once."""

@@ -106,6 +106,7 @@ class Training:
         self.optimizers = build_optimizers(model, recipe.optimizer)
         self.groups = [group for o in self.optimizers for group in o.param_groups]
         self.schedule = Schedule(recipe.schedule, recipe.optimizer.lr)
+        self._parameters = list(model.parameters())  # collecting them takes long
         self.ema: ExponentialAverage | None = None
         if recipe.ema_decay is not None:
             self.ema = ExponentialAverage(model, recipe.ema_decay, ramp=recipe.ema_ramp)
@@ -139,12 +140,12 @@ class Training:
         state = self.state
         factor = self.schedule.factor(state.step, progress)
         rates = [group["initial_lr"] * factor for group in self.groups]
-        numbers = _Numbers(rates, self._weight(), state.step - state.logged)
+        weight, place = self._weight(), state.step - state.logged
         if self._captured is None:
             counted = [bool(item.rows) for item in loaded]
-            self._step([item.batch for item in loaded], numbers, counted)
+            self._step([item.batch for item in loaded], _Numbers(rates, weight, place), counted)
         else:
-            self._numbers.renew([*rates, numbers.weight, numbers.place])
+            self._numbers.renew([*rates, weight, place])
             (item,) = loaded
             self._captured(item.packed, self.model.capturable)
             self._set_rates(rates)
@@ -168,7 +169,7 @@ class Training:
             processes=self.processes, hold=partial(self.fabric.no_backward_sync, self._terms_of),
         )  # fmt: skip
         if self.recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm)
         self._set_rates(numbers.rates)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -204,7 +205,7 @@ class Training:
         for k, loss in enumerate(losses):
             if not math.isfinite(loss):
                 raise not_finite("training loss", loss, step + k + 1)
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()]))
+        norms = torch.stack(torch._foreach_norm([p.detach() for p in self._parameters]))
         if not bool(norms.isfinite().all()):
             raise not_finite("norm of a parameter", float(norms.max()), self.state.step)
         return losses
