@@ -206,7 +206,8 @@ class Loader:
             built = built_by_thread(self._assembler, places)
         with closing(built):
             for packed, _, (rows, molecules, after) in built:
-                yield Loaded(packed, self.device, molecules, after, rows)
+                # what copies into pinned memory makes lists of tuples
+                yield Loaded(packed, self.device, molecules, after, tuple(rows))
 
 
 class _Share(NamedTuple):

@@ -162,10 +162,11 @@ class CapturedSteps:
         batch = Packed(memory, packed.form).batch()
         try:
             return _Captured(memory, self.graphs.capture(lambda: self.step(batch)))
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            cause = error.__context__ or error  # the end of a broken capture is an error, too
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            reason = str(cause).splitlines()[0]
             raise RunError(
                 f"a training step of this model cannot be captured as a CUDA graph ({reason}); "
                 "the last checkpoint is kept: go on with cuda_graph=false"

@@ -183,10 +183,12 @@ class Training:
 
     def _set_rates(self, rates: Sequence[float | Tensor]) -> None:
         """Learning rates of all groups; checkpoints hold numbers of Python."""
+        on_gpu = self.fabric.device.type == "cuda"
+        capturing = on_gpu and torch.cuda.is_current_stream_capturing()
         for group, rate in zip(self.groups, rates, strict=True):
             group["lr"] = rate
-            if "capturable" in group:  # of torch's optimisers, which ask for it in a graph
-                group["capturable"] = isinstance(rate, Tensor)
+            if "capturable" in group:  # of torch's optimisers, which want it then and only then
+                group["capturable"] = capturing
 
     def _weight(self) -> float:
         """Of the new parameters in their average: one until that begins, or if there is none."""

@@ -212,18 +212,28 @@ def test_a_batch_takes_the_place_of_another_of_its_form():
     assert Packed.of(padded).batch().real == Shape(1, 3, 6)
 
 
-def test_what_cannot_be_captured_is_told_in_a_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "told", "message"),
+    [
+        (RuntimeError("not\nso"), RunError, r"cannot be captured .*\(not\); .*cuda_graph=false"),
+        (torch.OutOfMemoryError("all is taken"), torch.OutOfMemoryError, "all is taken"),
+    ],
+)
+def test_why_a_step_cannot_be_captured(error, told, message):
+    """The end of a capture in which something went wrong is an error as well."""
+
     class Refusing(StandIn):
         def capture(self, call):
-            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+            try:
+                raise error
+            finally:
+                raise RuntimeError("the capture is void")
 
     steps = CapturedSteps(lambda batch: None, torch.device("cpu"), Refusing())
     packed = Packed.of(collate(molecules(1), Toy().graph))
     for _ in range(2):
         steps(packed, capturable=True)
-    with pytest.raises(
-        RunError, match=r"cannot be captured .*\(operation not permitted\); .*=false"
-    ):
+    with pytest.raises(told, match=message):
         steps(packed, capturable=True)
 
 
@@ -266,20 +276,24 @@ def test_it_is_no_part_of_what_a_run_is():
 @pytest.mark.parametrize(
     ("preset", "optimizer", "precision", "close"),
     [
-        ("helm_small", "muon", "float32", 1e-5),
+        ("helm_small", "muon", "float32", 1e-3),  # bfloat16 makes it orthogonal
         *((f"{name}_small", "amsgrad", "float64", 1e-10) for name in MODELS),
         *((f"{name}_small", "adamw", "float32", 1e-5) for name in MODELS),
     ],
 )
 def test_on_a_gpu_captured_steps_are_the_eager_ones(preset, optimizer, precision, close):
-    """With rates that are numbers of float32, which is what fused optimisers read there."""
+    """With rates that are numbers of float32, which is what fused optimisers read there.
+
+    And with an eps above the rounding of gradients that vanish, or Adam would make it large.
+    """
     model, train = model_and_rows(preset, "water_mini", ALONE)
     if preset == "sphnet_small":
         model.freeze()
     cast(model, getattr(torch, precision))
     fabric = open_fabric("cuda")
-    rates = {**OPTIMIZERS[optimizer], "lr": 2**-9}
-    options = recipe(optimizer=rates, schedule={"name": "constant", "warmup_steps": 8})
+    rates = {**OPTIMIZERS[optimizer], "lr": 2**-9, "eps": 1e-4}
+    schedule = {"name": "constant", "warmup_steps": 8}
+    options = recipe(optimizer=rates, schedule=schedule, ema_decay=0.9375, ema_ramp=False)
     data = Loader(
         train[:3], model.graph, batch_size=2, guesses=False, device=fabric.device, workers=1
     )
