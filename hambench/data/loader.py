@@ -174,6 +174,10 @@ class Loader:
         places = self._places(START)
         return self._prefetched(islice(places, len(self.plan(0))))
 
+    def build(self, rows: Sequence[int], epoch: int = 0) -> Batch:
+        """The batch of some rows, built now instead of ahead, on the loader's device."""
+        return self._placed(self._assembler(rows, epoch))
+
     def _places(self, start: Position) -> Iterator[Place[_Share]]:
         """Rows of each batch to build, its epoch, and whose share of which batch it is."""
         epoch, first = start.epoch, start.batch
@@ -196,7 +200,10 @@ class Loader:
             built = built_by_thread(self._assembler, places)
         with closing(built):
             for batch, _, (rows, molecules, after) in built:
-                yield Loaded(batch.to(self.device, non_blocking=True), molecules, after, rows)
+                yield Loaded(self._placed(batch), molecules, after, rows)
+
+    def _placed(self, batch: Batch) -> Batch:
+        return batch.to(self.device, non_blocking=True)
 
 
 class _Share(NamedTuple):
