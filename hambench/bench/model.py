@@ -13,8 +13,7 @@ from hambench.bench.molecules import batch_of
 from hambench.bench.step import Parts, Step
 from hambench.bench.subject import Setting, Subject, of_case, of_task
 from hambench.bench.timing import Timing
-from hambench.data.graph import Batch
-from hambench.data.loader import CACHE_BYTES
+from hambench.data.loader import CACHE_BYTES, Loaded
 from hambench.profiling.contractions import replay
 from hambench.profiling.memory import peak_and_launches, synchronize
 from hambench.profiling.waits import count_waits
@@ -131,15 +130,15 @@ def _measure(
 ) -> StepBench:
     step = Step(subject, setting.device)
     anew, kept = (subject.builder(step.training, room) for room in (0, CACHE_BYTES))
-    batch = anew()
-    step.run(batch)
-    whole, products = step.recorded(batch)
-    run = partial(step.run, batch)
+    loaded = anew()
+    step.run(loaded)
+    whole, products = step.recorded(loaded)
+    run = partial(step.run, loaded)
     peak, launches = peak_and_launches(run, step.device)
     waits = count_waits(run, step.device)
     beside = {"contractions": replay(products), "data": anew, "data_kept": kept}
-    times = _timed(step, batch, beside, repeats)
-    median = times["step"].median
+    times = _timed(step, loaded, beside, repeats)
+    median, real = times["step"].median, loaded.batch.real
     return StepBench(
         model=model,
         settings=words,
@@ -147,9 +146,9 @@ def _measure(
         device=str(step.device),
         precision=setting.precision,
         threads=setting.threads,
-        molecules=batch.real.molecules,
-        atoms=batch.real.atoms,
-        edges=batch.real.edges,
+        molecules=real.molecules,
+        atoms=real.atoms,
+        edges=real.edges,
         parameters=subject.model.count_parameters(),
         **times,
         products=len(products),
@@ -162,13 +161,13 @@ def _measure(
         peak=peak,
         ratio=median / times["contractions"].median,
         update_share=times["update"].median / median,
-        molecules_per_s=batch.real.molecules / median,
-        edges_per_s=batch.real.edges / median,
+        molecules_per_s=real.molecules / median,
+        edges_per_s=real.edges / median,
     )
 
 
 def _timed(
-    step: Step, batch: Batch, beside: Mapping[str, Callable[[], object]], repeats: int
+    step: Step, loaded: Loaded, beside: Mapping[str, Callable[[], object]], repeats: int
 ) -> dict[str, Timing]:
     """Times of the step, its parts and what is measured beside it, in turns.
 
@@ -177,11 +176,11 @@ def _timed(
     """
     seconds: dict[str, list[float]] = {name: [] for name in ("step", *Parts._fields, *beside)}
     for _ in range(1 + repeats):
-        parts = step.in_parts(batch)
+        parts = step.in_parts(loaded)
         for name, part in parts._asdict().items():
             seconds[name].append(part)
         on_gpu = step.device.type == "cuda"
-        whole = _seconds(partial(step.run, batch), step) if on_gpu else sum(parts)
+        whole = _seconds(partial(step.run, loaded), step) if on_gpu else sum(parts)
         seconds["step"].append(whole)
         for name, call in beside.items():
             seconds[name].append(_seconds(call, step))

@@ -18,7 +18,7 @@ from hambench.bench.subject import Setting, Subject, of_case
 from hambench.bench.timing import Timing
 from hambench.chem.molecule import Molecule
 from hambench.data.edges import count_edges
-from hambench.data.graph import Batch, collate
+from hambench.data.graph import Batch, Shape, collate
 from hambench.learn.device import open_fabric
 from hambench.profiling.memory import free_memory, peak_and_launches, synchronize
 
@@ -148,10 +148,11 @@ def measure(
 
 
 class _Rung(NamedTuple):
-    """A size that fits: its batch, its memory, and seconds as they are taken."""
+    """A size that fits: what is done, its memory, and seconds as they are taken."""
 
     size: int
-    batch: Batch
+    shape: Shape
+    run: Callable[[], object]
     peak: int
     seconds: list[float]
 
@@ -167,7 +168,7 @@ class _Ladder:
         self.setting, self.words = setting, words
         whole = organic(_ALL_ELEMENTS, basis)
         self.subject = of_case(model, whole, 1, setting.precision, words)
-        self.build, self.run, self.device = _work(self.subject, part, setting.device)
+        self.build, self.device = _work(self.subject, part, setting.device)
         self.rungs: list[_Rung] = []
         self.skipped: list[Skipped] = []
 
@@ -184,16 +185,16 @@ class _Ladder:
                 self.skipped.append(Skipped(size, edges, needs, most))
                 continue
             try:
-                batch = self.build(molecules)
+                shape, run = self.build(molecules)
                 if not self.rungs:
-                    self.run(batch)  # what stays, such as an optimiser's state, is made here
-                peak, _ = peak_and_launches(partial(self.run, batch), self.device)
+                    run()  # what stays, such as an optimiser's state, is made here
+                peak, _ = peak_and_launches(run, self.device)
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if isinstance(error, RuntimeError) and "memory" not in str(error):
                     raise
                 self.skipped.append(Skipped(size, edges, None, most))
                 continue
-            self.rungs.append(_Rung(size, batch, peak, []))
+            self.rungs.append(_Rung(size, shape, run, peak, []))
 
     def molecules(self, size: int) -> list[Molecule]:
         """Of one batch."""
@@ -209,8 +210,8 @@ class _Ladder:
         if len(self.rungs) == 1:
             return last.peak
         before = self.rungs[-2]
-        known = last.batch.real.edges
-        slope = (last.peak - before.peak) / (known - before.batch.real.edges)
+        known = last.shape.edges
+        slope = (last.peak - before.peak) / (known - before.shape.edges)
         return last.peak + max(0, round(slope * (edges - known)))
 
     def result(self) -> Scaling:
@@ -240,13 +241,13 @@ def _time_in_turns(ladders: Sequence[_Ladder], repeats: int) -> None:
             for rung in ladder.rungs:
                 synchronize(ladder.device)
                 start = time.perf_counter()
-                ladder.run(rung.batch)
+                rung.run()
                 synchronize(ladder.device)
                 rung.seconds.append(time.perf_counter() - start)
 
 
 def _point(rung: _Rung) -> Point:
-    real, spent = rung.batch.real, Timing.of(rung.seconds)
+    real, spent = rung.shape, Timing.of(rung.seconds)
     return Point(
         size=rung.size,
         molecules=real.molecules,
@@ -276,27 +277,29 @@ def exponent(edges: Sequence[float], costs: Sequence[float]) -> float | None:
     return float(slope)
 
 
-_Work = tuple[Callable[[Sequence[Molecule]], Batch], Callable[[Batch], object], torch.device]
+_Build = Callable[[Sequence[Molecule]], tuple[Shape, Callable[[], object]]]
 
 
-def _work(subject: Subject, part: Part, device: str) -> _Work:
-    """How batches are built, what is done with them, and where."""
+def _work(subject: Subject, part: Part, device: str) -> tuple[_Build, torch.device]:
+    """From molecules to the size of their batch and what is done with it; and where that is."""
     if part == "step":
         step = Step(subject, device)
 
-        def labelled(molecules: Sequence[Molecule]) -> Batch:
-            return replace(subject, molecules=molecules).builder(step.training, 0)()
+        def train(molecules: Sequence[Molecule]) -> tuple[Shape, Callable[[], object]]:
+            loaded = replace(subject, molecules=molecules).builder(step.training, 0)()
+            return loaded.batch.real, partial(step.run, loaded)
 
-        return labelled, step.run, step.device
+        return train, step.device
     where = open_fabric(device).device
     model = subject.model.to(where).eval()
     spec = replace(model.graph, labels=())
 
-    def unlabelled(molecules: Sequence[Molecule]) -> Batch:
-        return collate(molecules, spec).to(where)
-
     @torch.no_grad()
-    def predict(batch: Batch) -> None:
+    def matrices(batch: Batch) -> None:
         model(batch).matrices()
 
-    return unlabelled, predict, where
+    def predict(molecules: Sequence[Molecule]) -> tuple[Shape, Callable[[], object]]:
+        batch = collate(molecules, spec).to(where)
+        return batch.real, partial(matrices, batch)
+
+    return predict, where

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from torch import Tensor
 
 from hambench.bench.subject import Subject
-from hambench.data.graph import Batch
+from hambench.data.loader import Loaded
 from hambench.learn.device import open_fabric
 from hambench.learn.training import Training
 from hambench.profiling.contractions import Contraction, Recorder
@@ -52,12 +52,12 @@ class Step:
         for group in self.training.groups:
             group["initial_lr"] = 0.0
 
-    def run(self, batch: Batch) -> None:
+    def run(self, loaded: Loaded) -> None:
         """One step; a GPU is not waited for."""
-        self.training.step([batch], progress=0.0)
+        self.training.step([loaded.batch], progress=0.0)
         self.training.state.logged = self.training.state.step  # its losses are not kept
 
-    def in_parts(self, batch: Batch) -> Parts:
+    def in_parts(self, loaded: Loaded) -> Parts:
         """One step whose parts are waited for."""
         marks: list[float] = []
 
@@ -66,22 +66,22 @@ class Step:
             marks.append(time.perf_counter())
 
         mark()
-        self._watched(mark, batch)
+        self._watched(mark, loaded)
         mark()
         began, differentiated, gradients, ended = marks
         return Parts(differentiated - began, gradients - differentiated, ended - gradients)
 
-    def recorded(self, batch: Batch) -> tuple[Recorder, list[Contraction]]:
+    def recorded(self, loaded: Loaded) -> tuple[Recorder, list[Contraction]]:
         """What one step calls, and its products of matrices without those of the optimiser."""
         counts: list[int] = []
         with Recorder() as seen:
-            self._watched(lambda: counts.append(len(seen.contractions)), batch)
+            self._watched(lambda: counts.append(len(seen.contractions)), loaded)
         return seen, seen.contractions[: counts[-1]]
 
-    def _watched(self, note: Callable[[], object], batch: Batch) -> None:
+    def _watched(self, note: Callable[[], object], loaded: Loaded) -> None:
         self._fabric.note = note
         try:
-            self.run(batch)
+            self.run(loaded)
         finally:
             self._fabric.note = _nothing
 

@@ -15,8 +15,7 @@ from hambench.bench.molecules import Case
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.compose import compose, parse_override
-from hambench.data.graph import Batch
-from hambench.data.loader import Loader
+from hambench.data.loader import Loaded, Loader
 from hambench.data.rows import Part
 from hambench.errors import ConfigError
 from hambench.learn import Recipe
@@ -81,7 +80,7 @@ class Subject:
     recipe: Recipe
     molecules: Sequence[Molecule]
 
-    def builder(self, training: Training, cache_bytes: int) -> Callable[[], Batch]:
+    def builder(self, training: Training, cache_bytes: int) -> Callable[[], Loaded]:
         """Builds the batch of all molecules on the device, as `hambench.learn` does it ahead.
 
         Args:

@@ -174,9 +174,10 @@ class Loader:
         places = self._places(START)
         return self._prefetched(islice(places, len(self.plan(0))))
 
-    def build(self, rows: Sequence[int], epoch: int = 0) -> Batch:
-        """The batch of some rows, built now instead of ahead, on the loader's device."""
-        return self._placed(self._assembler(rows, epoch))
+    def build(self, rows: Sequence[int]) -> Loaded:
+        """The batch of some rows, built now instead of ahead, as the first one of a stream."""
+        batch = self._assembler(rows, START.epoch)
+        return Loaded(self._placed(batch), len(rows), START, tuple(rows))
 
     def _places(self, start: Position) -> Iterator[Place[_Share]]:
         """Rows of each batch to build, its epoch, and whose share of which batch it is."""

@@ -43,15 +43,15 @@ def test_a_step_is_that_of_a_training_in_parts() -> None:
     subject = of_case("helm_small", WATER, 2, "float64")
     other = copy.deepcopy(subject.model)
     step = Step(subject, "cpu")
-    batch = subject.builder(step.training, 0)()
-    assert min(step.in_parts(batch)) > 0
+    loaded = subject.builder(step.training, 0)()
+    assert min(step.in_parts(loaded)) > 0
     for one, same in zip(subject.model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, same)  # the learning rate is zero
     training = Training(other, subject.recipe, 0, open_fabric("cpu"))
-    training.step([batch], 0.0)
+    training.step([loaded.batch], 0.0)
     for one, same in zip(moments(step.training), moments(training), strict=True):
         assert torch.equal(one, same)
-    whole, products = step.recorded(batch)
+    whole, products = step.recorded(loaded)
     assert 100 < len(products) == len(whole.contractions)  # AdamW has none
 
 
