@@ -136,7 +136,11 @@ def _measure(
     run = partial(step.run, loaded)
     peak, launches = peak_and_launches(run, step.device)
     waits = count_waits(run, step.device)
-    beside = {"contractions": replay(products), "data": anew, "data_kept": kept}
+    beside = {
+        "contractions": replay(products),
+        "data": lambda: anew().batch,
+        "data_kept": lambda: kept().batch,
+    }
     times = _timed(step, loaded, beside, repeats)
     median, real = times["step"].median, loaded.batch.real
     return StepBench(
