@@ -129,13 +129,17 @@ def measure(
 
 
 def _undisturbed(recipe: Recipe) -> Recipe:
-    """The recipe with a constant learning rate, one batch a step, and no checkpoints on the way."""
+    """The recipe with a constant learning rate, one batch a step, and no checkpoints on the way.
+
+    Rows of the log come at least once an epoch, so that there are some.
+    """
     changes = {
         "schedule": Constant(name="constant", warmup_steps=0),
         "accumulate": 1,
         "checkpoint_every_steps": None,
         "checkpoint_every_seconds": None,
         "max_minutes": None,
+        "log_every": min(recipe.log_every, _BATCHES),
     }
     return recipe.model_copy(update=changes)
 
