@@ -136,7 +136,7 @@ def measure(
     """
     limit = None if memory is None else round(memory * 1e9)
     ladder = sorted(set(sizes or SIZES[axis]))
-    with setting.applied():
+    with setting.applied(training=part == "step"):
         ladders = [
             _Ladder(model, axis, part, one, setting, tuple(words))
             for one in (_BASES if axis == "basis" else (basis,))

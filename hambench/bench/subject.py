@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -19,7 +19,7 @@ from hambench.data.loader import Loaded, Loader
 from hambench.data.rows import Part
 from hambench.errors import ConfigError
 from hambench.learn import Recipe
-from hambench.learn.device import open_fabric
+from hambench.learn.device import memory_kept, open_fabric
 from hambench.learn.frozen import frozen_embeddings
 from hambench.learn.recipe import Precision
 from hambench.learn.training import Training
@@ -48,8 +48,11 @@ class Setting:
     threads: int = 1
 
     @contextmanager
-    def applied(self) -> Iterator[torch.device]:
+    def applied(self, training: bool = True) -> Iterator[torch.device]:
         """Threads and precision of products in the block, which gets the device.
+
+        Args:
+            training: whether memory is kept, as `hambench.learn.fit` does it.
 
         Raises:
             ConfigError: the device is not there.
@@ -58,7 +61,10 @@ class Setting:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            with matmul_precision("high" if self.precision == "tf32" else "highest"):
+            with (
+                matmul_precision("high" if self.precision == "tf32" else "highest"),
+                memory_kept() if training else nullcontext(),
+            ):
                 yield device
         finally:
             torch.set_num_threads(before)
