@@ -184,6 +184,11 @@ class Loader:
         places = self._places(START)
         return self._prefetched(islice(places, len(self.plan(0))))
 
+    def build(self, rows: Sequence[int]) -> Loaded:
+        """The batch of some rows, built now instead of ahead, as the first one of a stream."""
+        packed = self._assembler(rows, START.epoch)
+        return Loaded(packed, self.device, len(rows), START, tuple(rows))
+
     def _places(self, start: Position) -> Iterator[Place[_Share]]:
         """Rows of each batch to build, its epoch, and whose share of which batch it is."""
         epoch, first = start.epoch, start.batch
