@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hambench.cli.bench_yardsticks import inference, products
 from hambench.cli.group import Group, WordsCommand
 from hambench.cli.names import Names
 from hambench.cli.table import align, as_json
@@ -32,6 +33,10 @@ def bench() -> None:
       hambench bench data
       hambench bench model model=qhnet
     """
+
+
+bench.add_command(products)
+bench.add_command(inference)
 
 
 @bench.command(cls=WordsCommand)

@@ -1,4 +1,4 @@
-"""Options that take several names."""
+"""Options that take several names or numbers."""
 
 from __future__ import annotations
 
@@ -20,3 +20,20 @@ class Names(click.ParamType):
         if "" in names:
             self.fail(f"'{value}' has an empty name; separate names by one comma each.", param, ctx)
         return names
+
+
+class Counts(click.ParamType):
+    """Positive whole numbers separated by commas: ``360,1560`` -> ``[360, 1560]``."""
+
+    name = "integers"
+
+    def convert(
+        self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """The numbers; a usage error where one is none, or zero."""
+        if isinstance(value, list):
+            return value
+        words = [word.strip() for word in value.split(",")]
+        if not all(word.isdecimal() and int(word) for word in words):
+            self.fail(f"'{value}' is no list of positive numbers, such as 10,20.", param, ctx)
+        return [int(word) for word in words]
