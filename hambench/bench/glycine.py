@@ -104,20 +104,18 @@ class _Chain:
 
     def add(self, atoms: dict[str, _Placed]) -> None:
         for name, atom in atoms.items():
-            places = (self.named[n] for n in (atom.torsion_from, atom.angle_from, atom.bonded_to))
-            self.named[name] = _placed(*places, atom)
+            self.named[name] = _placed(atom, self.named)
             self.numbers.append(atom.number)
             self.positions.append(self.named[name])
 
 
-def _placed(
-    a: NDArray[np.float64], b: NDArray[np.float64], c: NDArray[np.float64], atom: _Placed
-) -> NDArray[np.float64]:
-    """Where an atom bonded to c is: the angle is that with b, the torsion about b-c that with a."""
+def _placed(atom: _Placed, named: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Where an atom is, beside others of the chain."""
+    a, b, c = named[atom.torsion_from], named[atom.angle_from], named[atom.bonded_to]
     angle, torsion = np.deg2rad([atom.angle, atom.torsion])
     axis = (c - b) / np.linalg.norm(c - b)
     normal = np.cross(b - a, axis)
     normal /= np.linalg.norm(normal)
     turned = np.cos(torsion) * np.cross(normal, axis) + np.sin(torsion) * normal
-    direction = np.sin(angle) * turned - np.cos(angle) * axis
-    return c + atom.length * direction
+    place: NDArray[np.float64] = c + atom.length * (np.sin(angle) * turned - np.cos(angle) * axis)
+    return place

@@ -170,12 +170,16 @@ def compare(
 
 def _everything(product: Product) -> dict[str, Tensor]:
     """The product, and the gradients of a sum of it with weights that are all different."""
-    found = product.multiply()
-    usual = product.usual(found)
-    seed = torch.linspace(-1, 1, usual.numel(), dtype=usual.dtype, device=usual.device)
-    slopes = torch.autograd.grad((usual * seed.view_as(usual)).sum(), [*product.leaves.values()])
-    named = zip(product.leaves, map(product.usual, slopes), strict=True)
-    return {"product": usual.detach(), **dict(named)}
+    found = product.features(product.multiply())
+    seed = torch.linspace(-1, 1, found.numel(), dtype=found.dtype, device=found.device)
+    slopes = torch.autograd.grad((found * seed.view_as(found)).sum(), [*product.leaves.values()])
+    return {
+        "product": found.detach(),
+        **{
+            name: product.per_path(slope) if name == "weights" else product.features(slope)
+            for name, slope in zip(product.leaves, slopes, strict=True)
+        },
+    }
 
 
 def _difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:

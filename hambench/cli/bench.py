@@ -35,10 +35,6 @@ def bench() -> None:
     """
 
 
-bench.add_command(products)
-bench.add_command(inference)
-
-
 @bench.command(cls=WordsCommand)
 @click.option(
     "--repeats", type=click.IntRange(min=1), default=100, show_default=True,
@@ -242,3 +238,7 @@ def _memory_line(m: Memory) -> str:
         f"{m.molecules} molecules of a file of {m.file_bytes / 1e9:.3g} GB in {m.batches} batches: "
         f"peak {m.peak / 1e9:.2f} GB resident, {m.before / 1e9:.2f} GB of it before the first"
     )
+
+
+for _other in (products, inference):
+    bench.add_command(_other)

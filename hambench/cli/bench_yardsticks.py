@@ -151,11 +151,12 @@ def inference(
 
 
 def _products_table(rows: list[ProductBench]) -> Sequence[tuple[str, ...]]:
-    head = (
-        "product", "by", "forward/ms", "both/ms", "ratio", "calls", "kernels", "peak/MB",
-        "difference", "remark",
-    )  # fmt: skip
-    table = [head]
+    table: list[tuple[str, ...]] = [
+        (
+            "product", "by", "forward/ms", "both/ms", "ratio", "calls", "kernels", "peak/MB",
+            "difference", "remark",
+        )
+    ]  # fmt: skip
     for r in rows:
         difference = "-" if r.difference is None else f"{r.difference:.1e}"
         costs: tuple[str, ...] = ("-",) * 6

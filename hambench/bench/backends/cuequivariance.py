@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hambench.bench.backends.product import Factors, InPlace, Problem
+from hambench.bench.backends.product import Factors, Problem, Product
 from hambench.errors import ConfigError
 from hambench.o3.paths import symbols
 
@@ -15,10 +15,11 @@ _FRONT = "not installed; pip install 'hambench[yardsticks]'"
 _KERNELS = "its kernels are not installed; pip install cuequivariance-ops-torch-cu13"
 
 
-class CuEquivariance(InPlace):
+class CuEquivariance(Product):
     """`cuequivariance_torch.SegmentedPolynomial`, components before channels as here."""
 
     title = "cuequivariance"
+    flat = True
 
     def __init__(self, problem: Problem, factors: Factors) -> None:
         try:
@@ -28,7 +29,7 @@ class CuEquivariance(InPlace):
         kernels = problem.device.type == "cuda"
         if kernels and importlib.util.find_spec("cuequivariance_ops_torch") is None:
             raise ConfigError(_KERNELS)  # else it takes plain torch, and warns
-        super().__init__(problem, factors, flat=True)
+        super().__init__(problem, factors)
         method = "uniform_1d" if kernels else "naive"
         self.note = f"method {method}"
         polynomial = _polynomial(problem)

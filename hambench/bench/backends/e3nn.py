@@ -16,9 +16,10 @@ class E3nn(Product):
     """`e3nn.o3.TensorProduct`."""
 
     title = "e3nn"
+    flat = True
 
     def __init__(self, problem: Problem, factors: Factors) -> None:
-        self._sizes, self._channels = problem.sizes, problem.channels
+        super().__init__(problem, factors)
         features, right, instructions = arguments(problem)
         with _default(problem.dtype):
             product = o3.TensorProduct(
@@ -26,36 +27,22 @@ class E3nn(Product):
                 path_normalization="none", shared_weights=False, internal_weights=False,
             )  # fmt: skip
         self._product = product.to(problem.device)
-        self._left, self._right = self._turned(factors.left), self._turned(factors.right)
-        self._weights = factors.weights.flatten(1).clone()
-        self._leaves = {"left": self._left, "weights": self._weights}
-        if not problem.harmonics:
-            self._leaves["right"] = self._right
-        for leaf in self._leaves.values():
-            leaf.requires_grad_()
-
-    @property
-    def leaves(self) -> dict[str, Tensor]:
-        """See `Product`."""
-        return self._leaves
 
     def multiply(self) -> Tensor:
         """See `Product`."""
-        product: Tensor = self._product(self._left, self._right, self._weights)
+        product: Tensor = self._product(self.left, self.right, self.weights)
         return product
 
-    def usual(self, x: Tensor) -> Tensor:
+    def own(self, x: Tensor) -> Tensor:
         """See `Product`."""
-        if x.shape == self._weights.shape:
-            return x.unflatten(1, (-1, self._channels))
-        widths = [self._channels * size for size in self._sizes]
-        parts = zip(x.split(widths, dim=1), self._sizes, strict=True)
-        return torch.cat([p.unflatten(1, (-1, n)).transpose(1, 2) for p, n in parts], dim=1)
-
-    def _turned(self, x: Tensor) -> Tensor:
-        """Features (R, S, C) as e3nn has them."""
-        parts = x.split(self._sizes, dim=1)
+        parts = x.split(self.sizes, dim=1)
         return torch.cat([part.transpose(1, 2).flatten(1) for part in parts], dim=1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """See `Product`."""
+        widths = [self.channels * size for size in self.sizes]
+        parts = zip(x.split(widths, dim=1), self.sizes, strict=True)
+        return torch.cat([p.unflatten(1, (-1, n)).transpose(1, 2) for p, n in parts], dim=1)
 
 
 @contextmanager

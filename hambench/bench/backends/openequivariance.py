@@ -9,14 +9,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from hambench.bench.backends.e3nn import arguments
-from hambench.bench.backends.product import Factors, InPlace, Problem
+from hambench.bench.backends.product import Factors, Problem, Product
 from hambench.errors import ConfigError
 
 
-class OpenEquivariance(InPlace):
+class OpenEquivariance(Product):
     """`openequivariance.TensorProduct`, components before channels as here."""
 
     title = "openequivariance"
+    flat = True
 
     def __init__(self, problem: Problem, factors: Factors) -> None:
         if not problem.harmonics:
@@ -29,7 +30,7 @@ class OpenEquivariance(InPlace):
             raise ConfigError(
                 "not installed; pip install openequivariance (builds with the CUDA toolkit)"
             ) from error
-        super().__init__(problem, factors, flat=True)
+        super().__init__(problem, factors)
         features, right, instructions = arguments(problem)
         number = oeq.torch_to_oeq_dtype(problem.dtype)
         self._product = oeq.TensorProduct(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hambench.bench.backends.product import Factors, InPlace, Problem
+from hambench.bench.backends.product import Factors, Problem, Product
 from hambench.o3.paths import components, symbols
 from hambench.o3.products import HarmonicProduct, PathProduct
 
 
-class Ours(InPlace):
+class Ours(Product):
     """`hambench.o3.products`. Harmonics come as the frames of their edges."""
 
     title = "hambench"
@@ -27,7 +27,7 @@ class Ours(InPlace):
         return product
 
 
-class PathByPath(InPlace):
+class PathByPath(Product):
     """One contraction of outer products with 3j symbols per path."""
 
     title = "path by path"
@@ -38,11 +38,10 @@ class PathByPath(InPlace):
             (path, (c * symbols(path)).to(problem.device, problem.dtype))
             for path, c in zip(problem.paths, problem.coefficients, strict=True)
         ]
-        self._sizes = problem.sizes
 
     def multiply(self) -> Tensor:
         """See `Product`."""
-        sums: list[Tensor | None] = [None] * len(self._sizes)
+        sums: list[Tensor | None] = [None] * len(self.sizes)
         for k, (path, symbol) in enumerate(self._terms):
             left, right = self.left[:, components(path.l1)], self.right[:, components(path.l2)]
             outer = left[:, :, None] * right[:, None]
@@ -53,7 +52,7 @@ class PathByPath(InPlace):
         return torch.cat(
             [
                 self.left.new_zeros(shape[0], size, shape[2]) if part is None else part
-                for part, size in zip(sums, self._sizes, strict=True)
+                for part, size in zip(sums, self.sizes, strict=True)
             ],
             dim=1,
         )

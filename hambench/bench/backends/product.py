@@ -89,51 +89,48 @@ class Product(ABC):
     Its tensors may lie in memory as it likes them best: they are brought there before anything is
     timed.
 
+    Args:
+        problem: what is multiplied.
+        factors: of it.
+
     Attributes:
         title: for tables.
+        flat: whether a row of features, or of weights, is one line in memory.
         note: how it does it, where there are several ways.
+        left, right, weights: the factors as it has them.
+        leaves: of these what gradients are wanted of, by name.
+
+    Raises:
+        ConfigError: it cannot multiply them here; with the reason.
     """
 
     title: ClassVar[str]
+    flat: ClassVar[bool] = False
     note: str = ""
 
-    @abstractmethod
     def __init__(self, problem: Problem, factors: Factors) -> None:
-        """Take the factors; ConfigError, with the reason, where it cannot multiply them here."""
-
-    @property
-    @abstractmethod
-    def leaves(self) -> dict[str, Tensor]:
-        """What gradients are wanted of: ``left``, ``weights`` and, of features, ``right``."""
+        self.sizes, self.channels = problem.sizes, problem.channels
+        self.left, self.right = self.own(factors.left).clone(), self.own(factors.right).clone()
+        weights = factors.weights.flatten(1) if self.flat else factors.weights
+        self.weights = weights.clone()
+        self.leaves = {"left": self.left, "weights": self.weights}
+        if not problem.harmonics:
+            self.leaves["right"] = self.right
+        for leaf in self.leaves.values():
+            leaf.requires_grad_()
 
     @abstractmethod
     def multiply(self) -> Tensor:
         """The product, which can be differentiated once."""
 
-    @abstractmethod
-    def usual(self, x: Tensor) -> Tensor:
-        """A product, or a leaf's gradient, as (R, S or P, C)."""
+    def own(self, x: Tensor) -> Tensor:
+        """Features (R, S, C) as it has them."""
+        return x.flatten(1) if self.flat else x
 
+    def features(self, x: Tensor) -> Tensor:
+        """Features as it has them, (R, S, C)."""
+        return self.per_path(x)
 
-class InPlace(Product):
-    """One that takes the factors as they are, or each row of them in one line."""
-
-    def __init__(self, problem: Problem, factors: Factors, *, flat: bool = False) -> None:
-        self.channels = problem.channels
-        shaped = (x.flatten(1) if flat else x for x in (factors.left, factors.right))
-        self.left, self.right = (x.clone() for x in shaped)
-        self.weights = (factors.weights.flatten(1) if flat else factors.weights).clone()
-        self._leaves = {"left": self.left, "weights": self.weights}
-        if not problem.harmonics:
-            self._leaves["right"] = self.right
-        for leaf in self._leaves.values():
-            leaf.requires_grad_()
-
-    @property
-    def leaves(self) -> dict[str, Tensor]:
-        """See `Product`."""
-        return self._leaves
-
-    def usual(self, x: Tensor) -> Tensor:
-        """See `Product`."""
-        return x if x.ndim == 3 else x.unflatten(1, (-1, self.channels))
+    def per_path(self, x: Tensor) -> Tensor:
+        """Weights as it has them, (R, P, C)."""
+        return x.unflatten(1, (-1, self.channels)) if self.flat else x
