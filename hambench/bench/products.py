@@ -143,14 +143,17 @@ def compare(
     products: dict[str, Product] = {Ours.title: ours}
     differences: dict[str, float] = {Ours.title: 0.0}
     remarks: dict[str, str] = {}
-    for kind_of in yardsticks:
-        name = kind_of.title
+    for yardstick in yardsticks:
+        name = yardstick.title
         try:
-            product = kind_of(problem, factors)
+            product = yardstick(problem, factors)
+            differences[name] = _difference(_everything(product), expected)
         except ConfigError as error:
             remarks[name] = str(error)
             continue
-        differences[name] = _difference(_everything(product), expected)
+        except Exception as error:  # of a library; the others go on
+            remarks[name] = f"failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            continue
         allowed = TOLERANCES[problem.dtype]
         if differences[name] <= allowed:
             products[name], remarks[name] = product, product.note
@@ -193,15 +196,14 @@ def _difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 def _costs(products: dict[str, Product], device: torch.device, repeats: int) -> dict[str, Cost]:
     calls: dict[str, Callable[[int], object]] = {}
     for name, product in products.items():
-        calls[f"{name} forward"] = partial(_waited, _Forward(product), device)
-        calls[f"{name} both"] = partial(_waited, _Both(product), device)
+        calls[f"{name} forward"] = partial(_waited, product.multiply, device)
+        calls[f"{name} both"] = partial(_waited, partial(_both, product), device)
     times = interleaved(calls, repeats)
     costs = {}
     for name, product in products.items():
-        run = _Both(product)
         with Recorder() as seen:
-            run()
-        peak, launches = peak_and_launches(run, device)
+            _both(product)
+        peak, launches = peak_and_launches(partial(_both, product), device)
         both = times[f"{name} both"]
         costs[name] = Cost(
             forward=times[f"{name} forward"],
@@ -214,27 +216,10 @@ def _costs(products: dict[str, Product], device: torch.device, repeats: int) -> 
     return costs
 
 
-class _Forward:
-    """As in training: what backward needs is kept."""
-
-    def __init__(self, product: Product) -> None:
-        self.product = product
-
-    def __call__(self) -> Tensor:
-        return self.product.multiply()
-
-
-class _Both(_Forward):
-    """With gradients, of a seed that is made once."""
-
-    def __init__(self, product: Product) -> None:
-        super().__init__(product)
-        self.seed = torch.ones_like(product.multiply())
-
-    def __call__(self) -> Tensor:
-        found = self.product.multiply()
-        torch.autograd.grad(found, [*self.product.leaves.values()], self.seed)
-        return found
+def _both(product: Product) -> None:
+    """Forward and backward."""
+    found = product.multiply()
+    torch.autograd.grad(found, [*product.leaves.values()], torch.ones_like(found))
 
 
 def _waited(run: Callable[[], object], device: torch.device, number: int) -> None:

@@ -87,8 +87,22 @@ class Broken(PathByPath):
         return found.index_put((torch.tensor(0),) * 3, torch.tensor(torch.nan, dtype=found.dtype))
 
 
+class Failing(PathByPath):
+    """Its library fails."""
+
+    title = "failing"
+
+    def multiply(self) -> Tensor:
+        raise RuntimeError("no kernel\nfor this device")
+
+
 def test_what_is_not_equal_is_said_and_not_timed() -> None:
-    _, wrong, broken = compare("features", problem(False), 1, [Wrong, Broken])
+    _, wrong, broken, failing, right = compare(
+        "features", problem(False), 1, [Wrong, Broken, Failing, PathByPath]
+    )
+    assert (failing.cost, failing.difference) == (None, None)
+    assert failing.remark == "failed: RuntimeError: no kernel"
+    assert right.cost is not None
     assert wrong.cost is None
     assert wrong.difference == pytest.approx(1e-6, rel=1e-3)
     assert wrong.remark == "not equal: differs by 1.0e-06, allowed 1e-10"
