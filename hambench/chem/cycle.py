@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from hambench.chem import engine
 from hambench.chem.molecule import Molecule
 from hambench.chem.scf import GUESSES
@@ -48,4 +46,4 @@ class FirstCycle:
         levels, coefficients = field.eig(fock, self._overlap)
         density = field.make_rdm1(coefficients, field.get_occ(levels, coefficients))
         potential = field.get_veff(field.mol, density, self._density, self._potential)
-        return float(np.real(field.energy_tot(density, self._core, potential)))
+        return float(field.energy_tot(density, self._core, potential))
