@@ -95,8 +95,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "doctor": {"registry", "environments", "data"},
     "bench": {
-        "registry", "models", "cell", "compose", "model", "learn", "data", "chem", "profiling",
-        "provenance",
+        "registry", "models", "cell", "compose", "model", "learn", "data", "chem", "o3",
+        "profiling", "provenance",
     },
     "leaderboard": {"results", "scoring"},
     "tasks": {"chem", "data"},

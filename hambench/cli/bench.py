@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from hambench.cli.bench_steps import harness, model, scaling
+from hambench.cli.bench_yardsticks import inference, products
 from hambench.cli.group import Group, WordsCommand
 from hambench.cli.table import align, as_json
 
@@ -91,5 +92,5 @@ def data(
         click.echo("\n" + line_of_memory(found.memory))
 
 
-for _command in (model, scaling, harness):
+for _command in (model, scaling, harness, products, inference):
     bench.add_command(_command)
