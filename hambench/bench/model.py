@@ -14,6 +14,7 @@ from hambench.bench.step import Parts, Step
 from hambench.bench.subject import Setting, Subject, of_case, of_task
 from hambench.bench.timing import Timing
 from hambench.data.loader import CACHE_BYTES, Loaded
+from hambench.learn.captured import STEPS_TO_CAPTURE
 from hambench.profiling.contractions import replay
 from hambench.profiling.memory import peak_and_launches, synchronize
 from hambench.profiling.waits import count_waits
@@ -32,7 +33,8 @@ class StepBench:
         forward: with the loss.
         backward: the gradients.
         update: clipping, optimisers, averaged weights.
-        step: all three of one step.
+        cuda_graph: whether ``step`` and ``peak`` are of a captured step.
+        step: all three of one step; captured as a CUDA graph, if that was asked for.
         data: building the batch from its molecules, and bringing it to the device; in training
             this goes on beside the steps.
         data_kept: the same where the graphs of its molecules are kept from an earlier epoch.
@@ -65,6 +67,7 @@ class StepBench:
     forward: Timing
     backward: Timing
     update: Timing
+    cuda_graph: bool
     step: Timing
     data: Timing
     data_kept: Timing
@@ -92,6 +95,7 @@ def measure(
     setting: Setting,
     repeats: int = 10,
     words: Sequence[str] = (),
+    cuda_graph: bool = False,
 ) -> list[StepBench]:
     """The training step of a model, on one batch of each case, or of a task.
 
@@ -103,9 +107,11 @@ def measure(
         setting: where, how.
         repeats: timed steps.
         words: see `of_case` and `of_task`.
+        cuda_graph: whether the whole step is captured, as `fit` does it.
 
     Raises:
-        ConfigError, RegistryError, DataError: see `of_case` and `of_task`; or no such case.
+        ConfigError, RegistryError, DataError: see `of_case` and `of_task`; no such case; no CUDA
+            graphs on the device.
     """
     batches = [batch_of(name, batch_size) for name in cases]
 
@@ -118,7 +124,7 @@ def measure(
     total = len(batches) + (task is not None)
     with setting.applied():
         return [
-            _measure(subject, model, setting, repeats, tuple(words))
+            _measure(subject, model, setting, repeats, tuple(words), cuda_graph)
             for subject in tqdm(
                 subjects(), desc="steps", unit="case", total=total, leave=False, disable=None
             )
@@ -126,22 +132,32 @@ def measure(
 
 
 def _measure(
-    subject: Subject, model: str, setting: Setting, repeats: int, words: tuple[str, ...]
+    subject: Subject,
+    model: str,
+    setting: Setting,
+    repeats: int,
+    words: tuple[str, ...],
+    cuda_graph: bool,
 ) -> StepBench:
     step = Step(subject, setting.device)
+    whole = Step(subject, setting.device, cuda_graph=True) if cuda_graph else step
     anew, kept = (subject.builder(step.training, room) for room in (0, CACHE_BYTES))
     loaded = anew()
     step.run(loaded)
-    whole, products = step.recorded(loaded)
+    seen, products = step.recorded(loaded)
     run = partial(step.run, loaded)
     peak, launches = peak_and_launches(run, step.device)
     waits = count_waits(run, step.device)
+    if cuda_graph:
+        for _ in range(STEPS_TO_CAPTURE):
+            whole.run(loaded)
+        peak, _ = peak_and_launches(partial(whole.run, loaded), step.device)
     beside = {
         "contractions": replay(products),
         "data": lambda: anew().batch,
         "data_kept": lambda: kept().batch,
     }
-    times = _timed(step, loaded, beside, repeats)
+    times = _timed(step, whole, loaded, beside, repeats)
     median, real = times["step"].median, loaded.batch.real
     return StepBench(
         model=model,
@@ -154,12 +170,13 @@ def _measure(
         atoms=real.atoms,
         edges=real.edges,
         parameters=subject.model.count_parameters(),
+        cuda_graph=cuda_graph,
         **times,
         products=len(products),
         flops=sum(one.flops for one in products),
         product_bytes=sum(one.bytes for one in products),
-        bytes=whole.bytes,
-        calls=whole.calls,
+        bytes=seen.bytes,
+        calls=seen.calls,
         launches=launches,
         waits=waits,
         peak=peak,
@@ -171,7 +188,11 @@ def _measure(
 
 
 def _timed(
-    step: Step, loaded: Loaded, beside: Mapping[str, Callable[[], object]], repeats: int
+    step: Step,
+    whole: Step,
+    loaded: Loaded,
+    beside: Mapping[str, Callable[[], object]],
+    repeats: int,
 ) -> dict[str, Timing]:
     """Times of the step, its parts and what is measured beside it, in turns.
 
@@ -184,8 +205,7 @@ def _timed(
         for name, part in parts._asdict().items():
             seconds[name].append(part)
         on_gpu = step.device.type == "cuda"
-        whole = _seconds(partial(step.run, loaded), step) if on_gpu else sum(parts)
-        seconds["step"].append(whole)
+        seconds["step"].append(_seconds(partial(whole.run, loaded), step) if on_gpu else sum(parts))
         for name, call in beside.items():
             seconds[name].append(_seconds(call, step))
     return {name: Timing.of(times[1:]) for name, times in seconds.items()}

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import torch
 from torch import Tensor
 
 from hambench.bench.subject import Subject
 from hambench.data.loader import Loaded
+from hambench.learn.captured import CudaGraphs, check_cuda_graph
 from hambench.learn.device import open_fabric
 from hambench.learn.training import Training
 from hambench.profiling.contractions import Contraction, Recorder
@@ -41,14 +43,21 @@ class Step:
     Args:
         subject: the model, its recipe.
         device: as `open_fabric` takes it.
+        cuda_graph: capture the step, as `hambench.learn.fit` does it; it cannot be watched then.
+
+    Raises:
+        ConfigError: the device is not there, or has no CUDA graphs.
     """
 
-    def __init__(self, subject: Subject, device: str) -> None:
+    def __init__(self, subject: Subject, device: str, cuda_graph: bool = False) -> None:
         self._fabric = _Watched(open_fabric(device))
+        self.device: torch.device = self._fabric.device
+        if cuda_graph:
+            check_cuda_graph(self.device, subject.recipe, processes=1)
         self.training = Training(
-            subject.model, subject.recipe, seed=0, fabric=cast("Fabric", self._fabric)
-        )
-        self.device = self.training.fabric.device
+            subject.model, subject.recipe, seed=0, fabric=cast("Fabric", self._fabric),
+            graphs=CudaGraphs(self.device) if cuda_graph else None,
+        )  # fmt: skip
         for group in self.training.groups:
             group["initial_lr"] = 0.0
 

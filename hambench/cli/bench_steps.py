@@ -65,11 +65,15 @@ def _measured(command: F) -> F:
     "--repeats", type=click.IntRange(min=1), default=10, show_default=True,
     help="Steps that are timed, in turns with the yardstick.",
 )  # fmt: skip
+@click.option(
+    "--cuda-graph", type=bool, default=False, show_default=True,
+    help="Capture the whole step, as a run with cuda_graph=true does.",
+)  # fmt: skip
 @click.argument("words", nargs=-1, metavar=_WORDS)
 def model(
     model: str, cases: list[str] | None, task: str | None, batch_size: int | None, device: str,
-    precision: Precision, threads: int, repeats: int, json_: bool, out: Path | None,
-    words: tuple[str, ...],
+    precision: Precision, threads: int, repeats: int, cuda_graph: bool, json_: bool,
+    out: Path | None, words: tuple[str, ...],
 ) -> None:  # fmt: skip
     """A training step with the optimiser of its recipe, on random molecules or those of a task.
 
@@ -92,7 +96,7 @@ def model(
       hambench bench model model=phisnet case=water batch_size=10 repeats=3
       hambench bench model model=qhnet model.hyperparameters.channels=64
       hambench bench model model=helm_small task=organic_mini_energy strategy=direct
-      hambench bench model model=helm case=ethanol,40_atoms device=cuda precision=tf32 --json
+      hambench bench model model=helm case=water,ethanol batch_size=5 device=cuda cuda_graph=true
     """
     from hambench.bench.model import measure
 
@@ -107,6 +111,7 @@ def model(
         lambda: measure(
             model, cases=cases or (), task=task, batch_size=batch_size,
             setting=_setting(device, precision, threads), repeats=repeats, words=words,
+            cuda_graph=cuda_graph,
         ),
     )  # fmt: skip
 

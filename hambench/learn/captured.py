@@ -26,6 +26,8 @@ LARGEST: Final = 64
 """Forms that are captured, the first there are; steps on further ones run as if for none."""
 
 _EAGER: Final = 2  # steps on a form before it is captured: they leave behind what is made only once
+STEPS_TO_CAPTURE: Final = _EAGER + 1
+"""Steps on a form after which it is captured."""
 
 
 class Graphs(Protocol):
