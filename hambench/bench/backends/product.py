@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hambench.o3.paths import Path, triangle_paths
 from hambench.o3.products import harmonics
-from hambench.o3.so2 import EdgeFrames
+from hambench.o3.frames import EdgeFrames
 
 
 @dataclass(frozen=True)
