@@ -42,8 +42,9 @@ def pairs_backward(
         torch.mul(arrived[0], was[m][0], out=grad_factors[m])
         if m:
             grad_factors[m].addcmul_(arrived[1], was[m][1])
-    rows = grad_framed.index_select(0, inverse).view(2 * len(weights), -1, channels)
     blocks = _blocks(frames.twice, mmax)
+    count = sum(block.shape[1] for block in blocks)
+    rows = grad_framed.index_select(0, inverse).view(2 * len(weights), count, channels)
     back = _turned(rows, [block.transpose(1, 2) for block in blocks])
     turning = None
     if frames.turning:
@@ -59,7 +60,9 @@ def to_space(
     channels = parts[0].shape[-1]
     inverse = frames.order(frames.lmax, ends=1)[1]
     framed = torch.cat([part.reshape(-1, channels) for part in parts])
-    rows = framed.index_select(0, inverse).view(len(frames.packed), -1, channels)
+    rows = framed.index_select(0, inverse).view(
+        len(frames.packed), (frames.lmax + 1) ** 2, channels
+    )
     out = _turned(rows, [block.transpose(1, 2) for block in frames.blocks])
     return frames.ends.added_at_target(out) if summed else out, [rows] if frames.turning else []
 
