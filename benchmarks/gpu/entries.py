@@ -133,7 +133,7 @@ def _checks(scale: Scale) -> Iterator[Entry]:
         420,
         (("first_light", f"--device={scale.device}", f"--out={scale.work}", *smoke),),
     )
-    files = (path for path in sorted((ROOT / "tests").rglob("test_*.py")))
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
     marked = [str(path) for path in files if "mark.gpu" in path.read_text("utf-8")]
     yield Entry(
         "gpu_tests", "do the tests that need a GPU pass", 300,
@@ -167,28 +167,31 @@ def _steps(scale: Scale) -> Iterator[Entry]:
 
 
 def _measurements(scale: Scale) -> Iterator[Entry]:
+    length = ("blocks=1", "steps=2") if scale.smoke else ("blocks=20", "steps=100")
     yield Entry(
         "bench_harness", "what the training loop adds to a bare step", 240,
         tuple(
-            scale.bench("harness", scale.model(model), "case=water", *graph)
+            scale.bench("harness", scale.model(model), "case=water", *length, *graph)
             for model, graph in product(("helm", "helm_small"), scale.graphs)
         ),
     )  # fmt: skip
-    axes = (
+    axes: tuple[Words, ...] = (
         ("axis=atoms", "basis=def2-svp"),
         ("axis=atoms", "basis=def2-tzvpd"),
         ("axis=atoms", "basis=def2-tzvpd", "part=predict"),
         ("axis=basis",),
         ("axis=batch",),
     )
-    helm, repeats = scale.model("helm"), scale.repeats(5)
+    sizes = ("sizes=3,4",) if scale.smoke else ()
+    words = (scale.model("helm"), scale.repeats(5), *sizes)
     yield Entry(
         "bench_scaling", "time and memory of HELM over atoms, basis and batch", 540,
-        tuple(scale.bench("scaling", helm, *axis, repeats) for axis in axes),
+        tuple(scale.bench("scaling", *words, *axis) for axis in axes),
     )  # fmt: skip
+    shape = ("rows=8", "channels=4", "lmax=1") if scale.smoke else ()
     yield Entry(
         "bench_products", "tensor products here beside those of e3nn and of other libraries", 240,
-        (scale.bench("products", scale.repeats(20)),),
+        (scale.bench("products", scale.repeats(20), *shape),),
     )  # fmt: skip
 
 

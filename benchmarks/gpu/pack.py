@@ -24,11 +24,11 @@ from entries import PACKED, ROOT, Scale, queue
 from records import COMMIT
 from rows import pack_guesses, pack_rows
 
+from hambench.cell import open_task
 from hambench.compose import compose
 from hambench.config import RunConfig
 from hambench.errors import HambenchError
 from hambench.files import atomic_folder, atomic_write
-from hambench.registry import load_task
 
 PACKAGES: Final = (
     "annotated-types", "antlr4-python3-runtime", "hydra-core", "lightning-fabric", "omegaconf",
@@ -81,12 +81,13 @@ def pack_data(names: Sequence[str], data: Path, files: dict[str, Path]) -> None:
     data.mkdir(parents=True, exist_ok=True)
     for config in _trainings(names):
         name, model = config.task["name"], config.model["name"]
-        task = load_task(name, files.get(name))
+        here = config.model_copy(update={"data": files.get(name)})
+        task = open_task(here)
         if not task.available:
             print(f"{name}, {model}: left out, its data are not here; {task.obtain}")
             continue
         said = pack_rows(task, data)
-        guesses = pack_guesses(config, task, data)
+        guesses = pack_guesses(here, task, data)
         print(f"{name}, {model}: {said}" + (f", {guesses} initial guesses" if guesses else ""))
 
 
