@@ -239,14 +239,14 @@ def _organic(scale: Scale) -> Iterator[Entry]:
     yield Entry(
         "organic_helm",
         f"HELM on organic_mini, {_PRETRAINING:,} steps: the pretraining of the energies below",
-        420,
-        (scale.train("organic_mini", "helm", *scale.budget(_PRETRAINING, 4)),),
+        360,
+        (scale.train("organic_mini", "helm", *scale.budget(_PRETRAINING, 3.5)),),
     )
-    before = scale.budget(_PRETRAINING, 4, "pretraining.")
+    before = scale.budget(_PRETRAINING, 3.5, "pretraining.")
     stages = {
-        "direct": scale.budget(_DIRECT, 4),
-        "frozen": (*scale.budget(_ENERGIES, 2), *before),
-        "finetuned": (*scale.budget(_ENERGIES, 2), *before),
+        "direct": scale.budget(_DIRECT, 3.5),
+        "frozen": (*scale.budget(_ENERGIES, 1.75), *before),
+        "finetuned": (*scale.budget(_ENERGIES, 1.75), *before),
     }
     for strategy, words in stages.items():
         parts = (("train_on=train_10",), ())

@@ -31,7 +31,8 @@ from hambench.errors import HambenchError
 from hambench.files import atomic_folder, atomic_write
 
 PACKAGES: Final = (
-    "annotated-types", "antlr4-python3-runtime", "hydra-core", "lightning-fabric", "omegaconf",
+    "annotated-types", "antlr4-python3-runtime", "hydra-core", "lightning-fabric",
+    "lightning-utilities", "omegaconf",
     "pydantic", "pydantic_core", "typing-inspection",
 )  # fmt: skip
 """What hambench needs besides what comes with torch, torch-geometric, e3nn and h5py; of the

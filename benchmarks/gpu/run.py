@@ -164,7 +164,7 @@ def _config(command: Words) -> Any:
 def _command(command: Words, seconds: float, place: Path, scale: Scale) -> CommandRecord:
     """The record of a command, which is stopped after a time; its output goes to files."""
     words = shlex.join(command)
-    if seconds < 2 * _GRACE and not scale.smoke:
+    if seconds < 2 * _GRACE:
         said = "not begun, the time of the entry is used up"
         return CommandRecord(command=words, outcome="stopped", exit_code=None, seconds=0, said=said)
     began = time.monotonic()
@@ -204,6 +204,7 @@ def _become(command: Words, place: Path) -> None:
     os.setsid()
     for stream, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(f"{place}{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
+    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
     program, *words = command
     sys.argv = [program, *words]
     if program == "pytest":
