@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from hambench.data.graph import Batch
 from hambench.errors import ConfigError
+from hambench.o3.ends import Ends
+from hambench.o3.frames import EdgeFrames
 from hambench.o3.layers import EquivariantRMSNorm, FeedForward, GaussianBasis, RadialMLP
-from hambench.o3.so2 import EdgeFrames, SO2Convolution, gate_m, join_m, split_m
+from hambench.o3.so2 import SO2Convolution, gate_m
 from hambench.o3.wigner import POLAR
 
 ELEMENTS = 100
@@ -35,23 +37,18 @@ class Geometry:
     """What all layers share of a batch's edges.
 
     Attributes:
-        frames: rotations into the edge frames.
+        frames: rotations into the edge frames; messages arrive at the target of their edge.
         invariants: (E, 3C) source element, distance basis, target element.
-        source, target: (E,) row and column atom of each edge; messages arrive at the target.
         envelope: (E,) factors of the messages to atoms; None: one.
     """
 
     frames: EdgeFrames
     invariants: Tensor
-    source: Tensor
-    target: Tensor
     envelope: Tensor | None = None
 
     def faded(self, messages: Tensor) -> Tensor:
-        """Messages (E, ...) to atoms, times the envelope."""
-        if self.envelope is None:
-            return messages
-        return messages * self.envelope.view(-1, *[1] * (messages.ndim - 1))
+        """Messages (E, rows, C) or (signs, E, rows, C) to atoms, times the envelope."""
+        return messages if self.envelope is None else messages * self.envelope[:, None, None]
 
 
 class Edgewise(nn.Module):
@@ -59,24 +56,19 @@ class Edgewise(nn.Module):
 
     def __init__(self, lmax: int, channels: int, invariants: int) -> None:
         super().__init__()
-        self.lmax = lmax
         radial = [invariants, channels, channels]
         self.conv1 = SO2Convolution(lmax, 2 * channels, channels, lmax * channels, radial)
         self.conv2 = SO2Convolution(lmax, channels, channels)
 
-    def frame_messages(
-        self, nodes: Tensor, geometry: Geometry, axial: bool = False
-    ) -> list[Tensor]:
-        """Messages in the edge frames, per |m|: (E, 1 or 2, L+1-m, C); ``axial``: m = 0 alone."""
-        pair = [nodes.index_select(0, geometry.source), nodes.index_select(0, geometry.target)]
-        framed = split_m(geometry.frames.to_frame(torch.cat(pair, dim=-1)), self.lmax)
-        hidden, gates = self.conv1(framed[:1] if axial else framed, geometry.invariants)
-        assert gates is not None
-        return self.conv2(gate_m(hidden, gates))[0]
+    def forward(self, nodes: Tensor, geometry: Geometry, mmax: int | None = None) -> list[Tensor]:
+        """Node features (N, S, C) -> messages in the edge frames, per |m| (signs, E, L+1-m, C).
 
-    def forward(self, nodes: Tensor, geometry: Geometry) -> Tensor:
-        """Node features (N, S, C) -> messages (E, S, C), l-major, in space."""
-        return geometry.frames.to_space(join_m(self.frame_messages(nodes, geometry)))
+        ``mmax``: the largest |m| that is wanted; None: all.
+        """
+        weights = self.conv1.weights(geometry.invariants)
+        hidden, gates = self.conv1(geometry.frames.pairs(nodes, weights, mmax))
+        messages: list[Tensor] = self.conv2(gate_m(hidden, gates))[0]
+        return messages
 
 
 class NodeBlock(nn.Module):
@@ -91,8 +83,8 @@ class NodeBlock(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry) -> Tensor:
         """(N, S, C) -> (N, S, C)."""
-        messages = geometry.faded(self.edgewise(self.norm1(x), geometry))
-        x = x.index_add(0, geometry.target, messages)
+        messages = self.edgewise(self.norm1(x), geometry)
+        x = x + geometry.frames.at_atoms([geometry.faded(part) for part in messages])
         return x + self.feedforward(self.norm2(x))
 
 
@@ -108,7 +100,7 @@ class EdgeBlock(nn.Module):
 
     def forward(self, z: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
         """Pair features (E, S, C) and atom features (N, S, C) -> (E, S, C)."""
-        z = z + self.norm1(self.edgewise(x, geometry))
+        z = z + self.norm1(geometry.frames.in_space(self.edgewise(x, geometry)))
         return z + self.feedforward(self.norm2(z))
 
 
@@ -193,9 +185,10 @@ class Backbone(nn.Module):
             self.distance_basis(distances),
             self.target(batch.numbers[target]),
         ]
-        frames = EdgeFrames(vectors[:, list(POLAR)], self.lmax)
+        ends = Ends(source, target, len(batch.numbers))
+        frames = EdgeFrames(vectors[:, list(POLAR)], self.lmax, ends)
         envelope = fade(distances / self.cutoff) if self.envelope else None
-        return Geometry(frames, torch.cat(invariants, dim=-1), source, target, envelope)
+        return Geometry(frames, torch.cat(invariants, dim=-1), envelope)
 
     def initial(self, batch: Batch, geometry: Geometry) -> tuple[Tensor, Tensor]:
         """Initial features: element scalars plus axial functions of the edges, and these alone."""
@@ -205,7 +198,8 @@ class Backbone(nn.Module):
         x = torch.cat(
             [scalars[:, None], scalars.new_zeros(len(scalars), z.shape[1] - 1, self.channels)], 1
         )
-        return x.index_add(0, geometry.target, geometry.faded(z / MESSAGE_SCALE)), z
+        arrived = geometry.frames.ends.sum_at_target(geometry.faded(z))
+        return x + arrived / MESSAGE_SCALE, z
 
     def node_scalars(self, batch: Batch) -> Tensor:
         """(N, C) scalars of the element, with charge and multiplicity where they are mixed in."""

@@ -294,8 +294,7 @@ class EnergyHead(nn.Module):
 
     def forward(self, x: Tensor, geometry: Geometry, batch: Batch) -> Tensor:
         """Atom embeddings (N, S, C) -> energies (B,) in Eh."""
-        (messages,) = self.edgewise.frame_messages(x, geometry, axial=True)
-        messages = geometry.faded(messages[:, 0, 0])
-        scalars = messages.new_zeros(len(x), x.shape[-1]).index_add(0, geometry.target, messages)
-        atoms = self.atomwise(scalars)[:, 0]
+        (messages,) = self.edgewise(x, geometry, mmax=0)
+        scalars = geometry.frames.ends.sum_at_target(geometry.faded(messages[0, :, :1]))
+        atoms = self.atomwise(scalars[:, 0])[:, 0]
         return atoms.new_zeros(len(batch.nao)).index_add(0, batch.batch, atoms)

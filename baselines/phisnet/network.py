@@ -25,9 +25,9 @@ from hambench.chem.molecule import symbol
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.data.graph import Batch
 from hambench.errors import ConfigError
+from hambench.o3.frames import EdgeFrames
 from hambench.o3.products import HarmonicProduct, PathProduct, triangle_paths
 from hambench.o3.radial import BernsteinBasis
-from hambench.o3.so2 import EdgeFrames
 from hambench.o3.wigner import POLAR
 from hambench.units import BOHR
 

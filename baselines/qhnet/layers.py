@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from hambench.baselines.qhnet.species import Species
+from hambench.o3.frames import EdgeFrames
 from hambench.o3.products import HarmonicProduct, Path, PathProduct, triangle_paths
 from hambench.o3.scalars import DegreeLinear, NormGate, WeightNetwork, inner_products, perceptron
-from hambench.o3.so2 import EdgeFrames
 
 SecondScalars = Literal["source", "target"]
 

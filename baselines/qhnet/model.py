@@ -30,8 +30,8 @@ from hambench.energy_model import EmbeddingEnergy, HeadName
 from hambench.errors import ConfigError
 from hambench.losses import label_errors, molecule_mse_plus_mae, mse_plus_mae, rmse_plus_mae
 from hambench.model import Loss, Model, Prediction, Progress, silent
+from hambench.o3.frames import EdgeFrames
 from hambench.o3.radial import BernsteinBasis
-from hambench.o3.so2 import EdgeFrames
 from hambench.o3.wigner import POLAR
 from hambench.settings import Count, Degree, Positive
 from hambench.units import BOHR

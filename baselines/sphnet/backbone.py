@@ -21,11 +21,11 @@ from hambench.baselines.sphnet.sparsity import (
 )
 from hambench.baselines.sphnet.vectorial import VectorialStage
 from hambench.data.graph import Batch
+from hambench.o3.frames import EdgeFrames
 from hambench.o3.layers import degree_rows, per_row
 from hambench.o3.products import HarmonicProduct, triangle_paths
 from hambench.o3.radial import BernsteinBasis
 from hambench.o3.scalars import DegreeLinear, NormGate, WeightNetwork, inner_products
-from hambench.o3.so2 import EdgeFrames
 from hambench.o3.wigner import POLAR
 
 NormLayout = Literal["corrected", "published"]

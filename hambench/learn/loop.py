@@ -21,7 +21,7 @@ from hambench.chem.molecule import Molecule
 from hambench.data.loader import Loaded, Loader
 from hambench.errors import ConfigError, RunError
 from hambench.learn.checkpoint import load_checkpoint, save_checkpoint, seed_generators
-from hambench.learn.device import open_fabric, peak_memory
+from hambench.learn.device import memory_kept, open_fabric, peak_memory
 from hambench.learn.frozen import frozen_embeddings
 from hambench.learn.interrupts import Interrupted, StopRequest
 from hambench.learn.processes import ALONE, Processes
@@ -143,7 +143,7 @@ def fit(
         training.restore(saved)
     loop = _Loop(training, train, val, folder, workers, max_steps, max_minutes, progress)
     terminal = [Terminal(max_steps, max_minutes)] if progress else []
-    with matmul_precision("high" if recipe.precision == "tf32" else "highest"):
+    with matmul_precision("high" if recipe.precision == "tf32" else "highest"), memory_kept():
         stopped_by = loop.run([*terminal, *reporters])
     return loop.result(stopped_by)
 

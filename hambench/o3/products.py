@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from hambench.o3 import contraction, mixing
+from hambench.o3.frames import EdgeFrames
 from hambench.o3.paths import Path, triangle_paths
-from hambench.o3.so2 import EdgeFrames
 
 __all__ = ["HarmonicProduct", "Path", "PathProduct", "harmonics", "triangle_paths"]
 

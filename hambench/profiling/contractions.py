@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_FACTORS: Final = {
+FACTORS: Final = {
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot"), 0),
     **dict.fromkeys(("aten::addmm", "aten::addmm_", "aten::addmv", "aten::addmv_"), 1),
     **dict.fromkeys(("aten::baddbmm", "aten::baddbmm_"), 1),
@@ -78,7 +78,7 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Count, and run as usual."""
         self.calls += not func.is_view
-        first = _FACTORS.get(func._schema.name)
+        first = FACTORS.get(func._schema.name)
         if first is not None:
             left, right = args[first : first + 2]
             if left.numel() and right.numel():

@@ -19,7 +19,7 @@ from hambench.data.graph import collate, pair_labels
 from hambench.errors import CheckpointError
 from hambench.helm import Helm, HelmEnergy
 from hambench.helm.published import load_published, renamed
-from hambench.o3.so2 import gate_m, join_m, m_major, split_m
+from hambench.o3.so2 import gate_m
 from hambench.o3.wigner import wigner_blocks
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -117,25 +117,28 @@ def test_first_node_block(case: Case) -> None:
     backbone, two = case.model.backbone, case.edges[:2]
     geometry = backbone.geometry(case.batch)
     x, _ = backbone.initial(case.batch, geometry)
-    block, lmax = backbone.node_blocks[0], backbone.lmax
+    block = backbone.node_blocks[0]
     normed = block.norm1(x)
     case.check(normed, "ck/nb0/norm1")
-    pair = torch.cat([normed[geometry.source], normed[geometry.target]], -1)
-    framed = geometry.frames.to_frame(pair)
-    case.check(framed[two], "ck/nb0/conv1_in")
-    case.check(block.edgewise.conv1.radial(geometry.invariants)[two], "ck/nb0/rho")
-    hidden, gates = block.edgewise.conv1(split_m(framed, lmax), geometry.invariants)
-    case.check(join_m(hidden)[two], "ck/nb0/conv1")
+    weights = block.edgewise.conv1.weights(geometry.invariants)
+    framed = geometry.frames.pairs(normed, torch.ones_like(weights))
+    case.check(m_major(framed)[two], "ck/nb0/conv1_in")
+    case.check(weights.flatten(1)[two], "ck/nb0/rho")
+    hidden, gates = block.edgewise.conv1(geometry.frames.pairs(normed, weights))
+    case.check(m_major(hidden)[two], "ck/nb0/conv1")
     case.check(gates[two], "ck/nb0/conv1_gates")
     active = gate_m(hidden, gates)
-    case.check(join_m(active)[two], "ck/nb0/act")
-    case.check(join_m(block.edgewise.conv2(active)[0])[two], "ck/nb0/conv2")
-    messages = block.edgewise(normed, geometry)
-    summed = torch.zeros_like(x).index_add(0, geometry.target, messages)
+    case.check(m_major(active)[two], "ck/nb0/act")
+    case.check(m_major(block.edgewise.conv2(active)[0])[two], "ck/nb0/conv2")
+    summed = geometry.frames.at_atoms(block.edgewise(normed, geometry))
     case.check(summed, "ck/nb0/edgewise")
     case.check(block.norm2(x + summed), "ck/nb0/norm2")
     case.check(block.feedforward(block.norm2(x + summed)), "ck/nb0/ffn")
-    assert len(m_major(lmax)) == framed.shape[1]
+
+
+def m_major(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Features per |m| as the public code has them: (E, S, C), all +m rows, then all -m rows."""
+    return torch.cat([signed for part in parts for signed in part], 1)
 
 
 def test_hamiltonians(matrix_case: Case) -> None:

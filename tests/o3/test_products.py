@@ -14,8 +14,8 @@ from torch import Tensor
 from hambench.harmonics import harmonic_rotation
 from hambench.o3 import columns, contraction, mixing
 from hambench.o3.expansion import OrbitalExpansion
+from hambench.o3.frames import EdgeFrames
 from hambench.o3.products import HarmonicProduct, Path, PathProduct, harmonics, triangle_paths
-from hambench.o3.so2 import EdgeFrames
 from hambench.o3.wigner import POLAR
 
 

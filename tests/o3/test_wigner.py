@@ -11,7 +11,6 @@ from e3nn import o3
 from scipy.spatial.transform import Rotation
 
 from hambench.harmonics import harmonic_rotation
-from hambench.o3.so2 import EdgeFrames, m_major
 from hambench.o3.wigner import POLAR, edge_wigner, wigner_blocks
 
 
@@ -67,32 +66,6 @@ def test_wigner_matrices_are_those_of_a_rotation(rng: np.random.Generator) -> No
         assert np.linalg.det(turn) == pytest.approx(1)
         for l in range(6):
             assert np.abs(blocks[l][e].numpy() - harmonic_rotation(l, turn)).max() < 2e-12
-
-
-def test_m_major_order_as_published() -> None:
-    assert m_major(2) == [0, 2, 6, 3, 7, 1, 5, 8, 4]
-    assert m_major(4) == [
-        0, 2, 6, 12, 20, 3, 7, 13, 21, 1, 5, 11, 19, 8, 14, 22, 4, 10, 18, 15, 23, 9, 17, 24, 16,
-    ]  # fmt: skip
-
-
-def test_frames_there_and_back_with_gradients(rng: np.random.Generator) -> None:
-    vectors = torch.from_numpy(rng.normal(size=(4, 3))).requires_grad_()
-    x = torch.from_numpy(rng.normal(size=(4, 9, 2))).requires_grad_()
-    frames = EdgeFrames(vectors, 2)
-    assert (frames.to_space(frames.to_frame(x)) - x).abs().max() < 1e-14
-    dense = torch.stack(
-        [torch.block_diag(*(b[e] for b in wigner_blocks(frames.packed, 2))) for e in range(4)]
-    )
-    assert (frames.to_frame(x) - (dense @ x)[:, m_major(2)]).abs().max() < 1e-14
-    weights = torch.from_numpy(rng.normal(size=(4, 9, 2)))
-
-    def framed(v: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
-        here = EdgeFrames(v, 2)
-        return here.to_space(here.to_frame(f).tanh() * weights) * weights
-
-    assert torch.autograd.gradcheck(framed, (vectors, x))
-    assert torch.autograd.gradgradcheck(framed, (vectors, x))
 
 
 def test_float32_is_safe_at_the_poles() -> None:
