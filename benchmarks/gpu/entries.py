@@ -142,9 +142,9 @@ def _checks(scale: Scale) -> Iterator[Entry]:
 
 
 def _steps(scale: Scale) -> Iterator[Entry]:
-    cases = "case=water" if scale.smoke else "case=water,ethanol,40_atoms"
+    cases = ("case=water", "batch_size=2") if scale.smoke else ("case=water,ethanol,40_atoms",)
     for precision in ("float32", "tf32"):
-        words = (cases, f"precision={precision}", scale.repeats(20))
+        words = (*cases, f"precision={precision}", scale.repeats(20))
         yield Entry(
             f"bench_{precision}",
             "time, kernels and memory of an eager step of every model beside its products of "
@@ -152,8 +152,8 @@ def _steps(scale: Scale) -> Iterator[Entry]:
             300,
             tuple(scale.bench("model", scale.model(model), *words) for model in scale.models),
         )
-    cases = "case=water" if scale.smoke else "case=water,ethanol"
-    words = (cases, "batch_size=5", "precision=float32", scale.repeats(50))
+    case = "case=water" if scale.smoke else "case=water,ethanol"
+    words = (case, "batch_size=5", "precision=float32", scale.repeats(50))
     yield Entry(
         "bench_graph",
         "steps per second of batches of five, eager and as one CUDA graph (aims of HELM: 300 of "

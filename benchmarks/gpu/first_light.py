@@ -163,8 +163,9 @@ def main(words: Sequence[str] | None = None) -> None:
 def _found(one: Comparison) -> dict[str, Any]:
     try:
         differences = one.differences()
-    except Exception:  # the other comparisons are worth having
-        return {"agrees": False, "failed": traceback.format_exc()}
+    except Exception as error:  # the other comparisons are worth having
+        traceback.print_exc()
+        return {"agrees": False, "failed": f"{type(error).__name__}: {error}"}
     agrees = bool(differences) and all(value <= one.limit for value in differences.values())
     return {"agrees": agrees, **differences}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 from datetime import datetime
@@ -80,6 +81,11 @@ class EntryRecord(Record):
     limit: Count
     commands: tuple[CommandRecord, ...]
     provenance: Provenance
+
+
+def without_paths(text: str) -> str:
+    """A text for others to see: of absolute paths the last name stays."""
+    return re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+", ".../", text)
 
 
 def write_record(work: Path, record: EntryRecord) -> None:

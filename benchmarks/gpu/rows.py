@@ -101,7 +101,7 @@ def tiny(data: Path) -> None:
             provenance={"first": len(rows), "made": "a few rows, to try programs with"},
         )  # fmt: skip
     for name in ("water_mini", "md17_ethanol"):
-        words = [f"task={name}", f"data={data / f'{name}.h5'}", "model=sphnet_small"]
+        words = [f"task={name}", f"data={data / f'{name}.h5'}", "model=sphnet_small", "device=cpu"]
         guess = _guess(compose(words))
         assert guess is not None
         rows = Store(data / f"{name}.h5")

@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import shlex
-import signal
 import sys
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
+import forked
 from entries import PACKED, Entry, Scale, Words, queue
 from records import (
     ARCHIVE,
@@ -33,16 +30,12 @@ from records import (
     CommandRecord,
     EntryRecord,
     Outcome,
+    without_paths,
     write_archive,
     write_record,
 )
 
-_GRACE: Final = 30.0  # seconds for a checkpoint, before a command is killed
 _SAID: Final = 4000  # characters kept of what a failed command printed
-
-# Commands are forked from this process, which has the libraries loaded and never touches a GPU:
-# CUDA does not survive a fork.
-_FORK: Final = multiprocessing.get_context("fork")
 
 
 def main() -> None:
@@ -64,7 +57,7 @@ def main() -> None:
     end = time.monotonic() + asked.seconds
     for name in names:
         left = end - time.monotonic()
-        if left < 2 * _GRACE:
+        if left < 2 * forked.GRACE:
             print(f"{name}: not begun, the {asked.seconds:g} seconds are used up")
             continue
         record = _do(known[name], min(left, known[name].seconds), scale, machine)
@@ -128,7 +121,7 @@ def _do(entry: Entry, limit: float, scale: Scale, machine: dict[str, Any]) -> En
         asks=entry.asks,
         smoke=scale.smoke,
         outcome=outcome,
-        reason=reason,
+        reason=without_paths(reason),
         device=machine["gpu"] or "cpu",
         started=started,
         seconds=time.monotonic() - began,
@@ -141,34 +134,35 @@ def _do(entry: Entry, limit: float, scale: Scale, machine: dict[str, Any]) -> En
 def _missing(entry: Entry) -> str:
     """What an entry lacks; empty if it can be done."""
     from hambench.cell import open_task
-    from hambench.errors import HambenchError
 
-    for command in entry.commands:
-        if command[:2] != ("hambench", "run"):
-            continue
-        try:
-            task = open_task(_config(command))
-        except HambenchError as error:
-            return str(error)
+    for config in filter(None, map(_config, entry.commands)):
+        task = open_task(config)
         if not task.available:
             return f"the data of task '{task.name}' are not here ({task.path}); see QUEUE.md"
     return ""
 
 
 def _config(command: Words) -> Any:
+    """The configuration of a training; None of other commands, and where it is wrong."""
     from hambench.compose import compose
+    from hambench.errors import HambenchError
 
-    return compose(command[2:])
+    if command[:2] != ("hambench", "run"):
+        return None
+    try:
+        return compose(command[2:])
+    except HambenchError:  # which the command says itself
+        return None
 
 
 def _command(command: Words, seconds: float, place: Path, scale: Scale) -> CommandRecord:
     """The record of a command, which is stopped after a time; its output goes to files."""
-    words = shlex.join(command)
-    if seconds < 2 * _GRACE:
+    words = without_paths(shlex.join(command))
+    if seconds < 2 * forked.GRACE:
         said = "not begun, the time of the entry is used up"
         return CommandRecord(command=words, outcome="stopped", exit_code=None, seconds=0, said=said)
     began = time.monotonic()
-    code, stopped = _forked(command, seconds, place)
+    code, stopped = forked.run(command, seconds, place)
     outcome: Outcome = "stopped" if stopped else "failed" if code else "done"
     output, run = _left_by(command, place, scale)
     said = "" if outcome == "done" else _end(place)
@@ -178,56 +172,17 @@ def _command(command: Words, seconds: float, place: Path, scale: Scale) -> Comma
     )  # fmt: skip
 
 
-def _forked(command: Words, seconds: float, place: Path) -> tuple[int | None, bool]:
-    """Exit code of a command, and whether it had to be stopped."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    process = _FORK.Process(target=_become, args=(command, place))
-    process.start()
-    process.join(max(seconds - _GRACE, _GRACE))
-    stopped = process.is_alive()
-    if stopped:
-        process.terminate()  # a training writes a checkpoint
-        process.join(_GRACE)
-    _end_group(process)
-    process.join()
-    return process.exitcode, stopped
-
-
-def _end_group(process: BaseProcess) -> None:
-    """Kill a command that does not end, and whatever it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid or 0, signal.SIGKILL)
-
-
-def _become(command: Words, place: Path) -> None:
-    """Run a command in this process, which is its own group."""
-    os.setsid()
-    for stream, suffix in ((1, ".out"), (2, ".err")):
-        os.dup2(os.open(f"{place}{suffix}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
-    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, closefd=False) for stream in (1, 2))
-    program, *words = command
-    sys.argv = [program, *words]
-    if program == "pytest":
-        import pytest
-
-        sys.exit(pytest.main(words))
-    if program == "first_light":
-        from first_light import main as program_main
-    else:
-        from hambench.cli import main as program_main
-    program_main(words)
-
-
 def _left_by(command: Words, place: Path, scale: Scale) -> tuple[Any, str | None]:
     """What a command measured, and its run directory."""
-    if command[:2] == ("hambench", "run"):
-        folder = _config(command).folder
-        return _of_run(folder), folder.relative_to(scale.work / RUNS).as_posix()
+    config = _config(command)
+    if config is not None:
+        run = config.folder.relative_to(scale.work / RUNS).as_posix()
+        return _of_run(config.folder), run
     if command[0] == "first_light":
         return _json(scale.work / "first_light.json"), None
     if "--json" in command:
         return _json(Path(f"{place}.out")), None
-    return Path(f"{place}.out").read_text("utf-8", "replace")[-_SAID:], None
+    return _end(place), None
 
 
 def _of_run(folder: Path) -> Any:
@@ -251,7 +206,7 @@ def _end(place: Path) -> str:
     """The end of what a command printed."""
     texts = [Path(f"{place}{suffix}") for suffix in (".out", ".err")]
     said = "\n".join(path.read_text("utf-8", "replace") for path in texts if path.is_file())
-    return said.strip()[-_SAID:] or "it printed nothing"
+    return without_paths(said.strip())[-_SAID:] or "it printed nothing"
 
 
 def _machine(scale: Scale) -> dict[str, Any]:
@@ -259,9 +214,7 @@ def _machine(scale: Scale) -> dict[str, Any]:
     file = scale.work / "machine.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
-    process = _FORK.Process(target=_look_around, args=(scale.device, file))
-    process.start()
-    process.join()
+    forked.call(_look_around, scale.device, file)
     found: dict[str, Any] | None = _json(file)
     if found is None:
         sys.exit(f"error: device {scale.device} cannot be used here (above is why)")
