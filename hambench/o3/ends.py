@@ -17,13 +17,15 @@ class Ends:
     Attributes:
         source, target: (E,) atom at either end; messages arrive at the target.
         both: (2E,) sources, then targets.
+        at_target: edges by target, and (N + 1,) where those of each atom begin.
+        at_both: the same of the rows of ``both``.
     """
 
     def __init__(self, source: Tensor, target: Tensor, atoms: int) -> None:
         self.source, self.target = source, target
         self.both = torch.cat([source, target])
-        self._at_target = _bags(target, atoms)
-        self._at_both = _bags(self.both, atoms)
+        self.at_target = _bags(target, atoms)
+        self.at_both = _bags(self.both, atoms)
 
     def sum_at_target(self, rows: Tensor) -> Tensor:
         """(E, ...) -> (N, ...): at every atom the sum over the edges that arrive."""
@@ -32,11 +34,11 @@ class Ends:
 
     def added_at_target(self, rows: Tensor) -> Tensor:
         """The same without a derivative."""
-        return _sums(rows, self._at_target)
+        return _sums(rows, self.at_target)
 
     def added_at_both(self, rows: Tensor) -> Tensor:
         """(2E, ...) in the order of ``both`` -> (N, ...), without a derivative."""
-        return _sums(rows, self._at_both)
+        return _sums(rows, self.at_both)
 
 
 class _SumAtTarget(torch.autograd.Function):

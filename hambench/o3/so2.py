@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hambench.o3 import kernels
 from hambench.o3.frames import rows_per_m
 from hambench.o3.layers import RadialMLP
 
@@ -152,27 +153,15 @@ def gate_m(parts: list[Tensor], gates: Tensor) -> list[Tensor]:
 
 
 class _Gate(torch.autograd.Function):
-    """Every (m, l) times the factor of its l: sigmoid of itself, or the gate's tanh."""
-
     @staticmethod
     def forward(ctx: Any, gates: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
-        channels = parts[0].shape[-1]
-        factors = gates.new_empty(len(gates), parts[0].shape[2], channels)
-        torch.sigmoid(parts[0][0, :, 0], out=factors[:, 0])
-        torch.tanh(gates.unflatten(1, (-1, channels)), out=factors[:, 1:])
-        ctx.save_for_backward(factors, *parts)
-        return tuple(part * factors[:, m:] for m, part in enumerate(parts))
+        ctx.passes = kernels.chosen(gates)
+        out, kept = ctx.passes.gate(parts, gates)
+        ctx.save_for_backward(*kept)
+        return tuple(out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        factors, *parts = ctx.saved_tensors
-        out = [grad * factors[:, m:] for m, grad in enumerate(grads)]
-        slopes = torch.mul(grads[0][0], parts[0][0])
-        for m, (grad, part) in enumerate(zip(grads[1:], parts[1:], strict=True), start=1):
-            for sign in range(2):
-                slopes[:, m:].addcmul_(grad[sign], part[sign])
-        sigmoid, tanh = factors[:, 0], factors[:, 1:]
-        # of x sigmoid(x): the factor, and x times its slope
-        out[0][0, :, 0].addcmul_(slopes[:, 0], sigmoid - sigmoid.square())
-        return (slopes[:, 1:] * (1 - tanh.square())).flatten(1), *out
+        of_gates, of_parts = ctx.passes.gate_backward(grads, ctx.saved_tensors)
+        return of_gates, *of_parts
