@@ -31,6 +31,7 @@ from hambench.compose import compose
 from hambench.data.location import data_folder
 from hambench.learn import fit
 from hambench.learn.weights import cast
+from hambench.model import Model
 
 BASIS: Final = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9, 16, 17, 35])
 LIMITS: Final = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -117,28 +118,27 @@ def course(preset: str, device: torch.device, steps: int) -> Found:
 
     Without CUDA the second training is eager too.
     """
-    eager = _losses(preset, device, steps)
-    captured = _losses(
-        preset, device, steps, **({"cuda_graph": True} if device.type == "cuda" else {})
-    )
+    eager = _losses(preset, device, steps, cuda_graph=False)
+    captured = _losses(preset, device, steps, cuda_graph=device.type == "cuda")
     return {
         f"step {step}": abs(b - a) / abs(a)
         for step, (a, b) in enumerate(zip(eager, captured, strict=True), start=1)
     }
 
 
-def _losses(preset: str, device: torch.device, steps: int, **options: bool) -> list[float]:
+def _losses(preset: str, device: torch.device, steps: int, *, cuda_graph: bool) -> list[float]:
     rows = Scale(str(device), data_folder(), Path()).task("water_mini")
     words = [
         *rows, f"model={preset}", f"max_steps={steps}", "precision=float64",
         "recipe.batch_size=5", "recipe.log_every=1", f"device={device}",
     ]  # fmt: skip
     cell = Cell.build(compose(words))
+    assert isinstance(cell.model, Model)
     train = cell.task.split(cell.training_split)[:_MOLECULES]
     with tempfile.TemporaryDirectory() as folder:
         fit(
             cell.model, train, [], cell.recipe, Path(folder), seed=0, device=str(device),
-            progress=False, **options,
+            progress=False, cuda_graph=cuda_graph,
         )  # fmt: skip
         log = map(json.loads, (Path(folder) / "log.jsonl").read_text("utf-8").splitlines())
         return [row["train_loss"] for row in log if "train_loss" in row]

@@ -6,6 +6,7 @@ a fork.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -67,11 +68,8 @@ def _become(command: Words, place: Path) -> None:
         import pytest
 
         sys.exit(pytest.main(words))
-    if program == "first_light":
-        from first_light import main
-    else:
-        from hambench.cli import main
-    main(words)
+    home = {"first_light": "first_light", "hambench": "hambench.cli"}[program]
+    importlib.import_module(home).main(words)
 
 
 def _redirected(stream: int, path: str) -> Any:

@@ -104,8 +104,8 @@ def tiny(data: Path) -> None:
         words = [f"task={name}", f"data={data / f'{name}.h5'}", "model=sphnet_small", "device=cpu"]
         guess = _guess(compose(words))
         assert guess is not None
-        rows = Store(data / f"{name}.h5")
-        near = ((row, pack_triangle(row.hamiltonian + 0.01)) for row in rows)
+        kept = Store(data / f"{name}.h5")
+        near = ((row, pack_triangle(np.asarray(row.hamiltonian) + 0.01)) for row in kept)
         guess.keep(near, data)
 
 

@@ -35,6 +35,8 @@ from records import (
     write_record,
 )
 
+from hambench.results import Provenance
+
 _SAID: Final = 4000  # characters kept of what a failed command printed
 
 
@@ -127,7 +129,7 @@ def _do(entry: Entry, limit: float, scale: Scale, machine: dict[str, Any]) -> En
         seconds=time.monotonic() - began,
         limit=round(limit),
         commands=tuple(done),
-        provenance=machine,
+        provenance=Provenance.model_validate(machine),
     )
 
 

@@ -62,9 +62,7 @@ def gate(parts: Sequence[Tensor], gates: Tensor) -> tuple[list[Tensor], list[Ten
     return out, [gates, *parts]
 
 
-def gate_backward(
-    grads: Sequence[Tensor], kept: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
+def gate_backward(grads: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """See `Passes`."""
     gates, *parts = kept
     grads = [grad.contiguous() for grad in grads]

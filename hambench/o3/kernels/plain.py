@@ -88,9 +88,7 @@ def to_space_backward(
 ) -> tuple[Tensor | None, list[Tensor]]:
     """See `Passes`."""
     edges, channels, degrees = len(frames.packed), grad.shape[-1], range(frames.lmax + 1)
-    grads = [
-        grad.new_empty(1 if m == 0 else 2, edges, len(degrees) - m, channels) for m in degrees
-    ]
+    grads = [grad.new_empty(1 if m == 0 else 2, edges, len(degrees) - m, channels) for m in degrees]
     grad_packed = []
     for l, block in enumerate(frames.blocks):
         arrived = (
@@ -116,9 +114,7 @@ def gate(parts: Sequence[Tensor], gates: Tensor) -> tuple[list[Tensor], list[Ten
     return [part * factors[:, m:] for m, part in enumerate(parts)], [factors, *parts]
 
 
-def gate_backward(
-    grads: Sequence[Tensor], kept: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
+def gate_backward(grads: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """See `Passes`."""
     factors, *parts = kept
     out = [grad * factors[:, m:] for m, grad in enumerate(grads)]
