@@ -33,7 +33,7 @@ import sphnet_oracle
 import hambench
 from hambench.baselines import SPHNet
 from hambench.baselines.schnorb.published import published_tensors
-from hambench.bench.model import BATCHES
+from hambench.bench.molecules import BATCHES
 from hambench.bench.timing import interleaved
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis

@@ -17,6 +17,7 @@ from hambench.energy_model import EnergyModel
 from hambench.errors import ConfigError, RegistryError, nearest
 from hambench.external import ExternalModel
 from hambench.learn import Recipe
+from hambench.learn.captured import check_cuda_graph
 from hambench.learn.device import open_fabric
 from hambench.learn.training import check_recipe
 from hambench.model import Model
@@ -52,7 +53,9 @@ class Cell:
                 f"recipe '{recipe.name}' sets no budget; add max_steps=N or max_minutes=M"
             )
         check_recipe(recipe, energies=config.strategy is not None)
-        open_fabric(config.device)
+        device = open_fabric(config.device).device
+        if config.cuda_graph:
+            check_cuda_graph(device, recipe, config.nodes * config.gpus)
         task = open_task(config)
         task.check_given()
         metrics = config.score.metrics or task.metrics
@@ -68,6 +71,11 @@ class Cell:
             raise ConfigError(
                 f"model '{name}' is trained on energies and nothing else; choose a task of them "
                 "(hambench list tasks), and leave out strategy="
+            )
+        if config.cuda_graph:
+            raise ConfigError(
+                f"model '{name}' trains in an environment of its own, without CUDA graphs; leave "
+                "out cuda_graph"
             )
         return cls(config, task, models.build_external(name, task.basis, **settings), recipe)
 

@@ -25,7 +25,8 @@ _CHANGEABLE = ("hyperparameters", "energy")  # sections of a model
 _PRETRAINING = "pretraining."
 # What a pretraining cell has of its energy cell, unless it is told otherwise.
 _SHARED = (
-    "model", "seed", "device", "root", "workers", "nodes", "gpus", "data", "tracker",
+    "model", "seed", "device", "root", "workers", "nodes", "gpus", "cuda_graph", "data",
+    "tracker",
 )  # fmt: skip
 
 

@@ -145,6 +145,7 @@ class RunConfig(BaseModel):
     workers: Annotated[int, Field(ge=0)] = 0
     nodes: Annotated[int, Field(gt=0)] = 1
     gpus: Annotated[int, Field(gt=0)] = 1
+    cuda_graph: bool = False
     data: GivenPath | None = None
     split: str | None = None
     train_on: str | None = None

@@ -202,6 +202,11 @@ class EmbeddingEnergy(EnergyModel):
         """The body's, for total energies."""
         return self.body.graph.for_energies()
 
+    @property
+    def capturable(self) -> bool:
+        """As the body."""
+        return self.body.capturable
+
     def embed(self, batch: Batch, context: Any) -> Tensor:
         """The body's embeddings."""
         return self.body.embeddings(batch)

@@ -268,7 +268,7 @@ def _run(
             model, train, validation, cell.recipe, folder,
             seed=config.seed, device=config.device, workers=config.workers, progress=progress,
             reporters=reporters, fingerprint=f"{task.fingerprint} {cell.training_split}",
-            processes=processes,
+            processes=processes, cuda_graph=config.cuda_graph,
         )  # fmt: skip
     return processes.from_first(
         lambda: _scored(cell, fitted, pretraining, folder, status.current, device, progress)

@@ -38,7 +38,7 @@ COMMAND: Final = f"hambench run --config {CONFIG}"
 
 _OF_THIS_MACHINE: Final = (
     "device", "root", "run_dir", "overwrite", "save_predictions", "tracker", "workers", "nodes",
-    "gpus", "data", "energies", "pretrained",
+    "gpus", "cuda_graph", "data", "energies", "pretrained",
 )  # fmt: skip
 
 _CONVENTIONS: Final = {

@@ -252,6 +252,16 @@ class Model(nn.Module, ABC):
         return energies.detach(), -gradient
 
     @property
+    def capturable(self) -> bool:
+        """Whether from now on a CUDA graph may stand for a training step.
+
+        It may where forward pass and loss depend on parameters, buffers and the tensors of the
+        batch alone, with as many kernels on the same sizes whatever these hold: no random numbers
+        or counters of the host, and nothing asked of the device. Then they also need not wait.
+        """
+        return True
+
+    @property
     def dtype(self) -> torch.dtype:
         """Floating type of the parameters (float64 for a model without any)."""
         return next((p.dtype for p in self.parameters()), torch.float64)

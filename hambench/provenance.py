@@ -30,6 +30,9 @@ LIBRARIES = (
 )
 """Distributions whose versions a result records (where they are installed)."""
 
+COMMIT_VARIABLE = "HAMBENCH_COMMIT"
+"""Environment variable with the commit of a source tree that was copied without its history."""
+
 
 def provenance(started: datetime, restarts: int, plugins: dict[str, str]) -> Provenance:
     """Provenance of this process, with ``finished`` set to now.
@@ -83,9 +86,10 @@ def _version(distribution: str) -> str | None:
 
 
 def _git(root: Path) -> tuple[str | None, bool | None]:
-    """Commit and dirtiness of the checkout at ``root``; (None, None) if it is not one."""
+    """Commit and dirtiness of the checkout at ``root``; of a copy without git, what is said."""
     if not (root / ".git").exists():
-        return None, None
+        said = os.environ.get(COMMIT_VARIABLE, "")
+        return (said, None) if re.fullmatch("[0-9a-f]{40}", said) else (None, None)
 
     def git(*words: str) -> str:
         done = subprocess.run(

@@ -18,6 +18,7 @@ from hambench.chem.ordering import from_canonical
 from hambench.chem.triangle import pack_triangle, triangle_size
 from hambench.data.conventions import Conventions
 from hambench.data.synthetic import SyntheticFormat
+from hambench.errors import ConfigError
 from hambench.tasks.nabla2dft_hamiltonian import Nabla2dftHamiltonians
 from hambench.tasks.omol_csh_file import OmolCshFile
 from hambench.tasks.schnorb import SchnorbDatabase
@@ -59,8 +60,18 @@ def write_nabla2dft(path: Path, molecules: Iterable[Molecule]) -> None:
 
 
 def write_schnorb(path: Path, molecules: Iterable[Molecule]) -> None:
-    """A SchNOrb database in ORCA's order, energies being total ones; needs ASE."""
-    import ase.db
+    """A SchNOrb database in ORCA's order, energies being total ones.
+
+    Raises:
+        ConfigError: ASE is not installed.
+    """
+    try:
+        import ase.db
+    except ImportError as error:
+        raise ConfigError(
+            "writing ASE databases needs ASE, which is not installed; install it with: pip "
+            "install 'hambench[ase]'"
+        ) from error
 
     with ase.db.connect(path, type="db") as file:
         for molecule in molecules:

@@ -94,7 +94,10 @@ ARROWS: dict[str, set[str]] = {
         "trained", "energy_model", "data", "learn", "model", "results", "chem",
     },
     "doctor": {"registry", "environments", "data"},
-    "bench": {"registry", "models", "model", "learn", "data", "chem", "profiling"},
+    "bench": {
+        "registry", "models", "cell", "compose", "model", "learn", "data", "chem", "o3",
+        "profiling", "provenance",
+    },
     "leaderboard": {"results", "scoring"},
     "tasks": {"chem", "data"},
     "helm": {"chem", "o3", "data", "model", "losses", "energy_model", "unused"},

@@ -155,6 +155,11 @@ class SPHNet(Model):
         blocks = spec.layout
         return Prediction(batch, spec, node=blocks.uncouple(node), edge=blocks.uncouple(edge))
 
+    @property
+    def capturable(self) -> bool:
+        """Once its paths are fixed: before, every step chooses others."""
+        return self.clock is None or self.clock.ended
+
     def choice(self) -> Choice | None:
         """How paths are chosen in a pass that begins now; None: all are taken."""
         if self.clock is None:

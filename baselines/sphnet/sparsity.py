@@ -89,6 +89,11 @@ class Clock(nn.Module):
         """Number of the first step in the fixed phase, where counting ends."""
         return self.random_steps + self.adaptive_steps + 1
 
+    @property
+    def ended(self) -> bool:
+        """Whether the fixed phase has begun."""
+        return self.numbers()[0] >= self.fixed_step
+
     def numbers(self) -> list[int]:
         """Step and seed. They wait for the device only after somebody else has set them."""
         state = (self.step.data_ptr(), self.step._version, self.seed.data_ptr())

@@ -1,73 +1,110 @@
-"""Does what was written for GPUs hold on one? Equality with the CPU, speed, and one whole run.
+"""Does every model compute on a GPU what it computes on a CPU?
 
-Usage: ``python benchmarks/gpu/first_light.py --out FOLDER [--device cuda] [--seconds 10]``. Writes
-``first_light.json`` into the folder, after every part, so that a stop leaves what was measured.
+Usage: ``python benchmarks/gpu/first_light.py --out FOLDER [--device cuda] [--smoke]``. Loss,
+matrices and gradients of each model on the CPU and on the device; and the losses of a short
+training, step by step and as replayed CUDA graphs. Writes ``first_light.json`` into the folder
+after every comparison, so that a stop leaves what was found. Exit code 1: some comparison failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import time
+import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
 import torch
+from entries import FEW_MODELS, MODELS, Scale
 
 import hambench
-from hambench.bench.molecules import MEDIUM, WATER
+from hambench.bench.molecules import ETHANOL, MEDIUM, WATER
+from hambench.cell import Cell
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import batch_graphs, build_graph
-from hambench.data.padding import padded
+from hambench.compose import compose
+from hambench.data.location import data_folder
+from hambench.learn import fit
 from hambench.learn.weights import cast
 from hambench.model import Model
 
-BASIS = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9, 16, 17, 35])
+BASIS: Final = OrbitalBasis.load("def2-svp", [1, 6, 7, 8, 9, 16, 17, 35])
+LIMITS: Final = {torch.float64: 1e-10, torch.float32: 1e-4}
+"""Of a difference, relative to the largest number there."""
+COURSE_LIMIT: Final = 1e-8
+"""Of losses of a training in float64, relative; rounding grows from step to step."""
+
+_STEPS, _MOLECULES = 20, 40  # of the training
+
+Found = dict[str, float]
+"""Differences by what was compared."""
 
 
-def molecules() -> dict[str, list[Molecule]]:
-    """Random labels; what they hold does not matter here."""
-    return {
-        "water x5": list(WATER.molecules(5, seed=1)),
-        "40 atoms x4": list(MEDIUM.molecules(4, seed=1)),
-    }
+@dataclass(frozen=True)
+class Comparison:
+    """One thing to compare: its name, what is allowed, and what finds the differences."""
+
+    name: str
+    limit: float
+    differences: Callable[[], Found]
 
 
-def equality(device: torch.device) -> Iterator[tuple[str, Any]]:
+def comparisons(device: torch.device, smoke: bool) -> Iterator[Comparison]:
+    """All that is to be compared."""
+    models = FEW_MODELS if smoke else MODELS
+    for model in models:
+        for name, molecules, preset in _cases(model, smoke):
+            for dtype, limit in LIMITS.items():
+                find = partial(equality, preset, molecules, dtype, device)
+                yield Comparison(f"{preset}, {name}, {dtype}", limit, find)
+    for model in models:
+        find = partial(course, f"{model}_small", device, 3 if smoke else _STEPS)
+        yield Comparison(f"{model}_small, training", COURSE_LIMIT, find)
+
+
+def _cases(model: str, smoke: bool) -> Iterator[tuple[str, list[Molecule], str]]:
+    """Molecules with random labels (what they hold does not matter here), and a preset for them."""
+    if smoke:
+        yield "water x2", list(WATER.molecules(2, seed=1)), f"{model}_small"
+        return
+    yield "water x5", list(WATER.molecules(5, seed=1)), model
+    yield "ethanol x2", list(ETHANOL.molecules(2, seed=1)), model
+    yield "40 atoms", list(MEDIUM.molecules(1, seed=1)), f"{model}_small"
+
+
+def equality(
+    preset: str, molecules: Sequence[Molecule], dtype: torch.dtype, device: torch.device
+) -> Found:
     """Loss, matrices and gradients of the same network on the CPU and on the device."""
-    for dtype in (torch.float64, torch.float32):
-        for name, mols in molecules().items():
-            found = []
-            for where in (torch.device("cpu"), device):
-                torch.manual_seed(0)
-                model = hambench.build_model("helm_small", BASIS)
-                cast(model, dtype)
-                model.prepare(mols)
-                model.to(where)
-                batch = hambench.collate(mols, model.graph).to(where)
-                prediction = model(batch)
-                total = model.loss(prediction, batch).value()
-                total.backward()
-                gradients = [
-                    p.grad.cpu().double() for p in model.parameters() if p.grad is not None
-                ]
-                matrices = [m.detach().cpu() for m in prediction.matrices()]
-                found.append((float(total.detach()), matrices, gradients))
-            (loss, matrices, gradients), (loss2, matrices2, gradients2) = found
-            yield (
-                f"{name}, {dtype}",
-                {
-                    "loss": abs(loss2 - loss) / abs(loss),
-                    "matrices": worst(matrices, matrices2),
-                    "gradients": worst(gradients, gradients2),
-                },
-            )
+    cpu = _computed(preset, molecules, dtype, torch.device("cpu"))
+    there = _computed(preset, molecules, dtype, device)
+    return {name: worst(one, there[name]) for name, one in cpu.items()}
+
+
+def _computed(
+    preset: str, molecules: Sequence[Molecule], dtype: torch.dtype, device: torch.device
+) -> dict[str, list[torch.Tensor]]:
+    torch.manual_seed(0)
+    options = {"initial_guess": "none"} if preset.startswith("sphnet") else {}
+    model = hambench.build_model(preset, BASIS, **options)
+    cast(model, dtype)
+    model.prepare(molecules)
+    model.to(device).eval()  # without what training draws at random
+    batch = hambench.collate(molecules, model.graph).to(device)
+    prediction = model(batch)
+    loss = model.loss(prediction, batch).value()
+    loss.backward()
+    found = {
+        "loss": [loss],
+        "matrices": prediction.matrices(),
+        "gradients": [p.grad for p in model.parameters() if p.grad is not None],
+    }
+    return {name: [t.detach().cpu().double() for t in some] for name, some in found.items()}
 
 
 def worst(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
@@ -76,100 +113,61 @@ def worst(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True)) / size
 
 
-def speed(device: torch.device, seconds: float) -> Iterator[tuple[str, Any]]:
-    """Training steps per second and peak memory, float32 and with TF32 products."""
-    for preset in ("helm_small", "helm"):
-        for precision in ("highest", "high"):
-            for name, mols in molecules().items():
-                for pad in (False, True):
-                    torch.manual_seed(0)
-                    model = hambench.build_model(preset, BASIS)
-                    cast(model, torch.float32)
-                    model.to(device)
-                    graphs = [build_graph(m, model.graph) for m in mols]
-                    batch = padded(graphs, model.graph, None) if pad else batch_graphs(graphs)
-                    torch.set_float32_matmul_precision(precision)
-                    key = f"{preset}, {name}, {precision}{', padded' if pad else ''}"
-                    yield key, measured(model, batch.to(device), device, seconds)
-    torch.set_float32_matmul_precision("highest")
+def course(preset: str, device: torch.device, steps: int) -> Found:
+    """Losses of a training on the device: eager ones against those of replayed CUDA graphs.
+
+    Without CUDA the second training is eager too.
+    """
+    eager = _losses(preset, device, steps, cuda_graph=False)
+    captured = _losses(preset, device, steps, cuda_graph=device.type == "cuda")
+    return {
+        f"step {step}": abs(b - a) / abs(a)
+        for step, (a, b) in enumerate(zip(eager, captured, strict=True), start=1)
+    }
 
 
-def measured(model: Model, batch: Any, device: torch.device, seconds: float) -> dict[str, float]:
-    """Steps of AdamW on one batch, after two to warm up."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        model.loss(model(batch), batch).value().backward()
-        optimizer.step()
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    wait = waiter(device)
-    for _ in range(2):
-        step()
-    wait()
-    done, start = 0, time.perf_counter()
-    while done < 2 or time.perf_counter() - start < seconds:
-        step()
-        done += 1
-        if done % 10 == 0:
-            wait()
-    wait()
-    elapsed = time.perf_counter() - start
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return {"steps_per_s": done / elapsed, "steps": done, "peak_bytes": peak}
-
-
-def waiter(device: torch.device) -> Callable[[], None]:
-    """Waits until the device has done what was asked of it."""
-    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
-
-
-def whole_run(out: Path, device: str, steps: int) -> Iterator[tuple[str, Any]]:
-    """One cell from data to result through the command line."""
-    folder = out / "run"
+def _losses(preset: str, device: torch.device, steps: int, *, cuda_graph: bool) -> list[float]:
+    rows = Scale(str(device), data_folder(), Path()).task("water_mini")
     words = [
-        "run", "task=water_mini", "model=helm_small", "seed=0", f"device={device}",
-        f"max_steps={steps}", f"run_dir={folder}",
+        *rows, f"model={preset}", f"max_steps={steps}", "precision=float64",
+        "recipe.batch_size=5", "recipe.log_every=1", f"device={device}",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "hambench", *words], capture_output=True, text=True
-    )
-    if done.returncode:
-        yield "failed", done.stderr[-2000:]
-        return
-    result = json.loads((folder / "result.json").read_text())
-    yield "result", {"metrics": result["metrics"], "cost": result["cost"]}
+    cell = Cell.build(compose(words))
+    assert isinstance(cell.model, Model)
+    train = cell.task.split(cell.training_split)[:_MOLECULES]
+    with tempfile.TemporaryDirectory() as folder:
+        fit(
+            cell.model, train, [], cell.recipe, Path(folder), seed=0, device=str(device),
+            progress=False, cuda_graph=cuda_graph,
+        )  # fmt: skip
+        log = map(json.loads, (Path(folder) / "log.jsonl").read_text("utf-8").splitlines())
+        return [row["train_loss"] for row in log if "train_loss" in row]
 
 
-def main() -> None:
-    """Run all parts, and write down what each gave."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Compare everything, and write down what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--steps", type=int, default=2000)
-    asked = parser.parse_args()
+    parser.add_argument("--smoke", action="store_true", help="small models, next to no steps")
+    asked = parser.parse_args(words)
     asked.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device(asked.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    found: dict[str, Any] = {"device": name, "torch": torch.__version__, "numpy": np.__version__}
-    parts = {
-        "equality": lambda: equality(device),
-        "run": lambda: whole_run(asked.out, asked.device, asked.steps),
-        "speed": lambda: speed(device, asked.seconds),
-    }
-    for part, run in parts.items():
-        found[part] = {}
-        try:
-            for key, value in run():
-                found[part][key] = value
-                print(part, key, value, flush=True)
-        except Exception:  # the other parts are worth having
-            found[part]["failed"] = traceback.format_exc()
-            print(found[part]["failed"], flush=True)
-        (asked.out / "first_light.json").write_text(json.dumps(found, indent=1))
+    found: dict[str, Any] = {}
+    for one in comparisons(torch.device(asked.device), asked.smoke):
+        found[one.name] = {"limit": one.limit, **_found(one)}
+        print(one.name, found[one.name], flush=True)
+        (asked.out / "first_light.json").write_text(json.dumps(found, indent=1), "utf-8")
+    sys.exit(not all(row["agrees"] for row in found.values()))
+
+
+def _found(one: Comparison) -> dict[str, Any]:
+    try:
+        differences = one.differences()
+    except Exception as error:  # the other comparisons are worth having
+        traceback.print_exc()
+        return {"agrees": False, "failed": f"{type(error).__name__}: {error}"}
+    agrees = bool(differences) and all(value <= one.limit for value in differences.values())
+    return {"agrees": agrees, **differences}
 
 
 if __name__ == "__main__":

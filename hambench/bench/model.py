@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-import torch
 from tqdm import tqdm
 
-from hambench.bench.molecules import ETHANOL, LARGE, MEDIUM, WATER, Case
+from hambench.bench.molecules import batch_of
+from hambench.bench.step import Parts, Step, cuda_graphs
+from hambench.bench.subject import Setting, Subject, of_case, of_task
 from hambench.bench.timing import Timing
-from hambench.chem.orbitals import OrbitalBasis
-from hambench.data.graph import Batch, collate
-from hambench.errors import ConfigError, nearest
-from hambench.learn.device import open_fabric
-from hambench.learn.ema import ExponentialAverage
-from hambench.learn.optim import build_optimizers
-from hambench.learn.recipe import Recipe
-from hambench.learn.validation import matmul_precision
-from hambench.learn.weights import cast
-from hambench.model import Model, silent
-from hambench.models import build_model
-from hambench.profiling.contractions import Recorder, replay
+from hambench.data.loader import CACHE_BYTES, Loaded
+from hambench.learn.captured import STEPS_TO_CAPTURE
+from hambench.profiling.contractions import replay
 from hambench.profiling.memory import peak_and_launches, synchronize
-from hambench.registry import MODELS, RECIPES
-
-Precision = Literal["float32", "float64", "tf32"]
-
-BATCHES: Final[dict[str, tuple[Case, int]]] = {
-    "water": (WATER, 50),
-    "ethanol": (ETHANOL, 5),
-    "40_atoms": (MEDIUM, 1),
-    "100_atoms": (LARGE, 1),
-}
-"""Molecules by name, and how many are in a batch if nothing else is asked for."""
+from hambench.profiling.waits import count_waits
 
 
 @dataclass(frozen=True)
@@ -43,7 +25,7 @@ class StepBench:
     """What a training step on a batch costs.
 
     Attributes:
-        model, settings: preset, and hyperparameters of other values than its own.
+        model, settings: preset, and what was asked for beside it.
         case, device, precision: of what, where.
         threads: of a CPU.
         molecules, atoms, edges: of the batch.
@@ -51,21 +33,30 @@ class StepBench:
         forward: with the loss.
         backward: the gradients.
         update: clipping, optimisers, averaged weights.
-        step: all of it, in one go.
+        cuda_graph: whether ``step``, ``launches`` and ``waits`` are of a step that is replayed as
+            a CUDA graph; all else is of one that runs as it is.
+        step: all three of one step.
+        data: building the batch from its molecules, and bringing it to the device; in training
+            this goes on beside the steps.
+        data_kept: the same where the graphs of its molecules are kept from an earlier epoch.
         contractions: products of matrices of forward and backward, on random matrices of the same
             shapes; the yardstick, in turns with the step.
         products: their number.
         flops: their multiplications and additions.
-        calls: of operators of the whole step, without views.
+        product_bytes: of their factors and outcomes.
+        bytes: that all operators of the step read and write, see `Recorder`.
+        calls: of operators of the step, without views.
         launches: of kernels on a GPU; None on a CPU.
+        waits: of the host for a GPU, in a step; on a CPU those that there would be.
         peak: most bytes of tensors at a time in a step, beyond those that stay: parameters,
             optimiser, batch.
         ratio: ``step`` over ``contractions``, medians.
-        rate: molecules/s.
+        update_share: ``update`` over ``step``, medians.
+        molecules_per_s, edges_per_s: of the median step.
     """
 
     model: str
-    settings: dict[str, Any]
+    settings: tuple[str, ...]
     case: str
     device: str
     precision: str
@@ -77,169 +68,154 @@ class StepBench:
     forward: Timing
     backward: Timing
     update: Timing
+    cuda_graph: bool
     step: Timing
+    data: Timing
+    data_kept: Timing
     contractions: Timing
     products: int
     flops: int
+    product_bytes: int
+    bytes: int
     calls: int
     launches: int | None
+    waits: int
     peak: int
     ratio: float
-    rate: float
+    update_share: float
+    molecules_per_s: float
+    edges_per_s: float
 
 
 def measure(
     model: str,
-    cases: Sequence[str],
     *,
+    cases: Sequence[str] = (),
+    task: str | None = None,
     batch_size: int | None = None,
-    device: str = "auto",
-    precision: Precision = "float32",
-    threads: int = 1,
+    setting: Setting,
     repeats: int = 10,
-    settings: Mapping[str, Any] | None = None,
+    words: Sequence[str] = (),
+    cuda_graph: bool = False,
 ) -> list[StepBench]:
-    """The training step of a model, on one batch of each case.
+    """The training step of a model, on one batch of each case, or of a task.
 
     Args:
         model: preset.
-        cases: keys of `BATCHES`.
-        batch_size: molecules; None: as `BATCHES` has it.
-        device: as `open_fabric` takes it.
-        precision: of the parameters and of products; of any recipe.
-        threads: of a CPU.
+        cases: of random molecules, keys of `BATCHES`.
+        task: whose training molecules are taken.
+        batch_size: molecules; None: as `BATCHES` or the recipe has it.
+        setting: where, how.
         repeats: timed steps.
-        settings: hyperparameters that replace those of the preset.
+        words: see `of_case` and `of_task`.
+        cuda_graph: whether the whole step is captured, as `fit` does it.
 
     Raises:
-        ConfigError: no such case or device; a model without parameters, or wrong hyperparameters.
-        RegistryError: no such model, or one without a recipe.
+        ConfigError, RegistryError, DataError: see `of_case` and `of_task`; no such case; no CUDA
+            graphs on the device.
     """
-    for name in cases:
-        if name not in BATCHES:
-            raise ConfigError(f"no case '{name}'.{nearest(name, BATCHES)}")
-    MODELS.preset(model)  # an unknown name is told before anything is shown
-    where = open_fabric(device).device
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with matmul_precision("high" if precision == "tf32" else "highest"):
-            return [
-                _measure(model, dict(settings or {}), name, batch_size, where, precision, repeats)
-                for name in tqdm(cases, desc="steps", unit="case", leave=False)
-            ]
-    finally:
-        torch.set_num_threads(before)
+    batches = [batch_of(name, batch_size) for name in cases]
+
+    def subjects() -> Iterator[Subject]:
+        for case, size in batches:
+            yield of_case(model, case, size, setting.precision, words)
+        if task is not None:
+            yield of_task(model, task, batch_size, setting.precision, words)
+
+    total = len(batches) + (task is not None)
+    with setting.applied():
+        return [
+            _measure(subject, model, setting, repeats, tuple(words), cuda_graph)
+            for subject in tqdm(
+                subjects(), desc="steps", unit="case", total=total, leave=False, disable=None
+            )
+        ]
 
 
 def _measure(
+    subject: Subject,
     model: str,
-    settings: dict[str, Any],
-    name: str,
-    batch_size: int | None,
-    device: torch.device,
-    precision: Precision,
+    setting: Setting,
     repeats: int,
+    words: tuple[str, ...],
+    cuda_graph: bool,
 ) -> StepBench:
-    case, size = BATCHES[name]
-    basis = OrbitalBasis.load(case.basis, case.numbers.tolist())
-    network = build_model(model, basis, **settings)
-    if not any(p.requires_grad for p in network.parameters()):
-        raise ConfigError(f"{model} has no parameters to train, so no step to measure")
-    cast(network, torch.float64 if precision == "float64" else torch.float32)
-    molecules = list(case.molecules(batch_size or size))
-    network.to(device).prepare(molecules, silent)
-    spec = replace(network.graph, guess=None)  # of random atoms; a step needs none
-    batch = collate(molecules, spec).to(device)
-    step = _Step(network, Recipe.parse(RECIPES.preset(model).content), batch)
-    step.run()
-    with Recorder() as whole:
-        step.run()
-    with Recorder() as recorded:
-        step.forward()
-        step.backward()
-    step.update()
-    peak, launches = peak_and_launches(step.run, device)
-    alone = replay(recorded.contractions)
-    times = _timed(step, alone, repeats)
+    step = Step(subject, setting.device)
+    anew, kept = (subject.builder(step.training, room) for room in (0, CACHE_BYTES))
+    loaded = anew()
+    step.run(loaded)
+    seen, products = step.recorded(loaded)
+    run = partial(step.run, loaded)
+    peak, launches = peak_and_launches(run, step.device)
+    if cuda_graph:
+        graphs = cuda_graphs(step.device, subject.recipe)
+        run = partial(Step(subject, setting.device, graphs).run, loaded)
+        for _ in range(STEPS_TO_CAPTURE):
+            run()
+        _, launches = peak_and_launches(run, step.device)
+    waits = count_waits(run, step.device)
+    beside = {
+        "contractions": replay(products),
+        "data": lambda: anew().batch,
+        "data_kept": lambda: kept().batch,
+    }
+    times = _timed(step, loaded, run, beside, repeats)
+    median, real = times["step"].median, loaded.batch.real
     return StepBench(
         model=model,
-        settings=settings,
-        case=case.name,
-        device=str(device),
-        precision=precision,
-        threads=torch.get_num_threads(),
-        molecules=batch.real.molecules,
-        atoms=batch.real.atoms,
-        edges=batch.real.edges,
-        parameters=sum(p.numel() for p in network.parameters() if p.requires_grad),
+        settings=words,
+        case=subject.name,
+        device=str(step.device),
+        precision=setting.precision,
+        threads=setting.threads,
+        molecules=real.molecules,
+        atoms=real.atoms,
+        edges=real.edges,
+        parameters=subject.model.count_parameters(),
+        cuda_graph=cuda_graph,
         **times,
-        products=len(recorded.contractions),
-        flops=sum(one.flops for one in recorded.contractions),
-        calls=whole.calls,
+        products=len(products),
+        flops=sum(one.flops for one in products),
+        product_bytes=sum(one.bytes for one in products),
+        bytes=seen.bytes,
+        calls=seen.calls,
         launches=launches,
+        waits=waits,
         peak=peak,
-        ratio=times["step"].median / times["contractions"].median,
-        rate=batch.real.molecules / times["step"].median,
+        ratio=median / times["contractions"].median,
+        update_share=times["update"].median / median,
+        molecules_per_s=real.molecules / median,
+        edges_per_s=real.edges / median,
     )
 
 
-class _Step:
-    """A step as `hambench.learn` does it, in parts. The learning rate is zero: random labels."""
+def _timed(
+    step: Step,
+    loaded: Loaded,
+    run: Callable[[], object],
+    beside: Mapping[str, Callable[[], object]],
+    repeats: int,
+) -> dict[str, Timing]:
+    """Times of the step, its parts and what is measured beside it, in turns.
 
-    def __init__(self, model: Model, recipe: Recipe, batch: Batch) -> None:
-        self.model, self.recipe, self.batch = model, recipe, batch
-        self.optimizers = build_optimizers(model, recipe.optimizer)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = 0.0
-        self.average = None
-        if recipe.ema_decay is not None:
-            self.average = ExponentialAverage(model, recipe.ema_decay, ramp=recipe.ema_ramp)
-        model.train()
-
-    def forward(self) -> None:
-        self.loss = self.model.loss(self.model(self.batch), self.batch).value()
-
-    def backward(self) -> None:
-        self.loss.backward()
-        del self.loss
-
-    def update(self) -> None:
-        if self.recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update()
-
-    def run(self) -> None:
-        self.forward()
-        self.backward()
-        self.update()
-
-
-def _timed(step: _Step, alone: Callable[[], None], repeats: int) -> dict[str, Timing]:
-    """Times of the step and its parts and of the contractions, in turns, after an untimed round."""
-    calls = {
-        "forward": step.forward,
-        "backward": step.backward,
-        "update": step.update,
-        "contractions": alone,
-    }
-    if step.batch.positions.is_cuda:  # where parts that are waited for are slower than the whole
-        calls["step"] = step.run
-    device = step.batch.positions.device
-    seconds: dict[str, list[float]] = {name: [] for name in (*calls, "step")}
+    After an untimed round. On a GPU the whole step, ``run``, is one of its own, as parts that are
+    waited for are slower.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ("step", *Parts._fields, *beside)}
     for _ in range(1 + repeats):
-        for name, call in calls.items():
-            synchronize(device)
-            start = time.perf_counter()
-            call()
-            synchronize(device)
-            seconds[name].append(time.perf_counter() - start)
-    if "step" not in calls:
-        parts = (seconds[name] for name in ("forward", "backward", "update"))
-        seconds["step"] = [sum(some) for some in zip(*parts, strict=True)]
+        parts = step.in_parts(loaded)
+        for name, part in parts._asdict().items():
+            seconds[name].append(part)
+        on_gpu = step.device.type == "cuda"
+        seconds["step"].append(_seconds(run, step) if on_gpu else sum(parts))
+        for name, call in beside.items():
+            seconds[name].append(_seconds(call, step))
     return {name: Timing.of(times[1:]) for name, times in seconds.items()}
+
+
+def _seconds(call: Callable[[], object], step: Step) -> float:
+    synchronize(step.device)
+    start = time.perf_counter()
+    call()
+    synchronize(step.device)
+    return time.perf_counter() - start

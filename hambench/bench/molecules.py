@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,30 @@ LARGE: Final = Case(
     "100 atoms, def2-TZVPD", {6: 40, 7: 5, 8: 5, 1: 50}, "def2-tzvpd", "omol_csh", 5
 )
 CASES: Final = (WATER, MEDIUM, LARGE)
+
+BATCHES: Final[dict[str, tuple[Case, int]]] = {
+    "water": (WATER, 50),
+    "ethanol": (ETHANOL, 5),
+    "40_atoms": (MEDIUM, 1),
+    "100_atoms": (LARGE, 1),
+}
+"""Molecules by name, and how many are in a batch if nothing else is asked for."""
+
+
+def organic(atoms: int, basis: str) -> Case:
+    """Molecules of any number of atoms, of carbon, nitrogen, oxygen and hydrogen as in `MEDIUM`."""
+    whole = len(MEDIUM.numbers)
+    shares = {z: atoms * count / whole for z, count in MEDIUM.composition.items()}
+    counts = {z: int(share) for z, share in shares.items()}
+    missing = atoms - sum(counts.values())
+    for z in sorted(shares, key=lambda z: counts[z] - shares[z])[:missing]:
+        counts[z] += 1
+    return Case(f"{atoms} atoms, {basis}", counts, basis, "nabla2dft", 1)
+
+
+def batch_of(name: str, size: int | None = None) -> tuple[Case, int]:
+    """One of `BATCHES`, of ``size`` molecules where that is given; ConfigError for no such name."""
+    if name not in BATCHES:
+        raise ConfigError(f"no case '{name}'.{nearest(name, BATCHES)}")
+    case, usual = BATCHES[name]
+    return case, size or usual

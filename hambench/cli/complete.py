@@ -8,6 +8,7 @@ from click.shell_completion import CompletionItem
 _KEYS = (
     "seed",
     "device",
+    "cuda_graph",
     "precision",
     "max_steps",
     "max_minutes",
@@ -25,6 +26,7 @@ _KEYS = (
 _VALUES = {
     "device": ("auto", "cpu", "cuda"),
     "precision": ("float32", "float64", "tf32"),
+    "cuda_graph": ("true", "false"),
     "overwrite": ("true", "false"),
     "save_predictions": ("true", "float32", "false"),
     "tracker": ("tensorboard", "wandb"),

@@ -1,4 +1,4 @@
-"""Options that take several names."""
+"""Options that take several names or numbers."""
 
 from __future__ import annotations
 
@@ -20,3 +20,21 @@ class Names(click.ParamType):
         if "" in names:
             self.fail(f"'{value}' has an empty name; separate names by one comma each.", param, ctx)
         return names
+
+
+class Numbers(click.ParamType):
+    """Whole numbers from 1 on, separated by commas: ``3,9,20`` -> ``[3, 9, 20]``."""
+
+    name = "integers"
+
+    def convert(
+        self, value: str | list[int], param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """The numbers; a usage error where one is none."""
+        if isinstance(value, list):
+            return value
+        words = [word.strip() for word in value.split(",")]
+        for word in words:
+            if not word.isdecimal() or int(word) < 1:
+                self.fail(f"'{word}' is no whole number from 1 on.", param, ctx)
+        return [int(word) for word in words]

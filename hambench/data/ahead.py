@@ -13,13 +13,13 @@ from typing import Any, Final, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from hambench.data.graph import Batch
+from hambench.data.packed import Packed
 from hambench.errors import HambenchError, RunError
 
 P = TypeVar("P")
-Built = Generator[tuple[Batch, int, P], None, None]
+Built = Generator[tuple[Packed, int, P], None, None]
 """Batches, the number of their molecules, and what came with their rows."""
-Build = Callable[[Sequence[int], int], Batch]
+Build = Callable[[Sequence[int], int], Packed]
 """From rows and the number of their epoch to a batch."""
 Place = tuple[list[int], int, P]
 """Rows of a batch, their epoch, and what comes with them."""
@@ -30,7 +30,7 @@ _AHEAD: Final = 2  # batches (of each worker) being built while one is used
 def built_by_thread(build: Build, places: Iterator[Place[P]]) -> Built[P]:
     """Batches of the rows of each place, the next two being built by a thread."""
     with ThreadPoolExecutor(1, thread_name_prefix="hambench-loader") as pool:
-        waiting: deque[tuple[Future[Batch], int, P]] = deque()
+        waiting: deque[tuple[Future[Packed], int, P]] = deque()
         try:
             while True:
                 for rows, epoch, after in islice(places, _AHEAD - len(waiting)):
@@ -43,10 +43,13 @@ def built_by_thread(build: Build, places: Iterator[Place[P]]) -> Built[P]:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def built_by_processes(build: Build, places: Iterator[Place[P]], workers: int) -> Built[P]:
+def built_by_processes(
+    build: Build, places: Iterator[Place[P]], workers: int, pinned: bool = False
+) -> Built[P]:
     """As `built_by_thread`, by processes; batches come through shared memory.
 
-    The processes leave interruptions to this one, and end with the generator.
+    Where they are to be ``pinned``, a thread of this process copies them into such memory. The
+    processes leave interruptions to this one, and end with the generator.
 
     Raises:
         HambenchError: what building raised, as it was; RunError: a process died.
@@ -61,6 +64,7 @@ def built_by_processes(build: Build, places: Iterator[Place[P]], workers: int) -
         prefetch_factor=_AHEAD,
         multiprocessing_context=context,
         worker_init_fn=_settle,
+        pin_memory=pinned,
     )
     stream = iter(loader)
     try:
@@ -91,7 +95,7 @@ class _Places(Dataset[Any]):
     def __init__(self, build: Build) -> None:
         self.build = build
 
-    def __getitem__(self, place: Place[Any]) -> tuple[Batch | HambenchError, int, Any]:
+    def __getitem__(self, place: Place[Any]) -> tuple[Packed | HambenchError, int, Any]:
         rows, epoch, after = place
         try:
             return self.build(rows, epoch), len(rows), after

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch_geometric.data import Batch as GraphBatch
 from torch_geometric.data import Data
 
 from hambench.chem.blocks import BlockLayout, layout
@@ -148,29 +147,12 @@ class MoleculeGraph(Data):
         batch (N,): molecule of each atom (after collation).
     """
 
-    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """What collation adds to an index when it appends this molecule."""
-        match key:
-            case "edge_index" | "group_index" | "group_pairs":
-                return self.num_nodes
-            case "pair_index" | "near_index" | "nearest_index":
-                return self.edge_index.shape[1]
-            case "node_places":
-                return self.num_nodes * int(self.block_size)
-            case "pair_places":
-                return self.edge_index.shape[1] * int(self.block_size)
-        return 0
-
-    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        """Axis along which collation joins a field."""
-        return 1 if key in _IN_COLUMNS else 0
-
     @property
     def real(self) -> Shape:
         """Its molecules, atoms and edges that come first and are no padding (`data.padding`)."""
         if "unpadded" in self:
             return Shape(*self.unpadded)
-        return Shape(len(self.nao), int(self.num_nodes), self.num_edges)
+        return Shape(len(self.nao), len(self.numbers), self.edge_index.shape[1])
 
 
 Batch = MoleculeGraph
@@ -256,39 +238,61 @@ def check_lone(molecule: Molecule, lone: Sequence[int]) -> None:
 
 
 def batch_graphs(graphs: Sequence[MoleculeGraph]) -> Batch:
-    """Graphs joined to one batch (torch_geometric).
+    """Graphs joined to one batch.
 
     Raises:
         DataError: some have a label that others lack.
     """
+    contents: list[dict[str, Any]] = [graph.to_dict() for graph in graphs]
     for field, label in (
         ("node_values", "a Hamiltonian"),
         ("overlap_node_values", "an overlap"),
         ("energies", "an energy"),
     ):
-        having = sum(field in graph for graph in graphs)
+        having = sum(field in content for content in contents)
         if having not in (0, len(graphs)):
             raise DataError(
                 f"only {having} of {len(graphs)} molecules of a batch have {label}; put molecules "
                 "with and without it into batches of their own"
             )
-    edges = sum(graph.num_edges for graph in graphs)
-    if edges * int(graphs[0].block_size) >= _PLACES_END:
-        raise ConfigError(
-            f"a batch of {edges:,} edges has more than 2^31 places for labels; choose a smaller "
-            "batch_size or max_edges"
-        )
-    batch = GraphBatch.from_data_list(list(graphs), exclude_keys=[*LABELS, *ORBITALS])
-    for field in LABELS:  # the bulk of a batch: joined without a second copy
-        if field in graphs[0]:
-            steps = [graph.__inc__(field, graph[field]) for graph in graphs]
-            batch[field] = joined([graph[field] for graph in graphs], steps)
-    labelled = [graph for graph in graphs if "orbitals" in graph]
+    steps = _steps(contents)
+    batch = MoleculeGraph(num_nodes=sum(steps["edge_index"]), block_size=contents[0]["block_size"])
+    for field, value in contents[0].items():
+        if isinstance(value, Tensor) and field not in ORBITALS:
+            parts = [content[field] for content in contents]
+            if field in steps:
+                batch[field] = joined(parts, steps[field])
+            else:
+                batch[field] = torch.cat(parts, -1 if field in _IN_COLUMNS else 0)
+    batch.batch = torch.from_numpy(np.arange(len(graphs)).repeat(steps["edge_index"]))
+    labelled = [content for content in contents if "orbitals" in content]
     if labelled:
-        batch.orbitals = _stacked([graph.orbitals for graph in labelled], 0)
-        batch.orbital_sets = _stacked([graph.orbital_sets for graph in labelled], -1)
-        batch.low_sets = torch.cat([graph.low_sets for graph in labelled])
+        batch.orbitals = _stacked([content["orbitals"] for content in labelled], 0)
+        batch.orbital_sets = _stacked([content["orbital_sets"] for content in labelled], -1)
+        batch.low_sets = torch.cat([content["low_sets"] for content in labelled])
     return batch
+
+
+def _steps(contents: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    """What each graph adds to the indices of those behind it, by field.
+
+    Raises:
+        ConfigError: the graphs are too many for places of labels.
+    """
+    size = contents[0]["block_size"]
+    atoms = [len(content["numbers"]) for content in contents]
+    edges = [content["edge_index"].shape[1] for content in contents]
+    if sum(edges) * size >= _PLACES_END:
+        raise ConfigError(
+            f"a batch of {sum(edges):,} edges has more than 2^31 places for labels; choose a "
+            "smaller batch_size or max_edges"
+        )
+    return {
+        **dict.fromkeys(("edge_index", "group_index", "group_pairs"), atoms),
+        **dict.fromkeys(("pair_index", "near_index", "nearest_index"), edges),
+        "node_places": [n * size for n in atoms],
+        "pair_places": [n * size for n in edges],
+    }
 
 
 def _stacked(parts: Sequence[Tensor], padding: int) -> Tensor:

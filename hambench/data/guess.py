@@ -20,7 +20,7 @@ import logging
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -51,6 +51,9 @@ GuessName = Literal["none", "minao"]
 
 Given = str | Mapping[str, Any] | None
 """A level of theory as a hyperparameter: settings, a name in ``chem.theory.THEORIES``, or none."""
+
+Computed = tuple[Molecule, NDArray[np.float64]]
+"""A molecule, and the (nao (nao+1) / 2,) triangle of its guess in Eh."""
 
 Shown = Callable[[Sequence[Any], str], Any]
 """Wraps a sequence with a progress display, as `hambench.model.Progress` does."""
@@ -177,6 +180,24 @@ class Guess:
                 file.add(waiting)
         return count
 
+    def keep(self, known: Iterable[Computed], folder: Path) -> int:
+        """Keep guesses in another folder of data files, for a machine that lacks PySCF.
+
+        Args:
+            known: molecules, each with what `packed` gives.
+            folder: of the data files there.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ConfigError: the theory is not known.
+            RunError: the file cannot be written.
+        """
+        rows = [(content_hash(molecule, ()), triangle) for molecule, triangle in known]
+        self._file_in(folder).add(rows)
+        return len(rows)
+
     @property
     def _known(self) -> Theory:
         if self.theory is None:
@@ -188,11 +209,14 @@ class Guess:
 
     @property
     def _file(self) -> _GuessFile:
+        return self._file_in(data_folder())
+
+    def _file_in(self, folder: Path) -> _GuessFile:
         settings = {name: getattr(self._known, name) for name in _DECIDING}
         settings |= {name: settings[name].lower() for name in ("xc", "basis")}
         text = json.dumps(settings, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return _GuessFile(data_folder() / FOLDER / f"minao-{digest[:16]}.sqlite", text)
+        return _GuessFile(folder / FOLDER / f"minao-{digest[:16]}.sqlite", text)
 
 
 def guess_of(name: GuessName, theory: Given, basis: OrbitalBasis, owner: str) -> Guess | None:
@@ -228,9 +252,6 @@ def _computed(molecule: Molecule, theory: Theory) -> NDArray[np.float64]:
     """Packed Fock matrix of a molecule's guess."""
     packed: NDArray[np.float64] = pack_triangle(dft.initial_fock(molecule, theory))
     return packed
-
-
-Computed = tuple[Molecule, NDArray[np.float64]]
 
 
 def _all_computed(
@@ -293,6 +314,7 @@ class _GuessFile:
         """
         if not triangles:
             return
+        versions = dft.versions() if engine.is_installed() else {}  # of others' guesses not known
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect("rwc")) as file:
@@ -304,7 +326,7 @@ class _GuessFile:
                 )
                 file.execute(
                     "INSERT OR IGNORE INTO about VALUES (?, ?)",
-                    (self.about, json.dumps(dft.versions())),
+                    (self.about, json.dumps(versions)),
                 )
                 file.executemany(
                     "INSERT OR IGNORE INTO guesses VALUES (?, ?)",

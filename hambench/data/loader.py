@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from hambench.data.ahead import Place, built_by_processes, built_by_thread
 from hambench.data.edges import count_edges
 from hambench.data.graph import Batch, GraphSpec, MoleculeGraph, batch_graphs, build_graph
 from hambench.data.heap import give_back
+from hambench.data.packed import Packed
 from hambench.data.padding import padded
 from hambench.data.rows import Rows
 from hambench.errors import ConfigError, DataError
@@ -51,16 +52,24 @@ class Loaded:
     """One batch of the stream.
 
     Attributes:
-        batch: on the loader's device; of a share of no molecules, one that is not to count.
+        packed: the batch in one piece, in pinned memory if it is to go to a GPU; of a share of no
+            molecules, one that is not to count.
+        device: where it is to go.
         molecules: how many the whole batch holds, of which this may be a share.
         after: position of the batch that follows.
         rows: of the data set, which the batch holds.
     """
 
-    batch: Batch
+    packed: Packed
+    device: torch.device
     molecules: int
     after: Position
     rows: tuple[int, ...]
+
+    @cached_property
+    def batch(self) -> Batch:
+        """The batch on the device, sent there the first time it is asked for; nothing waits."""
+        return self.packed.to(self.device).batch()
 
 
 class Loader:
@@ -70,7 +79,7 @@ class Loader:
     and goes on as it would have. Batches hold ``batch_size`` molecules (the last of an epoch what
     is left) or up to ``max_edges`` edges; a molecule with more has a batch of its own. Graphs are
     built once and kept as long as they fit into ``cache_bytes``. A thread builds the next batches
-    ahead; on CUDA they travel through pinned memory.
+    ahead, each in one piece, which travels to a GPU through pinned memory.
 
     Args:
         molecules: the data set; read by index.
@@ -130,13 +139,14 @@ class Loader:
         self.seed, self.shuffle = seed, shuffle
         self.device = torch.device(device)
         self.workers = workers
+        self._pinned = self.device.type == "cuda"
         self.rank, self.size = share
         limit = None if max_edges is None else -(-max_edges // self.size)
         self._assembler = Assembler(
             molecules,
             spec,
             references=references,
-            pinned=self.device.type == "cuda" and not workers,
+            pinned=self._pinned and not workers,
             room=0 if workers else cache_bytes,
             join=partial(padded, spec=spec, max_edges=limit) if pad else batch_graphs,
             embeddings=embeddings,
@@ -174,6 +184,11 @@ class Loader:
         places = self._places(START)
         return self._prefetched(islice(places, len(self.plan(0))))
 
+    def build(self, rows: Sequence[int]) -> Loaded:
+        """The batch of some rows, built now instead of ahead, as the first one of a stream."""
+        packed = self._assembler(rows, START.epoch)
+        return Loaded(packed, self.device, len(rows), START, tuple(rows))
+
     def _places(self, start: Position) -> Iterator[Place[_Share]]:
         """Rows of each batch to build, its epoch, and whose share of which batch it is."""
         epoch, first = start.epoch, start.batch
@@ -191,12 +206,13 @@ class Loader:
 
     def _prefetched(self, places: Iterator[Place[_Share]]) -> Generator[Loaded, None, None]:
         if self.workers:
-            built = built_by_processes(self._assembler, places, self.workers)
+            built = built_by_processes(self._assembler, places, self.workers, self._pinned)
         else:
             built = built_by_thread(self._assembler, places)
         with closing(built):
-            for batch, _, (rows, molecules, after) in built:
-                yield Loaded(batch.to(self.device, non_blocking=True), molecules, after, rows)
+            for packed, _, (rows, molecules, after) in built:
+                # what copies into pinned memory makes lists of tuples
+                yield Loaded(packed, self.device, molecules, after, tuple(rows))
 
 
 class _Share(NamedTuple):
@@ -236,14 +252,15 @@ class Assembler:
         self._counted: set[int] = set()
         self._built = 0
 
-    def __call__(self, rows: Sequence[int], epoch: int) -> Batch:
+    def __call__(self, rows: Sequence[int], epoch: int) -> Packed:
         """The batch of these rows, as they are in an epoch."""
         batch = self.join([self._graph(row, epoch) for row in rows])
-        self._built += sum(v.nbytes for v in batch.to_dict().values() if isinstance(v, Tensor))
+        packed = Packed.of(batch, pinned=self.pinned)
+        self._built += packed.memory.nbytes
         if self._built > _TIDY:
             self._built = 0
             give_back()
-        return batch.pin_memory() if self.pinned else batch
+        return packed
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_graphs": {}, "_counted": set()}

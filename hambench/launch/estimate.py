@@ -113,9 +113,8 @@ def _estimates(
 def _kind(config: RunConfig) -> str:
     """What cells of one kind share."""
     recipe = config.training
-    shared = config.model_dump(
-        mode="json", include={"task", "model", "split", "device", "workers", "data", "strategy"}
-    )
+    keys = {"task", "model", "split", "device", "cuda_graph", "workers", "data", "strategy"}
+    shared = config.model_dump(mode="json", include=keys)
     shared |= {key: recipe.get(key) for key in _COSTLY}
     return json.dumps([shared, recipe["optimizer"]["name"]], sort_keys=True)
 

@@ -178,7 +178,7 @@ class Plan:
                     read_result(node.folder)
                 elif (alike := _alike(node.config)) not in built:
                     built.add(alike)
-                    changes = {"device": "cpu"} if elsewhere else {}
+                    changes = {"device": "cpu", "cuda_graph": False} if elsewhere else {}
                     cell = Cell.build(node.config.model_copy(update=changes))
                     check_body_of(cell)
                     cell.check_guesses()

@@ -147,6 +147,7 @@ def _try(config: RunConfig, trial: Trial, out: Path) -> None:
                 model, train, validation, recipe.model_copy(update=every), Path(folder),
                 seed=config.seed, device=config.device, workers=config.workers,
                 max_steps=_STEPS, max_minutes=_SECONDS / 60, progress=False, reporters=[watch],
+                cuda_graph=config.cuda_graph,
             )  # fmt: skip
     except _EnoughError:
         pass

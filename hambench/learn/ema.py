@@ -27,19 +27,32 @@ class ExponentialAverage:
         self._parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self.average = [p.detach().clone() for p in self._parameters]
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take in the current parameters."""
+    def next_weight(self) -> float:
+        """``1 - d`` of the next update, which is counted as done."""
         self.updates += 1
-        decay = self.decay
-        if self.ramp:
-            decay = min(decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(self.average, self._parameters, 1 - decay)
+        if not self.ramp:
+            return 1 - self.decay
+        return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
 
     @torch.no_grad()
-    def restart(self) -> None:
-        """Make the average a copy of the current parameters."""
-        torch._foreach_copy_(self.average, self._parameters)
+    def update(self, weight: float | Tensor | None = None) -> None:
+        """Take in the current parameters.
+
+        Args:
+            weight: theirs; None: the next. One makes the average a copy of them. A tensor, of
+                shape (), stays where it is.
+        """
+        if weight is None:
+            weight = self.next_weight()
+        if not isinstance(weight, Tensor):
+            torch._foreach_lerp_(self.average, self._parameters, weight)
+            return
+        # average - weight (average - parameter): a step of gradient descent, for which there is a
+        # kernel over all tensors at once that reads its rate from the device
+        torch._fused_sgd_(
+            self.average, self._parameters, [], lr=weight, weight_decay=1.0, maximize=True,
+            momentum=0.0, dampening=0.0, nesterov=False, is_first_step=True,
+        )  # fmt: skip
 
     @contextmanager
     @torch.no_grad()

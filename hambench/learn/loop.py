@@ -20,8 +20,9 @@ import torch
 from hambench.chem.molecule import Molecule
 from hambench.data.loader import Loaded, Loader
 from hambench.errors import ConfigError, RunError
+from hambench.learn.captured import CudaGraphs, check_cuda_graph
 from hambench.learn.checkpoint import load_checkpoint, save_checkpoint, seed_generators
-from hambench.learn.device import open_fabric, peak_memory
+from hambench.learn.device import memory_kept, open_fabric, peak_memory
 from hambench.learn.frozen import frozen_embeddings
 from hambench.learn.interrupts import Interrupted, StopRequest
 from hambench.learn.processes import ALONE, Processes
@@ -83,6 +84,7 @@ def fit(
     reporters: Sequence[Reporter] = (),
     fingerprint: str | None = None,
     processes: Processes = ALONE,
+    cuda_graph: bool = False,
 ) -> FitResult:
     """Train ``model`` until its budget ends, going on where an earlier call in ``folder`` stopped.
 
@@ -108,9 +110,12 @@ def fit(
         processes: which train the model together, with the same arguments. A step is the same
             whatever their number, but for rounding: batches are shared out, ``recipe.batch_size``
             is of all of them. The first one writes, and tells progress and ``reporters``.
+        cuda_graph: launch all of a step at once, as a CUDA graph captured for each shape of batch
+            that comes often (`hambench.learn.captured`). A step is the same but for rounding.
 
     Raises:
-        ConfigError: no budget, a device that is not there, or a recipe unfit for the model.
+        ConfigError: no budget, a device that is not there, a recipe unfit for the model, or no
+            CUDA graphs for device, recipe or processes.
         CheckpointError: ``folder`` holds checkpoints of another model, recipe or seed, or damaged
             ones alone.
         RunError: loss or metric not finite, disk full; the last good checkpoint stays.
@@ -125,6 +130,8 @@ def fit(
     check_recipe(recipe, energies="hamiltonian" not in model.graph.labels)
     folder = Path(folder)
     fabric = open_fabric(device, processes)
+    if cuda_graph:
+        check_cuda_graph(fabric.device, recipe, processes.size)
     progress = progress and processes.first
     saved = processes.from_first(lambda: load_checkpoint(folder / CHECKPOINTS))
     if saved is not None:
@@ -138,12 +145,13 @@ def fit(
         shown = bar if progress else silent
         processes.from_first(lambda: prepare(model, train, fingerprint, shown))
         processes.share(model)
-    training = Training(model, recipe, seed, fabric, processes)
+    graphs = CudaGraphs(fabric.device) if cuda_graph else None
+    training = Training(model, recipe, seed, fabric, processes, graphs)
     if saved is not None:
         training.restore(saved)
     loop = _Loop(training, train, val, folder, workers, max_steps, max_minutes, progress)
     terminal = [Terminal(max_steps, max_minutes)] if progress else []
-    with matmul_precision("high" if recipe.precision == "tf32" else "highest"):
+    with matmul_precision("high" if recipe.precision == "tf32" else "highest"), memory_kept():
         stopped_by = loop.run([*terminal, *reporters])
     return loop.result(stopped_by)
 
@@ -250,9 +258,7 @@ class _Loop:
         state.epoch, state.batch = loaded[-1].after.epoch, loaded[-1].after.batch
         state.molecules += sum(item.molecules for item in loaded)
         try:
-            self.training.step(
-                [item.batch for item in loaded], progress, [bool(item.rows) for item in loaded]
-            )
+            self.training.step(loaded, progress)
         except torch.OutOfMemoryError as error:
             size = "batch_size" if self.recipe.batch_size else "max_edges"
             raise RunError(

@@ -103,6 +103,7 @@ class Muon(Optimizer):
 
     Args:
         params: of two or more dimensions.
+        lr: a number; later, in a group, perhaps a tensor of shape (), which stays where it is.
         published: flatten to (first axis, rest) and work in bfloat16; else the last two axes are
             matrices. See the module.
     """
@@ -151,7 +152,8 @@ class Muon(Optimizer):
         if group["nesterov"]:
             direction = torch._foreach_add(gradients, momenta, alpha=group["momentum"])
         if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            kept = 1 - group["lr"] * group["weight_decay"]
+            torch._foreach_mul_(params, kept.to(params[0]) if isinstance(kept, Tensor) else kept)
         published = group["published"]
         stacks = [d.reshape(1, len(d), -1) if published else _matrices(d) for d in direction]
         for members in _batches(stacks):
@@ -159,11 +161,14 @@ class Muon(Optimizer):
             together = torch.cat([stacks[k] for k in members])
             half = published or together.is_cuda
             update = orthogonal(together, torch.bfloat16 if half else torch.float32)
-            update = update.to(together.dtype)
-            scale = group["lr"] * max(1.0, rows / columns) ** 0.5
-            parts = update.split([len(stacks[k]) for k in members])
+            parts = update.to(together.dtype).contiguous().split([len(stacks[k]) for k in members])
             views = [part.view_as(params[k]) for part, k in zip(parts, members, strict=True)]
-            torch._foreach_add_([params[k] for k in members], views, alpha=-scale)
+            torch._fused_sgd_(
+                [params[k] for k in members], views, [],
+                lr=group["lr"] * max(1.0, rows / columns) ** 0.5,
+                weight_decay=0.0, momentum=0.0, dampening=0.0, nesterov=False, maximize=False,
+                is_first_step=True,
+            )  # fmt: skip
 
 
 def orthogonal(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -9,13 +9,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from hambench.data.graph import Batch, GraphSpec
-from hambench.data.loader import Position
+from hambench.data.loader import Loaded, Position
 from hambench.errors import CheckpointError, ConfigError, RunError
+from hambench.learn.captured import CapturedSteps, DeviceNumbers, Graphs
 from hambench.learn.checkpoint import random_state, restore_random_state
 from hambench.learn.ema import ExponentialAverage
 from hambench.learn.gradients import LossTerms, accumulate
@@ -61,6 +63,20 @@ class State:
         return Position(self.epoch, self.batch)
 
 
+class _Numbers(NamedTuple):
+    """What the host decides of a step: numbers, or tensors of shape () on the device.
+
+    Attributes:
+        rates: learning rate of each group of parameters.
+        weight: of the new parameters in their average.
+        place: of the loss among those since the last row of the log.
+    """
+
+    rates: Sequence[float | Tensor]
+    weight: float | Tensor
+    place: int | Tensor
+
+
 class Training:
     """One model in training.
 
@@ -70,10 +86,17 @@ class Training:
         seed: part of what a checkpoint must agree with.
         fabric: the device, and the strategy around forward and backward.
         processes: which train the model together; each has all of this.
+        graphs: what captures steps; None: every step runs as it is.
     """
 
     def __init__(
-        self, model: Model, recipe: Recipe, seed: int, fabric: Fabric, processes: Processes = ALONE
+        self,
+        model: Model,
+        recipe: Recipe,
+        seed: int,
+        fabric: Fabric,
+        processes: Processes = ALONE,
+        graphs: Graphs | None = None,
     ) -> None:
         self.model, self.recipe, self.seed, self.fabric = model, recipe, seed, fabric
         self.processes = processes
@@ -83,11 +106,16 @@ class Training:
         self.optimizers = build_optimizers(model, recipe.optimizer)
         self.groups = [group for o in self.optimizers for group in o.param_groups]
         self.schedule = Schedule(recipe.schedule, recipe.optimizer.lr)
+        self._parameters = list(model.parameters())  # collecting them takes long
         self.ema: ExponentialAverage | None = None
         if recipe.ema_decay is not None:
             self.ema = ExponentialAverage(model, recipe.ema_decay, ramp=recipe.ema_ramp)
         # losses of the steps since the last row of the log, kept on the device
         self._losses = torch.zeros(recipe.log_every, dtype=model.dtype, device=fabric.device)
+        self._captured: CapturedSteps | None = None
+        if graphs is not None:
+            self._numbers = DeviceNumbers(len(self.groups) + 2, fabric.device)
+            self._captured = CapturedSteps(self._step_by_device, fabric.device, graphs)
         model.train()
 
     @property
@@ -102,35 +130,71 @@ class Training:
         """The training loss."""
         return self._module.loss(prediction, batch)
 
-    def step(
-        self, batches: Sequence[Batch], progress: float, counted: Sequence[bool] | None = None
-    ) -> None:
+    def step(self, loaded: Sequence[Loaded], progress: float) -> None:
         """One optimiser step on micro-batches. Nothing here may wait for the device.
 
         Args:
-            batches: on the device.
+            loaded: the batches.
             progress: share of the budget used up so far.
-            counted: of each, whether it counts; None: all do.
         """
-        state, recipe = self.state, self.recipe
+        state = self.state
         factor = self.schedule.factor(state.step, progress)
-        for group in self.groups:
-            group["lr"] = group["initial_lr"] * factor
+        rates = [group["initial_lr"] * factor for group in self.groups]
+        weight, place = self._weight(), state.step - state.logged
+        if self._captured is None:
+            counted = [bool(item.rows) for item in loaded]
+            self._step([item.batch for item in loaded], _Numbers(rates, weight, place), counted)
+        else:
+            self._numbers.renew([*rates, weight, place])
+            (item,) = loaded
+            self._captured(item.packed, self.model.capturable)
+            self._set_rates(rates)
+        state.step += 1
+
+    def _step_by_device(self, batch: Batch) -> None:
+        """`_step` with the numbers that the device has: it depends on tensors alone."""
+        *rates, weight, place = self._numbers.values.unbind()
+        self._step([batch], _Numbers(rates, weight, place), [True])
+
+    def _step(self, batches: Sequence[Batch], numbers: _Numbers, counted: Sequence[bool]) -> None:
+        """Gradients, and all that follows from them.
+
+        Args:
+            batches: on the device.
+            numbers: of Python, or of the device.
+            counted: of each batch, whether it counts.
+        """
         loss = accumulate(
             self._terms_of, self._module, batches, self.fabric.backward, counted=counted,
             processes=self.processes, hold=partial(self.fabric.no_backward_sync, self._terms_of),
         )  # fmt: skip
-        if recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_norm)
+        if self.recipe.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip_norm)
+        self._set_rates(numbers.rates)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if self.ema is not None and state.epoch < recipe.ema_start_epoch:
-            self.ema.restart()
-        elif self.ema is not None:
-            self.ema.update()
-        self._losses[state.step - state.logged] = loss
-        state.step += 1
+        if self.ema is not None:
+            self.ema.update(numbers.weight)
+        if isinstance(numbers.place, Tensor):
+            self._losses.index_copy_(0, numbers.place.long().view(1), loss.view(1))
+        else:
+            self._losses[numbers.place] = loss
+
+    def _set_rates(self, rates: Sequence[float | Tensor]) -> None:
+        """Learning rates of all groups; checkpoints hold numbers of Python."""
+        on_gpu = self.fabric.device.type == "cuda"
+        capturing = on_gpu and torch.cuda.is_current_stream_capturing()
+        for group, rate in zip(self.groups, rates, strict=True):
+            group["lr"] = rate
+            if "capturable" in group:  # of torch's optimisers, which want it then and only then
+                group["capturable"] = capturing
+
+    def _weight(self) -> float:
+        """Of the new parameters in their average: one until that begins, or if there is none."""
+        if self.ema is None or self.state.epoch < self.recipe.ema_start_epoch:
+            return 1.0
+        return self.ema.next_weight()
 
     def checked_losses(self) -> list[float]:
         """Losses of the steps since the last row of the log; waits for the device.
@@ -143,7 +207,7 @@ class Training:
         for k, loss in enumerate(losses):
             if not math.isfinite(loss):
                 raise not_finite("training loss", loss, step + k + 1)
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()]))
+        norms = torch.stack(torch._foreach_norm([p.detach() for p in self._parameters]))
         if not bool(norms.isfinite().all()):
             raise not_finite("norm of a parameter", float(norms.max()), self.state.step)
         return losses

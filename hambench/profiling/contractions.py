@@ -1,4 +1,5 @@
-"""The dense matrix products of a piece of work: recorded while it runs, and run again alone."""
+"""What operators a piece of work calls: its products of matrices, which can run again alone, and
+the bytes it moves."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_FACTORS: Final = {
+FACTORS: Final = {
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot"), 0),
     **dict.fromkeys(("aten::addmm", "aten::addmm_", "aten::addmv", "aten::addmv_"), 1),
     **dict.fromkeys(("aten::baddbmm", "aten::baddbmm_"), 1),
@@ -39,8 +40,18 @@ class Contraction(NamedTuple):
     @property
     def flops(self) -> int:
         """Multiplications and additions."""
-        columns = self.right[-1] if len(self.right) > 1 else 1
-        return 2 * prod(self.left) * columns
+        return 2 * prod(self.left) * self._columns
+
+    @property
+    def bytes(self) -> int:
+        """Of both factors and the product, each once."""
+        rows = prod(self.left[:-1])
+        size = prod(self.left) + prod(self.right) + rows * self._columns
+        return size * self.dtype.itemsize
+
+    @property
+    def _columns(self) -> int:
+        return self.right[-1] if len(self.right) > 1 else 1
 
     def again(self) -> Callable[[], object]:
         """The same product of random matrices; of whatever was added to it nothing is left."""
@@ -61,12 +72,15 @@ class Recorder(TorchDispatchMode):
 
     Attributes:
         calls: of operators, without those that only look at memory in another way.
+        bytes: of all tensors that these read or write, as if nothing stayed in a cache. What is
+            changed in place counts twice; memory that is only taken does not count.
         contractions: products of matrices, in order; empty ones left out.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.calls = 0
+        self.bytes = 0
         self.contractions: list[Contraction] = []
 
     def __torch_dispatch__(
@@ -77,8 +91,8 @@ class Recorder(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Count, and run as usual."""
-        self.calls += not func.is_view
-        first = _FACTORS.get(func._schema.name)
+        kwargs = kwargs or {}
+        first = FACTORS.get(func._schema.name)
         if first is not None:
             left, right = args[first : first + 2]
             if left.numel() and right.numel():
@@ -88,7 +102,35 @@ class Recorder(TorchDispatchMode):
                         left.dtype, left.device,
                     )
                 )  # fmt: skip
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs)
+        if not func.is_view:
+            self.calls += 1
+            self.bytes += _moved(func._schema, args, kwargs, out)
+        return out
+
+
+def _moved(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> int:
+    """Bytes that an operator reads and writes."""
+    if "empty" in schema.name:
+        return 0
+    moved = 0
+    for place, argument in enumerate(schema.arguments):
+        value = args[place] if place < len(args) else kwargs.get(argument.name)
+        written = argument.alias_info is not None and argument.alias_info.is_write
+        moved += _size(value) * (written + (not argument.is_out))
+    results = out if len(schema.returns) > 1 else (out,)
+    for result, value in zip(schema.returns, results, strict=False):
+        if result.alias_info is None:  # else it is one of the arguments
+            moved += _size(value)
+    return moved
+
+
+def _size(value: Any) -> int:
+    """Bytes in memory of a tensor, or of those in a list; what is repeated is there once."""
+    if isinstance(value, Tensor):
+        pairs = zip(value.shape, value.stride(), strict=True)
+        return prod(n for n, step in pairs if step or not n) * value.itemsize
+    return sum(map(_size, value)) if isinstance(value, list | tuple) else 0
 
 
 def replay(contractions: Sequence[Contraction]) -> Callable[[], None]:

@@ -22,7 +22,9 @@ COMMANDS = [
     "export", "embed", "compare", "leaderboard", "submit", "submit check", "submit pack",
     "submit schema", "curves", "data", "data list", "data info", "data download",
     "data generate", "data verify", "env", "env list", "env make", "env remove",
-    "bench", "bench data", "bench model", "list", "doctor", "completion",
+    "bench", "bench data", "bench model", "bench scaling", "bench harness", "bench products",
+    "bench inference",
+    "list", "doctor", "completion",
 ]  # fmt: skip
 
 

@@ -94,6 +94,14 @@ def test_once_is_one_pass():
     assert order(data.once(), 99) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
+def test_a_batch_can_be_built_at_once():
+    rows = Rows([1, 2, 3])
+    loader = Loader(rows, GraphSpec(BASIS), batch_size=2, shuffle=False)
+    built, streamed = loader.build([0, 1]), next(loader.once())
+    assert (built.rows, built.molecules) == ((0, 1), 2)
+    assert torch.equal(built.batch.node_values, streamed.batch.node_values)
+
+
 def test_batches_by_edges_are_nearly_full_and_complete():
     rng = np.random.default_rng(0)
     sizes = rng.integers(2, 9, size=200).tolist()

@@ -16,7 +16,7 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.theory import Theory
 from hambench.errors import ConfigError, DataError
 from hambench.scoring import METRICS, Score, Scorer, format_score, score, scorer
-from hambench.scoring.spectra import SpectralErrors, Trouble, spectral_errors
+from hambench.scoring.spectra import SpectralErrors
 
 pytest.importorskip("pyscf")
 
@@ -239,26 +239,6 @@ def test_together_as_alone(molecules: list[Molecule], noisy: list[np.ndarray], m
         for k in (0, 7, 17):
             alone = values([predictions[k]], [many[k]])[name]
             assert whole[name][k] == pytest.approx(alone, rel=1e-9, abs=1e-13)
-
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_torch_gives_the_same(
-    device: str, molecules: list[Molecule], noisy: list[np.ndarray]
-) -> None:
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a GPU")
-    stacks = [a[None] for a in (noisy[0], molecules[0].hamiltonian, molecules[0].overlap)]
-    ours, torchs = (
-        spectral_errors(*stacks, electrons=10, threshold=1e-6, device=where)[0]
-        for where in (None, device)
-    )
-    np.testing.assert_allclose(torchs, ours, rtol=1e-8, atol=1e-13)
-    singular = [*stacks[:2], np.ones((1, 24, 24))]
-    for where in (None, device):
-        found = spectral_errors(*singular, electrons=10, threshold=1e-6, device=where)
-        assert found == [Trouble.FEW_ORBITALS]
 
 
 def test_troubles_are_counted_by_kind(

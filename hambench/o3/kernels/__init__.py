@@ -10,17 +10,16 @@ This is counted from the sizes of what each operator reads and writes; no time w
 
 | pass               | plain, read + written (operators) | fused, in one kernel |
 |--------------------|-----------------------------------|----------------------|
-| pairs              | 101 + 75 (35)                     | 41 + 25              |
-| pairs, backward    | 162 + 76 (61)                     | 42 + 15              |
-| at atoms           | 51 + 26 (36)                      | 13 + 0.4             |
-| at atoms, backward | 51 + 38 (35)                      | 13 + 13              |
-| in space           | 51 + 38 (31)                      | 13 + 13              |
-| in space, backward | 38 + 25 (30)                      | 13 + 13              |
+| pairs              | 141 + 125 (13)                    | 41 + 25              |
+| pairs, backward    | 201 + 125 (22)                    | 42 + 15              |
+| at atoms           | 63 + 50 (9)                       | 13 + 0.4             |
+| at atoms, backward | 51 + 50 (8)                       | 13 + 13              |
+| in space           | 51 + 50 (8)                       | 13 + 13              |
+| in space, backward | 38 + 38 (7)                       | 13 + 13              |
 | gate               | 22 + 15 (7)                       | 14 + 13              |
 | gate, backward     | 66 + 32 (20)                      | 27 + 14              |
 
-`fused` also keeps no rotated features (25 KiB per edge and layer) for its backward pass, nor the
-factors of the gate (2.5 KiB).
+`fused` also keeps no rotated features (25 KiB per edge and layer) for its backward pass.
 """
 
 from __future__ import annotations

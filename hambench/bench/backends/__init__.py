@@ -1,0 +1,1 @@
+"""Tensor products by several libraries, behind one interface."""

@@ -1,0 +1,305 @@
+"""How time and memory grow with atoms, basis and batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hambench.bench.molecules import organic
+from hambench.bench.step import Step
+from hambench.bench.subject import Setting, Subject, of_case
+from hambench.bench.timing import Timing
+from hambench.chem.molecule import Molecule
+from hambench.data.edges import count_edges
+from hambench.data.graph import Batch, Shape, collate
+from hambench.learn.device import open_fabric
+from hambench.profiling.memory import free_memory, peak_and_launches, synchronize
+
+Axis = Literal["atoms", "basis", "batch"]
+Part = Literal["step", "predict"]
+Basis = Literal["def2-svp", "def2-tzvpd"]
+
+SIZES: Final[dict[Axis, tuple[int, ...]]] = {
+    "atoms": (3, 5, 9, 15, 25, 40, 60, 80, 100, 125, 150),
+    "basis": (3, 9, 20, 40),
+    "batch": (1, 2, 5, 10, 20, 50),
+}
+"""Atoms of a molecule, or molecules of a batch, if nothing else is asked for."""
+
+_BASES: Final[tuple[Basis, ...]] = ("def2-svp", "def2-tzvpd")
+_ATOMS: Final = 9  # of each molecule of a batch of several
+_ALL_ELEMENTS: Final = 40  # atoms of the smallest molecule that has every element in its share
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one size costs.
+
+    Attributes:
+        size: along the axis: atoms of a molecule, or molecules of a batch.
+        molecules, atoms, edges: of the batch.
+        time: of the part that was measured.
+        peak: most bytes of tensors at a time in it, beyond those that stay.
+        time_per_edge, peak_per_edge: seconds (of the median) and bytes.
+    """
+
+    size: int
+    molecules: int
+    atoms: int
+    edges: int
+    time: Timing
+    peak: int
+    time_per_edge: float
+    peak_per_edge: float
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A size that does not fit into memory.
+
+    Attributes:
+        size, edges: as in `Point`.
+        needs: bytes, on the line through the two sizes before it; None: it was tried.
+        limit: bytes there are.
+    """
+
+    size: int
+    edges: int
+    needs: int | None
+    limit: int
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How the cost of a model grows.
+
+    Attributes:
+        model, settings: preset, and hyperparameters of other values.
+        axis, part, basis: what grows, what was measured, of which orbitals.
+        device, precision, threads: where and how.
+        parameters: trainable ones.
+        points: measured, in turns.
+        skipped: not measured.
+        time_exponent, peak_exponent: slopes of the logarithms of time and memory over that of the
+            edges, least squares over the larger half of the points; None with fewer than two.
+    """
+
+    model: str
+    settings: tuple[str, ...]
+    axis: Axis
+    part: Part
+    basis: str
+    device: str
+    precision: str
+    threads: int
+    parameters: int
+    points: tuple[Point, ...]
+    skipped: tuple[Skipped, ...]
+    time_exponent: float | None
+    peak_exponent: float | None
+
+
+def measure(
+    model: str,
+    axis: Axis,
+    *,
+    part: Part = "step",
+    basis: Basis = "def2-svp",
+    sizes: Sequence[int] = (),
+    memory: float | None = None,
+    setting: Setting,
+    repeats: int = 3,
+    words: Sequence[str] = (),
+) -> list[Scaling]:
+    """Time and memory of random molecules of several sizes; all times are taken in turns.
+
+    Args:
+        model: preset.
+        axis: what grows; of ``basis`` both bases are measured on the same molecules.
+        part: a training step, or a prediction: forward pass and `Prediction.matrices`.
+        basis: of the other axes.
+        sizes: atoms of a molecule, or molecules of a batch; none: `SIZES`.
+        memory: GB that tensors may take in what is measured; None: what is free.
+        setting: where, how.
+        repeats: how often each is timed.
+        words: ``model.hyperparameters.KEY=VALUE``.
+
+    Raises:
+        ConfigError, RegistryError: as `of_case`.
+    """
+    limit = None if memory is None else round(memory * 1e9)
+    ladder = sorted(set(sizes or SIZES[axis]))
+    with setting.applied(training=part == "step"):
+        ladders = [
+            _Ladder(model, axis, part, one, setting, tuple(words))
+            for one in (_BASES if axis == "basis" else (basis,))
+        ]
+        for one in ladders:
+            one.climb(ladder, limit)
+        _time_in_turns(ladders, repeats)
+        return [one.result() for one in ladders]
+
+
+class _Rung(NamedTuple):
+    """A size that fits: what is done, its memory, and seconds as they are taken."""
+
+    size: int
+    shape: Shape
+    run: Callable[[], object]
+    peak: int
+    seconds: list[float]
+
+
+class _Ladder:
+    """All sizes of one model."""
+
+    def __init__(
+        self, model: str, axis: Axis, part: Part, basis: str, setting: Setting,
+        words: tuple[str, ...],
+    ) -> None:  # fmt: skip
+        self.model, self.axis, self.part, self.basis = model, axis, part, basis
+        self.setting, self.words = setting, words
+        whole = organic(_ALL_ELEMENTS, basis)
+        self.subject = of_case(model, whole, 1, setting.precision, words)
+        self.build, self.device = _work(self.subject, part, setting.device)
+        self.rungs: list[_Rung] = []
+        self.skipped: list[Skipped] = []
+
+    def climb(self, sizes: Sequence[int], limit: int | None) -> None:
+        """Build the batch of every size that fits, and find its memory; that also warms up."""
+        for size in tqdm(
+            sizes, desc=f"memory, {self.basis}", unit="size", leave=False, disable=None
+        ):
+            molecules = self.molecules(size)
+            edges = int(count_edges(molecules, self.subject.model.graph.cutoff).sum())
+            most = free_memory(self.device) if limit is None else limit
+            needs = self._needs(edges)
+            if needs > most:
+                self.skipped.append(Skipped(size, edges, needs, most))
+                continue
+            try:
+                shape, run = self.build(molecules)
+                if not self.rungs:
+                    run()  # what stays, such as an optimiser's state, is made here
+                peak, _ = peak_and_launches(run, self.device)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and "memory" not in str(error):
+                    raise
+                self.skipped.append(Skipped(size, edges, None, most))
+                continue
+            self.rungs.append(_Rung(size, shape, run, peak, []))
+
+    def molecules(self, size: int) -> list[Molecule]:
+        """Of one batch."""
+        batch = self.axis == "batch"
+        case = organic(_ATOMS if batch else size, self.basis)
+        return list(case.molecules(size if batch else 1))
+
+    def _needs(self, edges: int) -> int:
+        """Bytes, on the line through the last two sizes; at least those of the last one."""
+        if not self.rungs:
+            return 0
+        last = self.rungs[-1]
+        if len(self.rungs) == 1:
+            return last.peak
+        before = self.rungs[-2]
+        known = last.shape.edges
+        slope = (last.peak - before.peak) / (known - before.shape.edges)
+        return last.peak + max(0, round(slope * (edges - known)))
+
+    def result(self) -> Scaling:
+        """All of it, when everything has been timed."""
+        points = tuple(map(_point, self.rungs))
+        edges = [point.edges for point in points]
+        return Scaling(
+            model=self.model,
+            settings=self.words,
+            axis=self.axis,
+            part=self.part,
+            basis=self.basis,
+            device=str(self.device),
+            precision=self.setting.precision,
+            threads=self.setting.threads,
+            parameters=self.subject.model.count_parameters(),
+            points=points,
+            skipped=tuple(self.skipped),
+            time_exponent=exponent(edges, [point.time.median for point in points]),
+            peak_exponent=exponent(edges, [point.peak for point in points]),
+        )
+
+
+def _time_in_turns(ladders: Sequence[_Ladder], repeats: int) -> None:
+    for _ in tqdm(range(repeats), desc="times", unit="round", leave=False, disable=None):
+        for ladder in ladders:
+            for rung in ladder.rungs:
+                synchronize(ladder.device)
+                start = time.perf_counter()
+                rung.run()
+                synchronize(ladder.device)
+                rung.seconds.append(time.perf_counter() - start)
+
+
+def _point(rung: _Rung) -> Point:
+    real, spent = rung.shape, Timing.of(rung.seconds)
+    return Point(
+        size=rung.size,
+        molecules=real.molecules,
+        atoms=real.atoms,
+        edges=real.edges,
+        time=spent,
+        peak=rung.peak,
+        time_per_edge=spent.median / real.edges,
+        peak_per_edge=rung.peak / real.edges,
+    )
+
+
+def exponent(edges: Sequence[float], costs: Sequence[float]) -> float | None:
+    """p of ``cost ~ edges^p``, least squares of the logarithms over the larger half of the points.
+
+    Args:
+        edges: ascending, positive.
+        costs: positive, as many.
+
+    Returns:
+        None for fewer than two points; over all of them where half are fewer than two.
+    """
+    if len(edges) < 2:
+        return None
+    first = min(len(edges) // 2, len(edges) - 2)
+    slope, _ = np.polyfit(np.log(edges[first:]), np.log(costs[first:]), 1)
+    return float(slope)
+
+
+_Build = Callable[[Sequence[Molecule]], tuple[Shape, Callable[[], object]]]
+
+
+def _work(subject: Subject, part: Part, device: str) -> tuple[_Build, torch.device]:
+    """From molecules to the size of their batch and what is done with it; and where that is."""
+    if part == "step":
+        step = Step(subject, device)
+
+        def train(molecules: Sequence[Molecule]) -> tuple[Shape, Callable[[], object]]:
+            loaded = replace(subject, molecules=molecules).builder(step.training, 0)()
+            return loaded.batch.real, partial(step.run, loaded)
+
+        return train, step.device
+    where = open_fabric(device).device
+    model = subject.model.to(where).eval()
+    spec = replace(model.graph, labels=())
+
+    @torch.no_grad()
+    def matrices(batch: Batch) -> None:
+        model(batch).matrices()
+
+    def predict(molecules: Sequence[Molecule]) -> tuple[Shape, Callable[[], object]]:
+        batch = collate(molecules, spec).to(where)
+        return batch.real, partial(matrices, batch)
+
+    return predict, where
