@@ -1,4 +1,4 @@
-"""The passes in PyTorch: a bmm per degree, and views per |m|."""
+"""The passes in PyTorch: a product per degree, and one gather of rows between the two orders."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hambench.o3.frames import EdgeFrames, rows_per_m
 
@@ -14,95 +15,68 @@ def pairs(
     nodes: Tensor, weights: Tensor, frames: EdgeFrames, mmax: int
 ) -> tuple[list[Tensor], list[Tensor]]:
     """See `Passes`."""
-    edges, channels, degrees = len(weights), nodes.shape[-1], range(frames.lmax + 1)
+    channels = nodes.shape[-1]
+    order = frames.order(mmax, ends=2)[0]
+    turned = _turned(_rows_of(nodes, frames.ends.both), _blocks(frames.twice, mmax))
+    framed = turned.view(-1, channels).index_select(0, order)
     factors = _by_m(weights, frames.lmax, channels)
-    parts = [
-        nodes.new_empty(1 if m == 0 else 2, edges, len(degrees) - m, 2, channels)
-        for m in range(mmax + 1)
-    ]
-    turned = []
-    for l in degrees:
-        wide = min(l, mmax)
-        block = frames.twice[l][:, l - wide : l + wide + 1]
-        turned.append(torch.bmm(block, _gathered(nodes, l, frames.ends.both)))
-        ends = turned[-1].unflatten(0, (2, edges)).permute(2, 1, 0, 3)  # m, edge, end, channel
-        for m in range(wide + 1):
-            factor, part = factors[m][:, l - m], parts[m][:, :, l - m]
-            torch.mul(ends[wide + m], factor, out=part[0])
-            if m:
-                torch.mul(ends[wide - m], factor, out=part[1])
-    return [part.flatten(3) for part in parts], [weights, nodes, *turned]
+    parts = zip(_split(framed, frames, mmax, ends=2), factors, strict=False)
+    return [(part * factor).flatten(3) for part, factor in parts], [weights, nodes, framed]
 
 
 def pairs_backward(
     grads: Sequence[Tensor], kept: Sequence[Tensor], frames: EdgeFrames, mmax: int
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """See `Passes`."""
-    weights, nodes, *turned = kept
-    edges, channels = len(weights), nodes.shape[-1]
-    grad_weights = torch.empty_like(weights)
+    weights, nodes, framed = kept
+    channels = nodes.shape[-1]
+    inverse = frames.order(mmax, ends=2)[1]
+    grad_framed, grad_weights = torch.empty_like(framed), torch.empty_like(weights)
     if mmax < frames.lmax:
         grad_weights.zero_()
-    factors = _by_m(weights, frames.lmax, channels)
-    grad_factors = _by_m(grad_weights, frames.lmax, channels)
-    parts = [grad.unflatten(3, (2, channels)) for grad in grads]
-    grad_nodes, grad_packed = [], []
-    for l, was in enumerate(turned):
-        wide = min(l, mmax)
-        ends = was.unflatten(0, (2, edges)).permute(2, 1, 0, 3)
-        grad_turned = torch.empty_like(was)
-        grad_ends = grad_turned.unflatten(0, (2, edges)).permute(2, 1, 0, 3)
-        for m in range(wide + 1):
-            factor, part = factors[m][:, l - m], parts[m][:, :, l - m]
-            grad_factor = grad_factors[m][:, l - m]
-            torch.mul(part[0], factor, out=grad_ends[wide + m])
-            torch.mul(part[0], ends[wide + m], out=grad_factor)
-            if m:
-                torch.mul(part[1], factor, out=grad_ends[wide - m])
-                grad_factor.addcmul_(part[1], ends[wide - m])
-        block = frames.twice[l][:, l - wide : l + wide + 1]
-        back = torch.bmm(block.transpose(1, 2), grad_turned)
-        grad_nodes.append(frames.ends.added_at_both(back))
-        if frames.turning:
-            outer = nodes.new_zeros(edges, 2 * l + 1, 2 * l + 1)
-            moved = torch.bmm(grad_turned, _gathered(nodes, l, frames.ends.both).transpose(1, 2))
-            outer[:, l - wide : l + wide + 1] = moved[:edges] + moved[edges:]
-            grad_packed.append(outer.flatten(1))
-    turning = torch.cat(grad_packed, 1) if frames.turning else None
-    return torch.cat(grad_nodes, 1), turning, grad_weights
+    factors, grad_factors = (_by_m(own, frames.lmax, channels) for own in (weights, grad_weights))
+    was, out = (_split(own, frames, mmax, ends=2) for own in (framed, grad_framed))
+    for m, grad in enumerate(grads):
+        arrived = grad.unflatten(3, (2, channels))
+        torch.mul(arrived, factors[m], out=out[m])
+        torch.mul(arrived[0], was[m][0], out=grad_factors[m])
+        if m:
+            grad_factors[m].addcmul_(arrived[1], was[m][1])
+    blocks = _blocks(frames.twice, mmax)
+    count = sum(block.shape[1] for block in blocks)
+    rows = grad_framed.index_select(0, inverse).view(2 * len(weights), count, channels)
+    back = _turned(rows, [block.transpose(1, 2) for block in blocks])
+    turning = None
+    if frames.turning:
+        turning = _outer(rows, _rows_of(nodes, frames.ends.both), blocks)
+        turning = turning[: len(weights)] + turning[len(weights) :]
+    return frames.ends.added_at_both(back), turning, grad_weights
 
 
 def to_space(
     parts: Sequence[Tensor], frames: EdgeFrames, summed: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """See `Passes`."""
-    out = []
-    for l, block in enumerate(frames.blocks):
-        turned = torch.bmm(block.transpose(1, 2), _of_degree(parts, l))
-        out.append(frames.ends.added_at_target(turned) if summed else turned)
-    return torch.cat(out, 1), list(parts) if frames.turning else []
+    channels = parts[0].shape[-1]
+    inverse = frames.order(frames.lmax, ends=1)[1]
+    framed = torch.cat([part.reshape(-1, channels) for part in parts])
+    rows = framed.index_select(0, inverse).view(
+        len(frames.packed), (frames.lmax + 1) ** 2, channels
+    )
+    out = _turned(rows, [block.transpose(1, 2) for block in frames.blocks])
+    return frames.ends.added_at_target(out) if summed else out, [rows] if frames.turning else []
 
 
 def to_space_backward(
     grad: Tensor, kept: Sequence[Tensor], frames: EdgeFrames, summed: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
     """See `Passes`."""
-    edges, channels, degrees = len(frames.packed), grad.shape[-1], range(frames.lmax + 1)
-    grads = [grad.new_empty(1 if m == 0 else 2, edges, len(degrees) - m, channels) for m in degrees]
-    grad_packed = []
-    for l, block in enumerate(frames.blocks):
-        arrived = (
-            _gathered(grad, l, frames.ends.target) if summed else grad[:, l * l : (l + 1) ** 2]
-        )
-        framed = torch.bmm(block, arrived)
-        for m in range(l + 1):
-            grads[m][0, :, l - m] = framed[:, l + m]
-            if m:
-                grads[m][1, :, l - m] = framed[:, l - m]
-        if frames.turning:
-            outer = torch.bmm(_of_degree(kept, l), arrived.transpose(1, 2))
-            grad_packed.append(outer.flatten(1))
-    return torch.cat(grad_packed, 1) if frames.turning else None, grads
+    order = frames.order(frames.lmax, ends=1)[0]
+    arrived = _rows_of(grad, frames.ends.target) if summed else grad
+    turned = _turned(arrived, frames.blocks).view(-1, grad.shape[-1])
+    parts = _split(turned.index_select(0, order), frames, frames.lmax, ends=1)
+    turning = _outer(kept[0], arrived, frames.blocks) if frames.turning else None
+    return turning, [part[..., 0, :] for part in parts]
 
 
 def gate(parts: Sequence[Tensor], gates: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -128,21 +102,41 @@ def gate_backward(grads: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[Tens
     return (slopes[:, 1:] * (1 - tanh.square())).flatten(1), out
 
 
-def _gathered(nodes: Tensor, l: int, atoms: Tensor) -> Tensor:
-    """(R, 2l+1, C) degree l of the features (N, S, C) of chosen atoms."""
-    rows = nodes[:, l * l : (l + 1) ** 2]
-    return rows.flatten(1).index_select(0, atoms).unflatten(1, rows.shape[1:])
+def _rows_of(nodes: Tensor, atoms: Tensor) -> Tensor:
+    """(R, S, C) features of chosen atoms."""
+    return nodes.flatten(1).index_select(0, atoms).unflatten(1, nodes.shape[1:])
 
 
-def _of_degree(parts: Sequence[Tensor], l: int) -> Tensor:
-    """(E, 2l+1, C) of one degree, m = -l..l, from features per |m|."""
-    edges, channels = parts[0].shape[1], parts[0].shape[-1]
-    rows = parts[0].new_empty(edges, 2 * l + 1, channels)
-    for m in range(l + 1):
-        rows[:, l + m] = parts[m][0, :, l - m]
-        if m:
-            rows[:, l - m] = parts[m][1, :, l - m]
-    return rows
+def _blocks(blocks: Sequence[Tensor], mmax: int) -> list[Tensor]:
+    """Of the matrices of each degree the rows of |m| <= mmax."""
+    return [block[:, max(l - mmax, 0) : l + min(l, mmax) + 1] for l, block in enumerate(blocks)]
+
+
+def _turned(rows: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+    """Rows (R, T, C), degree after degree, times a matrix of each degree."""
+    parts = rows.split([block.shape[2] for block in blocks], 1)
+    return torch.cat([torch.bmm(*pair) for pair in zip(blocks, parts, strict=True)], 1)
+
+
+def _outer(framed: Tensor, spatial: Tensor, blocks: Sequence[Tensor]) -> Tensor:
+    """Gradient of the packed matrices: of each degree framed rows times rows in space."""
+    left = framed.split([block.shape[1] for block in blocks], 1)
+    right = spatial.split([block.shape[2] for block in blocks], 1)
+    out = []
+    for one, other in zip(left, right, strict=True):
+        missing = (other.shape[1] - one.shape[1]) // 2  # rows of larger |m|
+        outer = torch.bmm(one, other.transpose(1, 2))
+        out.append(functional.pad(outer, (0, 0, missing, missing)).flatten(1))
+    return torch.cat(out, 1)
+
+
+def _split(framed: Tensor, frames: EdgeFrames, mmax: int, ends: int) -> list[Tensor]:
+    """Rows (., C) in the order of `EdgeFrames.order` as (signs, E, L+1-m, ends, C) per |m|."""
+    edges, counts = len(frames.packed), rows_per_m(frames.lmax)[: mmax + 1]
+    signs = [1 if m == 0 else 2 for m in range(mmax + 1)]
+    sizes = [sign * edges * count * ends for sign, count in zip(signs, counts, strict=True)]
+    parts = zip(framed.split(sizes), signs, counts, strict=True)
+    return [part.view(sign, edges, count, ends, framed.shape[-1]) for part, sign, count in parts]
 
 
 def _by_m(weights: Tensor, lmax: int, channels: int) -> list[Tensor]:
