@@ -18,11 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hambench.bench.molecules import batch_of
+from hambench.bench.step import cuda_graphs
 from hambench.bench.subject import Setting, Subject, of_case
 from hambench.bench.timing import Timing
 from hambench.data.graph import Batch
 from hambench.data.loader import Loader
+from hambench.data.packed import Packed
 from hambench.learn import Recipe, fit
+from hambench.learn.captured import CapturedSteps, Graphs
 from hambench.learn.ema import ExponentialAverage
 from hambench.learn.optim import build_optimizers
 from hambench.learn.recipe import Constant
@@ -43,6 +46,7 @@ class HarnessBench:
         model, settings: preset, and hyperparameters of other values.
         case, device, precision, threads: of what, where, how.
         molecules: of a batch.
+        cuda_graph: whether both replayed their steps as CUDA graphs.
         blocks, steps: of each loop, and timed steps of each block.
         ours: seconds of a step of `fit`, over blocks.
         bare: of a step of the bare loop.
@@ -58,6 +62,7 @@ class HarnessBench:
     device: str
     precision: str
     threads: int
+    cuda_graph: bool
     molecules: int
     blocks: int
     steps: int
@@ -76,6 +81,7 @@ def measure(
     setting: Setting,
     blocks: int = 10,
     steps: int = 20,
+    cuda_graph: bool = False,
     words: Sequence[str] = (),
 ) -> list[HarnessBench]:
     """Steps of the training loop against the same steps in a bare loop.
@@ -87,6 +93,7 @@ def measure(
         setting: where, how.
         blocks: of both loops, in turns.
         steps: that are timed of each.
+        cuda_graph: replay the steps of both loops as CUDA graphs.
         words: ``model.hyperparameters.KEY=VALUE``.
 
     Raises:
@@ -99,12 +106,13 @@ def measure(
         for case, size in tqdm(batches, desc="loops", unit="case", leave=False, disable=None):
             subject = of_case(model, case, size, setting.precision, words, batches=_BATCHES)
             subject = replace(subject, recipe=_undisturbed(subject.recipe))
-            turns = _Turns(subject, device, blocks, steps)
+            graphs = cuda_graphs(device, subject.recipe) if cuda_graph else None
+            turns = _Turns(subject, device, blocks, steps, graphs)
             with tempfile.TemporaryDirectory(prefix="hambench-bench-") as folder:
                 fit(
                     subject.model, subject.molecules, [], subject.recipe, Path(folder),
                     seed=_SEED, device=setting.device, max_steps=turns.total, progress=False,
-                    reporters=[turns],
+                    reporters=[turns], cuda_graph=cuda_graph,
                 )  # fmt: skip
             added = [one - other for one, other in zip(turns.ours, turns.bare, strict=True)]
             ours, bare, more = map(Timing.of, (turns.ours, turns.bare, added))
@@ -115,6 +123,7 @@ def measure(
                 device=str(device),
                 precision=setting.precision,
                 threads=setting.threads,
+                cuda_graph=cuda_graph,
                 molecules=size,
                 blocks=blocks,
                 steps=steps,
@@ -147,15 +156,31 @@ def _undisturbed(recipe: Recipe) -> Recipe:
 class _Bare:
     """A training step and nothing else, on batches that are on the device already."""
 
-    def __init__(self, model: Model, recipe: Recipe) -> None:
+    def __init__(
+        self, model: Model, recipe: Recipe, device: torch.device, graphs: Graphs | None
+    ) -> None:
         self.model, self.clip_norm = model.train(), recipe.clip_norm
         self.optimizers = build_optimizers(model, recipe.optimizer)
         self.average = None
         if recipe.ema_decay is not None:
             self.average = ExponentialAverage(model, recipe.ema_decay, ramp=recipe.ema_ramp)
         self.losses: list[Tensor] = []
+        self._loss = torch.zeros((), dtype=model.dtype, device=device)
+        self._captured = None
+        if graphs is not None:
+            for group in (group for one in self.optimizers for group in one.param_groups):
+                if "capturable" in group:
+                    group["capturable"] = True
+            self._captured = CapturedSteps(self._step, device, graphs)
 
-    def step(self, batch: Batch) -> None:
+    def step(self, packed: Packed) -> None:
+        if self._captured is None:
+            self._step(packed.batch())
+        else:
+            self._captured(packed, self.model.capturable)
+        self.losses.append(self._loss.clone())
+
+    def _step(self, batch: Batch) -> None:
         loss = self.model.loss(self.model(batch), batch).value()
         loss.backward()
         if self.clip_norm is not None:
@@ -165,13 +190,16 @@ class _Bare:
             optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update()
-        self.losses.append(loss.detach())
+        self._loss.copy_(loss.detach())
 
 
 class _Turns(Reporter):
     """Times blocks of the steps of `fit`, and after each the same steps in a bare loop."""
 
-    def __init__(self, subject: Subject, device: torch.device, blocks: int, steps: int) -> None:
+    def __init__(
+        self, subject: Subject, device: torch.device, blocks: int, steps: int,
+        graphs: Graphs | None,
+    ) -> None:  # fmt: skip
         self.device, self.steps = device, steps
         self.total = _BATCHES + blocks * (_FIRST + steps)  # the first epoch builds the graphs
         self.ours: list[float] = []
@@ -179,13 +207,13 @@ class _Turns(Reporter):
         self.rows: list[Row] = []
         self.log_every = subject.recipe.log_every
         model = copy.deepcopy(subject.model).to(device)
-        self.loop = _Bare(model, subject.recipe)
+        self.loop = _Bare(model, subject.recipe, device, graphs)
         loader = Loader(
             subject.molecules, model.graph, batch_size=subject.recipe.batch_size, seed=_SEED,
             device=device, pad=subject.recipe.pad, guesses=False, rotate=model.graph.rotate,
         )  # fmt: skip
         with closing(loader.stream()) as stream:
-            self.batches = [loaded.batch for loaded in islice(stream, self.total)]
+            self.batches = [one.packed.to(device) for one in islice(stream, self.total)]
 
     def step(self, step: int, elapsed_s: float) -> None:
         """Note the time where a block begins and ends; then it is the other loop's turn."""

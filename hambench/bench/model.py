@@ -10,7 +10,7 @@ from functools import partial
 from tqdm import tqdm
 
 from hambench.bench.molecules import batch_of
-from hambench.bench.step import Parts, Step
+from hambench.bench.step import Parts, Step, cuda_graphs
 from hambench.bench.subject import Setting, Subject, of_case, of_task
 from hambench.bench.timing import Timing
 from hambench.data.loader import CACHE_BYTES, Loaded
@@ -33,8 +33,9 @@ class StepBench:
         forward: with the loss.
         backward: the gradients.
         update: clipping, optimisers, averaged weights.
-        cuda_graph: whether ``step`` and ``peak`` are of a captured step.
-        step: all three of one step; captured as a CUDA graph, if that was asked for.
+        cuda_graph: whether ``step``, ``launches`` and ``waits`` are of a step that is replayed as
+            a CUDA graph; all else is of one that runs as it is.
+        step: all three of one step.
         data: building the batch from its molecules, and bringing it to the device; in training
             this goes on beside the steps.
         data_kept: the same where the graphs of its molecules are kept from an earlier epoch.
@@ -140,24 +141,25 @@ def _measure(
     cuda_graph: bool,
 ) -> StepBench:
     step = Step(subject, setting.device)
-    whole = Step(subject, setting.device, cuda_graph=True) if cuda_graph else step
     anew, kept = (subject.builder(step.training, room) for room in (0, CACHE_BYTES))
     loaded = anew()
     step.run(loaded)
     seen, products = step.recorded(loaded)
     run = partial(step.run, loaded)
     peak, launches = peak_and_launches(run, step.device)
-    waits = count_waits(run, step.device)
     if cuda_graph:
+        graphs = cuda_graphs(step.device, subject.recipe)
+        run = partial(Step(subject, setting.device, graphs).run, loaded)
         for _ in range(STEPS_TO_CAPTURE):
-            whole.run(loaded)
-        peak, _ = peak_and_launches(partial(whole.run, loaded), step.device)
+            run()
+        _, launches = peak_and_launches(run, step.device)
+    waits = count_waits(run, step.device)
     beside = {
         "contractions": replay(products),
         "data": lambda: anew().batch,
         "data_kept": lambda: kept().batch,
     }
-    times = _timed(step, whole, loaded, beside, repeats)
+    times = _timed(step, loaded, run, beside, repeats)
     median, real = times["step"].median, loaded.batch.real
     return StepBench(
         model=model,
@@ -189,15 +191,15 @@ def _measure(
 
 def _timed(
     step: Step,
-    whole: Step,
     loaded: Loaded,
+    run: Callable[[], object],
     beside: Mapping[str, Callable[[], object]],
     repeats: int,
 ) -> dict[str, Timing]:
     """Times of the step, its parts and what is measured beside it, in turns.
 
-    After an untimed round. On a GPU the whole step is one of its own, as parts that are waited for
-    are slower.
+    After an untimed round. On a GPU the whole step, ``run``, is one of its own, as parts that are
+    waited for are slower.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ("step", *Parts._fields, *beside)}
     for _ in range(1 + repeats):
@@ -205,7 +207,7 @@ def _timed(
         for name, part in parts._asdict().items():
             seconds[name].append(part)
         on_gpu = step.device.type == "cuda"
-        seconds["step"].append(_seconds(partial(whole.run, loaded), step) if on_gpu else sum(parts))
+        seconds["step"].append(_seconds(run, step) if on_gpu else sum(parts))
         for name, call in beside.items():
             seconds[name].append(_seconds(call, step))
     return {name: Timing.of(times[1:]) for name, times in seconds.items()}

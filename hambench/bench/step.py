@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hambench.bench.subject import Subject
 from hambench.data.loader import Loaded
-from hambench.learn.captured import CudaGraphs, check_cuda_graph
+from hambench.learn.captured import CudaGraphs, Graphs, check_cuda_graph
 from hambench.learn.device import open_fabric
+from hambench.learn.recipe import Recipe
 from hambench.learn.training import Training
 from hambench.profiling.contractions import Contraction, Recorder
 from hambench.profiling.memory import synchronize
@@ -43,20 +44,15 @@ class Step:
     Args:
         subject: the model, its recipe.
         device: as `open_fabric` takes it.
-        cuda_graph: capture the step, as `hambench.learn.fit` does it; it cannot be watched then.
-
-    Raises:
-        ConfigError: the device is not there, or has no CUDA graphs.
+        graphs: what captures steps, see `cuda_graphs`; they have no parts then.
     """
 
-    def __init__(self, subject: Subject, device: str, cuda_graph: bool = False) -> None:
+    def __init__(self, subject: Subject, device: str, graphs: Graphs | None = None) -> None:
         self._fabric = _Watched(open_fabric(device))
         self.device: torch.device = self._fabric.device
-        if cuda_graph:
-            check_cuda_graph(self.device, subject.recipe, processes=1)
         self.training = Training(
             subject.model, subject.recipe, seed=0, fabric=cast("Fabric", self._fabric),
-            graphs=CudaGraphs(self.device) if cuda_graph else None,
+            graphs=graphs,
         )  # fmt: skip
         for group in self.training.groups:
             group["initial_lr"] = 0.0
@@ -93,6 +89,16 @@ class Step:
             self.run(loaded)
         finally:
             self._fabric.note = _nothing
+
+
+def cuda_graphs(device: torch.device, recipe: Recipe) -> CudaGraphs:
+    """What captures steps, as `hambench.learn.fit` does it.
+
+    Raises:
+        ConfigError: the device has no CUDA graphs, or the recipe's steps are of several batches.
+    """
+    check_cuda_graph(device, recipe, processes=1)
+    return CudaGraphs(device)
 
 
 class _Watched:

@@ -36,7 +36,7 @@ def of_steps(rows: Sequence[StepBench]) -> list[Table]:
     ]  # fmt: skip
     speed = [
         (
-            name, f"{r.device}, {r.precision}", f"{r.parameters:,}", f"{r.ratio:.2g}",
+            name, _where(r), f"{r.parameters:,}", f"{r.ratio:.2g}",
             f"{100 * r.update_share:.2g} %", f"{r.flops / r.step.median / 1e9:.3g}",
             f"{r.molecules_per_s:.3g}", f"{r.edges_per_s:.3g}",
         )
@@ -90,6 +90,10 @@ def _points(one: Scaling) -> Table:
     return [head, *rows, *left]
 
 
+def _where(r: StepBench | HarnessBench) -> str:
+    return f"{r.device}, {r.precision}{', one graph' if r.cuda_graph else ''}"
+
+
 def _skipped(s: Skipped) -> str:
     there = f"{s.limit / 1e9:.3g} GB are there"
     if s.needs is None:
@@ -112,7 +116,7 @@ def of_harness(rows: Sequence[HarnessBench]) -> list[Table]:
             head,
             *(
                 (
-                    f"{r.molecules} x {r.case}", f"{r.device}, {r.precision}",
+                    f"{r.molecules} x {r.case}", _where(r),
                     f"{r.blocks} x {r.steps}", milliseconds(r.ours), milliseconds(r.bare),
                     _spread(r.added, 1e6), f"{100 * r.overhead:.2g} %", f"{r.loss_difference:.1e}",
                 )

@@ -39,6 +39,11 @@ _COMMON = (
     ),
 )  # fmt: skip
 
+_cuda_graph = click.option(
+    "--cuda-graph", type=bool, default=False, show_default=True,
+    help="Capture the whole step, as a run with cuda_graph=true does.",
+)  # fmt: skip
+
 
 def _measured(command: F) -> F:
     """With the options of every command here."""
@@ -65,10 +70,7 @@ def _measured(command: F) -> F:
     "--repeats", type=click.IntRange(min=1), default=10, show_default=True,
     help="Steps that are timed, in turns with the yardstick.",
 )  # fmt: skip
-@click.option(
-    "--cuda-graph", type=bool, default=False, show_default=True,
-    help="Capture the whole step, as a run with cuda_graph=true does.",
-)  # fmt: skip
+@_cuda_graph
 @click.argument("words", nargs=-1, metavar=_WORDS)
 def model(
     model: str, cases: list[str] | None, task: str | None, batch_size: int | None, device: str,
@@ -188,10 +190,12 @@ def scaling(
     "--steps", type=click.IntRange(min=1), default=20, show_default=True,
     help="That are timed of each block.",
 )  # fmt: skip
+@_cuda_graph
 @click.argument("words", nargs=-1, metavar=_WORDS)
 def harness(
     model: str, cases: list[str], batch_size: int, blocks: int, steps: int, device: str,
-    precision: Precision, threads: int, json_: bool, out: Path | None, words: tuple[str, ...],
+    precision: Precision, threads: int, cuda_graph: bool, json_: bool, out: Path | None,
+    words: tuple[str, ...],
 ) -> None:  # fmt: skip
     """What the training loop adds to a step, on random molecules in memory, without validations.
 
@@ -202,7 +206,7 @@ def harness(
     \b
     Examples:
       hambench bench harness model=helm_small
-      hambench bench harness model=helm case=water,ethanol device=cuda blocks=20 steps=100
+      hambench bench harness model=helm case=water,ethanol device=cuda cuda_graph=true steps=100
     """
     from hambench.bench.harness import measure
 
@@ -210,7 +214,7 @@ def harness(
         "harness", json_, out,
         lambda: measure(
             model, cases, batch_size=batch_size, setting=_setting(device, precision, threads),
-            blocks=blocks, steps=steps, words=words,
+            blocks=blocks, steps=steps, cuda_graph=cuda_graph, words=words,
         ),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ no (E, (L+1)^2, 2C) is ever joined.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class EdgeFrames:
         self.lmax, self._ends = lmax, ends
         self.packed = edge_wigner(vectors, lmax)
         self.turning = self.packed.requires_grad
+        self._orders: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     @property
     def ends(self) -> Ends:
@@ -61,6 +62,27 @@ class EdgeFrames:
     def twice(self) -> list[Tensor]:
         """The same for sources, then for targets: (2E, 2l+1, 2l+1)."""
         return [block.repeat(2, 1, 1) for block in self.blocks]
+
+    def order(self, mmax: int, ends: int) -> tuple[Tensor, Tensor]:
+        """Places of the rows of all parts, one behind the other, among rows by degree; the inverse.
+
+        Args:
+            mmax: largest |m|, of the parts and of the rows.
+            ends: how many rows of a component each edge has. By degree, all first ends come before
+                the second ones; in the parts, the ends of a component are neighbours.
+        """
+        if (mmax, ends) not in self._orders:
+            edges, device = len(self.packed), self.packed.device
+            components = _components(self.lmax, mmax, device)
+            count = sum(rows.numel() for rows in components)
+            starts = count * torch.arange(ends * edges, device=device).view(ends, 1, edges, 1)
+            places = [rows[:, None, :, None] + starts.permute(1, 2, 3, 0) for rows in components]
+            order = torch.cat([own.flatten() for own in places])
+            self._orders[mmax, ends] = (
+                order,
+                torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=device)),
+            )
+        return self._orders[mmax, ends]
 
     def pairs(self, nodes: Tensor, weights: Tensor, mmax: int | None = None) -> list[Tensor]:
         """Both atoms' features in the frame of each edge, times weights.
@@ -102,6 +124,18 @@ class EdgeFrames:
 def rows_per_m(lmax: int) -> list[int]:
     """Degrees that have each |m|: L+1-m."""
     return [lmax + 1 - m for m in range(lmax + 1)]
+
+
+@lru_cache
+def _components(lmax: int, mmax: int, device: torch.device) -> list[Tensor]:
+    """Per |m| the places (signs, L+1-m) of its components among those by degree, |m| <= mmax."""
+    wide = [min(l, mmax) for l in range(lmax + 1)]
+    middle = [sum(2 * w + 1 for w in wide[:l]) + wide[l] for l in range(lmax + 1)]
+    rows = [
+        [[at + sign for at in middle[m:]] for sign in ([m, -m] if m else [0])]
+        for m in range(mmax + 1)
+    ]
+    return [torch.tensor(own, device=device) for own in rows]
 
 
 class _Pairs(torch.autograd.Function):

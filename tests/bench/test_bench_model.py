@@ -48,7 +48,7 @@ def test_a_step_is_that_of_a_training_in_parts() -> None:
     for one, same in zip(subject.model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, same)  # the learning rate is zero
     training = Training(other, subject.recipe, 0, open_fabric("cpu"))
-    training.step([loaded.batch], 0.0)
+    training.step([loaded], 0.0)
     for one, same in zip(moments(step.training), moments(training), strict=True):
         assert torch.equal(one, same)
     whole, products = step.recorded(loaded)
@@ -112,6 +112,35 @@ def test_a_task_gives_the_first_batch_of_its_training(setting) -> None:
     )  # fmt: skip
     assert (found.molecules, found.settings) == (3, tuple(words))
     assert found.case == "organic_mini_energy, train"
+
+
+def test_captured_steps_are_replayed(stand_in) -> None:
+    subject = of_case("helm_small", WATER, 1, "float32", SMALL)
+    step = Step(subject, "cpu", stand_in)
+    loaded = subject.builder(step.training, 0)()
+    for _ in range(4):
+        step.run(loaded)
+    assert stand_in.replays == 2
+    assert step.training.state.step == step.training.state.logged == 4
+
+
+def test_no_graphs_without_a_gpu(setting) -> None:
+    with pytest.raises(ConfigError, match="cuda_graph=true needs a GPU"):
+        measure("helm_small", cases=["water"], cuda_graph=True, setting=setting, words=SMALL)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_in_one_graph() -> None:
+    found = [
+        measure(
+            "helm_small", cases=["water"], batch_size=2, repeats=3, setting=Setting("cuda"),
+            cuda_graph=graph,
+        )[0]
+        for graph in (False, True)
+    ]  # fmt: skip
+    assert found[1].launches < 20 < found[0].launches
+    assert found[1].waits == 0
 
 
 @pytest.mark.gpu

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from hambench import cli
 from hambench.bench import harness
 from hambench.bench.harness import measure
+from hambench.bench.subject import Setting
 from hambench.errors import ConfigError
+from hambench.learn import loop
 
 WORDS = ["model.hyperparameters.channels=8", "model.hyperparameters.layers=1"]
 
@@ -40,10 +43,10 @@ def test_both_loops_do_the_same_steps(setting, monkeypatch) -> None:
 def test_other_steps_are_noticed(setting, monkeypatch) -> None:
     step = harness._Bare.step
 
-    def other(self, batch):
+    def other(self, packed):
         for group in self.optimizers[0].param_groups:
             group["lr"] = 1e-6
-        step(self, batch)
+        step(self, packed)
 
     monkeypatch.setattr(harness._Bare, "step", other)
     (found,) = measure(
@@ -52,7 +55,30 @@ def test_other_steps_are_noticed(setting, monkeypatch) -> None:
     assert found.loss_difference > 1e-4
 
 
+def test_steps_captured_by_both_loops_are_the_same_too(setting, monkeypatch, stand_in) -> None:
+    monkeypatch.setattr(harness, "cuda_graphs", lambda device, recipe: stand_in)
+    monkeypatch.setattr(loop, "CudaGraphs", lambda device: stand_in)
+    monkeypatch.setattr(loop, "check_cuda_graph", lambda *args: None)
+    (found,) = measure(
+        "helm_small", ["water"], batch_size=1, setting=setting, blocks=1, steps=2, words=WORDS,
+        cuda_graph=True,
+    )  # fmt: skip
+    assert found.loss_difference < 1e-6
+    assert stand_in.replays == 2 * (20 + 3 + 2 - 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_loops_of_replayed_steps() -> None:
+    (found,) = measure(
+        "helm_small", ["water"], batch_size=2, setting=Setting("cuda"), cuda_graph=True
+    )
+    assert found.loss_difference < 1e-4
+
+
 def test_wrong_input(setting) -> None:
+    with pytest.raises(ConfigError, match="cuda_graph=true needs a GPU"):
+        measure("helm_small", ["water"], cuda_graph=True, setting=setting, words=WORDS)
     with pytest.raises(ConfigError, match=r"no case 'wate'.*water"):
         measure("helm_small", ["wate"], setting=setting)
 

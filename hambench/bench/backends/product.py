@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from hambench.o3.frames import EdgeFrames
 from hambench.o3.paths import Path, triangle_paths
 from hambench.o3.products import harmonics
-from hambench.o3.so2 import EdgeFrames
 
 
 @dataclass(frozen=True)
