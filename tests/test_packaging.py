@@ -123,7 +123,13 @@ def modules() -> list[str]:
 
 @pytest.mark.parametrize("name", modules())
 def test_doctests(name: str):
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != "triton":  # which comes with builds of torch for CUDA alone
+            raise
+        pytest.skip("triton is not installed")
+    assert doctest.testmod(module).failed == 0
 
 
 def test_type_checkers_see_the_whole_package(tmp_path: Path):

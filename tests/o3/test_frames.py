@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import NamedTuple
 
 import frames_oracle as oracle
 import pytest
 import torch
 from torch import Tensor, nn
 
+from hambench.o3 import kernels
 from hambench.o3.ends import Ends
 from hambench.o3.frames import EdgeFrames
 from hambench.o3.layers import EquivariantRMSNorm, FeedForward, SO3Linear
@@ -23,35 +27,81 @@ def precision(request: pytest.FixtureRequest) -> tuple[torch.dtype, float]:
     return request.param
 
 
+class Where(NamedTuple):
+    """Where and how the passes over memory run, and how well they then agree with the oracle."""
+
+    dtype: torch.dtype
+    tolerance: float
+    device: str = "cpu"
+    triton: bool = False
+
+
+def placed() -> list[object]:
+    """On the CPU, on a GPU, and by Triton's kernels on a GPU or in their interpreter.
+
+    `tests/o3/test_kernels.py` starts the interpreter.
+    """
+    gpu, here = torch.cuda.is_available(), os.environ.get("TRITON_INTERPRET") == "1"
+    device = "cpu" if here else "cuda"
+    missing = [pytest.mark.gpu, pytest.mark.skipif(not gpu, reason="needs a GPU")]
+    kernel = [
+        pytest.mark.gpu,
+        pytest.mark.skipif(not (gpu or here), reason="needs a GPU, or TRITON_INTERPRET=1"),
+        pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed"),
+    ]
+    found: list[object] = []
+    for dtype, tolerance in PRECISIONS:
+        name = str(dtype).removeprefix("torch.")
+        found += [
+            pytest.param(Where(dtype, tolerance), id=name),
+            pytest.param(Where(dtype, tolerance, "cuda"), id=f"{name}-cuda", marks=missing),
+            pytest.param(Where(dtype, tolerance, device, True), id=f"{name}-triton", marks=kernel),
+        ]
+    return found
+
+
+@pytest.fixture(params=placed())
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Where:
+    """Triton's kernels, where they are meant, and PyTorch's passes, where these are."""
+    monkeypatch.setenv(kernels.VARIABLE, "1" if request.param.triton else "0")
+    return request.param
+
+
 def agree(
     fast: Callable[..., Tensor],
     plain: Callable[..., Tensor],
     inputs: Sequence[Tensor],
-    precision: tuple[torch.dtype, float],
+    precision: tuple[torch.dtype, float] | Where,
     layer: nn.Module | None = None,
+    still: int = 0,
 ) -> None:
-    """Equal values, gradients of every input and of every parameter, relative to the largest."""
-    dtype, tolerance = precision
+    """Equal values, gradients of every input and of every parameter, relative to the largest.
+
+    The first ``still`` inputs need no gradient.
+    """
+    dtype, tolerance, device, _ = Where(*precision)
     parameters = list(layer.to(dtype).parameters()) if layer is not None else []
     found = []
     for function in (fast, plain):
-        given = [x.to(dtype, copy=True).requires_grad_() for x in inputs]
+        given = [x.to(device, dtype, copy=True) for x in inputs]
+        moved = [x.requires_grad_() for x in given[still:]]
         out = function(*given)
         slope = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out).cos()
-        grads = torch.autograd.grad((out * slope).sum(), [*given, *parameters], allow_unused=True)
+        total = (out * slope.to(device)).sum()
+        grads = torch.autograd.grad(total, [*moved, *parameters], allow_unused=True)
         found.append([out, *grads])
     for ours, theirs in zip(*found, strict=True):
-        if theirs is None:
+        if theirs is None or not theirs.numel():
             assert ours is None or not ours.any()
             continue
         assert ours.shape == theirs.shape
         assert (ours - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
-def edges(number: int) -> tuple[Tensor, Tensor, Tensor]:
+def edges(number: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     """Vectors, sources and targets in no order; the last atom has none."""
     torch.manual_seed(0)
-    source, target = torch.randint(0, ATOMS - 1, (2, number))
+    source, target = torch.randint(0, ATOMS - 1, (2, number)).to(device)
     return torch.randn(number, 3, dtype=torch.float64), source, target
 
 
@@ -66,15 +116,17 @@ def per_m(x: Tensor, lmax: int) -> list[Tensor]:
     return [p.unflatten(1, (2 if m else 1, -1)).transpose(0, 1) for m, p in enumerate(parts)]
 
 
-def weights_of(number: int, lmax: int) -> Tensor:
+def weights_of(number: int, lmax: int, channels: int = CHANNELS) -> Tensor:
     count = (lmax + 1) * (lmax + 2) // 2
-    return torch.randn(number, count, 2 * CHANNELS, dtype=torch.float64)
+    return torch.randn(number, count, 2 * channels, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("lmax", [0, 1, 4, 6])
-def test_pairs(lmax: int, precision: tuple[torch.dtype, float]) -> None:
-    vectors, source, target = edges(11)
-    nodes = torch.randn(ATOMS, (lmax + 1) ** 2, CHANNELS, dtype=torch.float64)
+# with gradients of the vectors, as forces want them, and without
+@pytest.mark.parametrize("still", [0, 1])
+@pytest.mark.parametrize(("lmax", "channels"), [(0, 6), (1, 130), (4, 6), (6, 6)])
+def test_pairs(lmax: int, channels: int, still: int, where: Where) -> None:
+    vectors, source, target = edges(6, where.device)
+    nodes = torch.randn(ATOMS, (lmax + 1) ** 2, channels, dtype=torch.float64)
 
     def fast(vectors: Tensor, nodes: Tensor, weights: Tensor) -> Tensor:
         frames = EdgeFrames(vectors, lmax, Ends(source, target, ATOMS))
@@ -83,13 +135,14 @@ def test_pairs(lmax: int, precision: tuple[torch.dtype, float]) -> None:
     def plain(vectors: Tensor, nodes: Tensor, weights: Tensor) -> Tensor:
         return oracle.pairs(nodes, EdgeFrames(vectors, lmax).packed, weights, source, target)
 
-    agree(fast, plain, [vectors, nodes, weights_of(11, lmax)], precision)
+    agree(fast, plain, [vectors, nodes, weights_of(6, lmax, channels)], where, still=still)
 
 
+@pytest.mark.parametrize("still", [0, 1])
 @pytest.mark.parametrize("mmax", [0, 2])
-def test_pairs_of_small_m_alone(mmax: int, precision: tuple[torch.dtype, float]) -> None:
+def test_pairs_of_small_m_alone(mmax: int, still: int, where: Where) -> None:
     lmax = 4
-    vectors, source, target = edges(9)
+    vectors, source, target = edges(6, where.device)
     nodes = torch.randn(ATOMS, 25, CHANNELS, dtype=torch.float64)
 
     def parts(vectors: Tensor, nodes: Tensor, weights: Tensor, mmax: int | None) -> list[Tensor]:
@@ -99,16 +152,18 @@ def test_pairs_of_small_m_alone(mmax: int, precision: tuple[torch.dtype, float])
     agree(
         lambda *inputs: m_major(parts(*inputs, mmax)),
         lambda *inputs: m_major(parts(*inputs, None)[: mmax + 1]),
-        [vectors, nodes, weights_of(9, lmax)],
-        precision,
+        [vectors, nodes, weights_of(6, lmax)],
+        where,
+        still=still,
     )
 
 
-@pytest.mark.parametrize("lmax", [0, 1, 4, 6])
+@pytest.mark.parametrize("still", [0, 1])
+@pytest.mark.parametrize(("lmax", "channels"), [(0, 6), (1, 130), (4, 6), (6, 6)])
 @pytest.mark.parametrize("summed", [False, True])
-def test_back_to_space(lmax: int, summed: bool, precision: tuple[torch.dtype, float]) -> None:
-    vectors, source, target = edges(11)
-    x = torch.randn(11, (lmax + 1) ** 2, CHANNELS, dtype=torch.float64)
+def test_back_to_space(lmax: int, channels: int, summed: bool, still: int, where: Where) -> None:
+    vectors, source, target = edges(6, where.device)
+    x = torch.randn(6, (lmax + 1) ** 2, channels, dtype=torch.float64)
 
     def fast(vectors: Tensor, x: Tensor) -> Tensor:
         frames = EdgeFrames(vectors, lmax, Ends(source, target, ATOMS))
@@ -119,7 +174,15 @@ def test_back_to_space(lmax: int, summed: bool, precision: tuple[torch.dtype, fl
         messages = oracle.to_space(x, EdgeFrames(vectors, lmax).packed)
         return oracle.summed(messages, target, ATOMS) if summed else messages
 
-    agree(fast, plain, [vectors, x], precision)
+    agree(fast, plain, [vectors, x], where, still=still)
+
+
+def test_the_passes_that_were_asked_for(where: Where) -> None:
+    vectors, source, target = edges(11, where.device)
+    ends = Ends(source, target, ATOMS)
+    used = EdgeFrames(vectors, 1, ends).passes
+    assert used.__name__ == f"hambench.o3.kernels.{'fused' if where.triton else 'plain'}"
+    assert EdgeFrames(vectors.requires_grad_(), 1, ends).passes is kernels.plain_passes()
 
 
 def test_sums_at_targets(precision: tuple[torch.dtype, float]) -> None:
@@ -130,12 +193,15 @@ def test_sums_at_targets(precision: tuple[torch.dtype, float]) -> None:
         agree(ends.sum_at_target, lambda r: oracle.summed(r, target, ATOMS), [rows], precision)
 
 
-def test_no_edges() -> None:
-    none = torch.zeros(0, dtype=torch.long)
-    frames = EdgeFrames(torch.zeros(0, 3), 2, Ends(none, none, ATOMS))
-    nodes = torch.randn(ATOMS, 9, CHANNELS, requires_grad=True)
-    parts = frames.pairs(nodes, torch.zeros(0, 6, 2 * CHANNELS, requires_grad=True))
+def test_no_edges(where: Where) -> None:
+    like = {"dtype": where.dtype, "device": where.device}
+    none = torch.zeros(0, dtype=torch.long, device=where.device)
+    frames = EdgeFrames(torch.zeros(0, 3, **like), 2, Ends(none, none, ATOMS))
+    nodes = torch.randn(ATOMS, 9, CHANNELS, **like, requires_grad=True)
+    parts = frames.pairs(nodes, torch.zeros(0, 6, 2 * CHANNELS, **like, requires_grad=True))
     assert [part.shape[:3] for part in parts] == [(1, 0, 3), (2, 0, 2), (2, 0, 1)]
+    assert frames.in_space(parts).shape == (0, 9, 2 * CHANNELS)
+    parts = gate_m(parts, torch.zeros(0, 4 * CHANNELS, **like))
     out = frames.at_atoms(parts)
     assert out.shape == (ATOMS, 9, 2 * CHANNELS)
     assert not out.any()
@@ -162,10 +228,22 @@ def test_convolution(number: int, extra: int, precision: tuple[torch.dtype, floa
     agree(fast, plain, [x], precision, conv)
 
 
-def test_gate(precision: tuple[torch.dtype, float]) -> None:
+@pytest.mark.parametrize(("lmax", "channels"), [(0, 6), (1, 130), (3, 6)])
+def test_gate(lmax: int, channels: int, where: Where) -> None:
+    x = torch.randn(7, (lmax + 1) ** 2, channels, dtype=torch.float64)
+    gates = torch.randn(7, lmax * channels, dtype=torch.float64)
+    agree(lambda x, g: m_major(gate_m(per_m(x, lmax), g)), oracle.gated, [x, gates], where)
+
+
+def test_gate_of_small_m_alone(where: Where) -> None:
     x = torch.randn(7, 16, CHANNELS, dtype=torch.float64)
     gates = torch.randn(7, 3 * CHANNELS, dtype=torch.float64)
-    agree(lambda x, g: m_major(gate_m(per_m(x, 3), g)), oracle.gated, [x, gates], precision)
+    agree(
+        lambda x, g: m_major(gate_m(per_m(x, 3)[:2], g)),
+        lambda x, g: oracle.gated(x, g)[:, : 4 + 2 * 3],
+        [x, gates],
+        where,
+    )
 
 
 @pytest.mark.parametrize("lmax", [0, 4])

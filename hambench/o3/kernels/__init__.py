@@ -5,18 +5,22 @@ frames of edges, and the gate. `plain` has these passes in PyTorch; it runs ever
 default everywhere, and is what `fused` is tested against. `fused` has each as one Triton kernel
 (`device`) for GPUs; ``HAMBENCH_TRITON=1`` takes it. Nothing else knows that there are two.
 
-Numbers that are read (r) and written (w) per edge and pass, forward and backward, in units of C
-numbers, of lmax = 4 (S = 25 rows, 15 weights per end); rows of atoms, which stay in a GPU's cache,
-count like all others. They are counted, not measured, and no pass was timed on a GPU yet.
+What they move per edge, in KiB of float32 with 128 channels and lmax = 4, at 30 edges per atom.
+This is counted from the sizes of what each operator reads and writes; no time was measured.
 
-| pass               | plain                         | fused                  |
-|--------------------|-------------------------------|------------------------|
-| pairs              | r 200 w 150, 36 kernels       | r 80 w 50, 1 kernel    |
-| pairs, backward    | r 440 w 260, 77 kernels       | r 80 w 30, 1 kernel    |
-| at atoms           | r 75 w 75, 41 kernels         | r 25, 1 kernel         |
-| at atoms, backward | r 75 w 75, 36 kernels         | r 25 w 25, 1 kernel    |
-| gate               | r 60 w 30, 7 kernels          | r 29 w 25, 1 kernel    |
-| gate, backward     | r 160 w 60, 20 kernels        | r 54 w 29, 1 kernel    |
+| pass               | plain, read + written (operators) | fused, in one kernel |
+|--------------------|-----------------------------------|----------------------|
+| pairs              | 101 + 75 (35)                     | 41 + 25              |
+| pairs, backward    | 162 + 76 (61)                     | 42 + 15              |
+| at atoms           | 51 + 26 (36)                      | 13 + 0.4             |
+| at atoms, backward | 51 + 38 (35)                      | 13 + 13              |
+| in space           | 51 + 38 (31)                      | 13 + 13              |
+| in space, backward | 38 + 25 (30)                      | 13 + 13              |
+| gate               | 22 + 15 (7)                       | 14 + 13              |
+| gate, backward     | 66 + 32 (20)                      | 27 + 14              |
+
+`fused` also keeps no rotated features (25 KiB per edge and layer) for its backward pass, nor the
+factors of the gate (2.5 KiB).
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Protocol
 
+from packaging.version import Version
 from torch import Tensor
 
 from hambench.errors import ConfigError
@@ -34,6 +39,8 @@ if TYPE_CHECKING:
     from hambench.o3.frames import EdgeFrames
 
 VARIABLE: Final = "HAMBENCH_TRITON"
+OLDEST: Final = "3.6"
+"""Triton that the kernels were compiled with."""
 
 
 class Passes(Protocol):
@@ -112,9 +119,14 @@ def chosen(features: Tensor) -> Passes:
             f"{VARIABLE} is 1 but triton is not installed; it comes with PyTorch for CUDA, "
             f"or unset {VARIABLE}"
         )
-    from triton import knobs
+    import triton
 
-    if features.device.type != "cuda" and not knobs.runtime.interpret:
+    if Version(triton.__version__) < Version(OLDEST):
+        raise ConfigError(
+            f"{VARIABLE} is 1 but triton is {triton.__version__}, expected {OLDEST} or later; "
+            f"install a newer PyTorch for CUDA, or unset {VARIABLE}"
+        )
+    if features.device.type != "cuda" and not triton.knobs.runtime.interpret:
         raise ConfigError(
             f"{VARIABLE} is 1 but the model runs on device '{features.device.type}', expected "
             f"cuda; unset {VARIABLE}, or set TRITON_INTERPRET=1 to try kernels slowly without a GPU"
