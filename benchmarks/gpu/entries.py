@@ -168,11 +168,12 @@ def _steps(scale: Scale) -> Iterator[Entry]:
 
 def _measurements(scale: Scale) -> Iterator[Entry]:
     length = ("blocks=1", "steps=2") if scale.smoke else ("blocks=20", "steps=100")
+    models = ("helm",) if scale.smoke else ("helm", "helm_small")
     yield Entry(
         "bench_harness", "what the training loop adds to a bare step", 240,
         tuple(
             scale.bench("harness", scale.model(model), "case=water", *length, *graph)
-            for model, graph in product(("helm", "helm_small"), scale.graphs)
+            for model, graph in product(models, scale.graphs)
         ),
     )  # fmt: skip
     axes: tuple[Words, ...] = (

@@ -225,6 +225,7 @@ def test_graphs_are_asked_for_with_cuda_alone() -> None:
     assert len(here["bench_graph"].commands) == 5
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_goes_on(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(forked, "GRACE", 6.0)
     scale = small(tmp_path)

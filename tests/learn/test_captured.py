@@ -273,6 +273,7 @@ def test_it_is_no_part_of_what_a_run_is():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(
     ("preset", "optimizer", "precision", "close"),
     [
