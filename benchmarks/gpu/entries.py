@@ -23,7 +23,8 @@ FEW_MODELS: Final = ("helm", "sphnet")
 """Of a smoke test: a plain one, and one that needs initial guesses."""
 
 Words = tuple[str, ...]
-"""A command: ``hambench``, ``pytest`` or ``first_light``, and its words."""
+"""A command: ``hambench``, ``pytest`` or ``first_light``, and its words; before it NAME=VALUE for its
+environment."""
 
 _LIMIT: Final = 540  # seconds of a training, of which it trains for ...
 _MINUTES: Final = 7.5  # ... at most; the rest is for starting and scoring
@@ -101,6 +102,11 @@ class Scale:
         """The words for eager steps, and those of `graph`."""
         return list(dict.fromkeys([(), self.graph]))
 
+    @property
+    def kernels(self) -> list[Words]:
+        """The words for PyTorch alone, and for Triton kernels, where there is CUDA."""
+        return [(), ("HAMBENCH_TRITON=1",)] if self.device.startswith("cuda") else [()]
+
     def repeats(self, count: int) -> str:
         """The word for timed repeats."""
         return f"repeats={1 if self.smoke else count}"
@@ -162,6 +168,18 @@ def _steps(scale: Scale) -> Iterator[Entry]:
         tuple(
             scale.bench("model", scale.model(model), *words, *graph)
             for model, graph in product(scale.models, scale.graphs)
+        ),
+    )
+    case = "case=water" if scale.smoke else "case=water,ethanol,40_atoms"
+    words = (scale.model("helm"), case, "batch_size=5", scale.repeats(20))
+    yield Entry(
+        "bench_triton",
+        "HELM's steps with PyTorch alone and with Triton kernels, which are compiled first; their "
+        "counts of bytes lack what is in kernels",
+        420,
+        tuple(
+            (*kernels, *scale.bench("model", *words, *graph))
+            for kernels, graph in product(scale.kernels, scale.graphs)
         ),
     )
 

@@ -62,6 +62,9 @@ def _become(command: Words, place: Path) -> None:
     sys.stdout, sys.stderr = (
         _redirected(stream, f"{place}.{suffix}") for stream, suffix in ((1, "out"), (2, "err"))
     )
+    while "=" in command[0]:
+        name, _, value = command[0].partition("=")
+        os.environ[name], command = value, command[1:]
     program, *words = command
     sys.argv = [program, *words]
     if program == "pytest":

@@ -1,10 +1,9 @@
 """Features in the frames of edges, where SO(3) equivariance reduces to SO(2).
 
 Features in the frame come *per |m|*, as a list of tensors (signs, E, L+1-m, C) for m = 0..M: one
-row of l = m..L for each sign, + before -, and + alone for m = 0. What a step takes beside its
-matrix products goes to passes over such tensors, so rotation and reordering are one pass, in both
-directions, and gradients are written out (`hambench.o3.kernels`): nothing is padded with zeros, and
-no (E, (L+1)^2, 2C) is ever joined.
+row of l = m..L for each sign, + before -, and + alone for m = 0. That is what the linear maps of a
+frame multiply. What a step takes beside its matrix products goes to passes over such tensors, so
+they are few, and their gradients are written out (`hambench.o3.kernels`).
 """
 
 from __future__ import annotations

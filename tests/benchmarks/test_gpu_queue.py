@@ -147,6 +147,14 @@ def test_what_comes_back_is_filed(smoke: SimpleNamespace, tmp_path: Path, monkey
     assert (folder / "result.json").read_text() == "{}"
 
 
+def test_variables_stand_before_a_command(tmp_path: Path) -> None:
+    words = ("hambench", "bench", "model", "model=helm_small", "case=water", "batch_size=1")
+    code, stopped = forked.run(("HAMBENCH_TRITON=2", *words), 90, tmp_path / "said")
+    assert (code, stopped) == (2, False)
+    assert "HAMBENCH_TRITON is '2'" in (tmp_path / "said.err").read_text()
+    assert "HAMBENCH_TRITON" not in os.environ
+
+
 def test_a_smoke_test_is_not_filed(smoke: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is of a smoke test"):
         collect.collect(smoke.archive, tmp_path / "root", tmp_path / "unpacked")
