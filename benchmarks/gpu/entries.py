@@ -23,8 +23,8 @@ FEW_MODELS: Final = ("helm", "sphnet")
 """Of a smoke test: a plain one, and one that needs initial guesses."""
 
 Words = tuple[str, ...]
-"""A command: ``hambench``, ``pytest`` or ``first_light``, and its words; before it NAME=VALUE for its
-environment."""
+"""A command: ``hambench``, ``pytest`` or ``first_light``, and its words; NAME=VALUE before it
+is for its environment."""
 
 _LIMIT: Final = 540  # seconds of a training, of which it trains for ...
 _MINUTES: Final = 7.5  # ... at most; the rest is for starting and scoring
