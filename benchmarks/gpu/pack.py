@@ -29,6 +29,7 @@ from hambench.compose import compose
 from hambench.config import RunConfig
 from hambench.errors import HambenchError
 from hambench.files import atomic_folder, atomic_write
+from hambench.registry import TASKS
 
 PACKAGES: Final = (
     "annotated-types", "antlr4-python3-runtime", "hydra-core", "lightning-fabric",
@@ -58,6 +59,11 @@ def main() -> None:
     )
     asked = parser.parse_args()
     files = {task: Path(file) for task, _, file in (one.partition("=") for one in asked.data)}
+    for task, path in files.items():
+        if task not in TASKS.names():
+            sys.exit(f"error: --data {task}=FILE: there is no task '{task}'")
+        if not path.exists() or path == Path():
+            sys.exit(f"error: --data {task}={path}: no such file; give TASK=FILE")
     try:
         pack_data(asked.entries, asked.out / "data", files)
         pack_site(asked.out / "site")

@@ -19,6 +19,7 @@ from hambench.bench.timing import Timing
 from hambench.chem.molecule import Molecule
 from hambench.data.edges import count_edges
 from hambench.data.graph import Batch, Shape, collate
+from hambench.errors import ConfigError
 from hambench.learn.device import open_fabric
 from hambench.profiling.memory import free_memory, peak_and_launches, synchronize
 
@@ -136,6 +137,8 @@ def measure(
     """
     limit = None if memory is None else round(memory * 1e9)
     ladder = sorted(set(sizes or SIZES[axis]))
+    if axis != "batch" and ladder[0] < 2:
+        raise ConfigError("sizes=1 is one atom, which has no edges; give two atoms or more")
     with setting.applied(training=part == "step"):
         ladders = [
             _Ladder(model, axis, part, one, setting, tuple(words))
@@ -193,6 +196,9 @@ class _Ladder:
                 if isinstance(error, RuntimeError) and "memory" not in str(error):
                     raise
                 self.skipped.append(Skipped(size, edges, None, most))
+                continue
+            if peak > most:
+                self.skipped.append(Skipped(size, edges, peak, most))
                 continue
             self.rungs.append(_Rung(size, shape, run, peak, []))
 

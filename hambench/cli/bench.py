@@ -11,6 +11,7 @@ import click
 from hambench.cli.bench_steps import harness, model, scaling
 from hambench.cli.bench_yardsticks import inference, products
 from hambench.cli.group import Group, WordsCommand
+from hambench.cli.names import Finite
 from hambench.cli.table import align, as_json
 
 
@@ -46,15 +47,15 @@ def bench() -> None:
     help="Processes that build batches, besides a thread; 0: the thread alone.",
 )  # fmt: skip
 @click.option(
-    "--seconds", type=click.FloatRange(min=0), default=5.0, show_default=True,
+    "--seconds", type=Finite(min=0), default=5.0, show_default=True,
     help="For the speed of each loader and of the model.",
 )  # fmt: skip
 @click.option(
-    "--gigabytes", type=click.FloatRange(min=0), default=20.0, show_default=True,
+    "--gigabytes", type=Finite(min=0), default=20.0, show_default=True,
     help="Size of the sparse file whose reader's memory is measured; 0: none.",
 )  # fmt: skip
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False),
+    "--folder", type=click.Path(path_type=Path, file_okay=False, exists=True, writable=True),
     help="Where the temporary files go; 0.2 GB.  [default: that of the system]",
 )  # fmt: skip
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")

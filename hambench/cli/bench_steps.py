@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hambench.cli.group import WordsCommand
-from hambench.cli.names import Names, Numbers
+from hambench.cli.names import Finite, Names, Numbers
 from hambench.cli.table import align, as_json
 from hambench.errors import ConfigError
 
@@ -30,7 +30,7 @@ _COMMON = (
         show_default=True, help="Of parameters and products, whatever the recipe has.",
     ),
     click.option(
-        "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of a CPU."
+        "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of a CPU."
     ),
     click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables."),
     click.option(
@@ -137,7 +137,7 @@ def model(
     help="Atoms, or molecules per batch.  [default: atoms from 3 to 150, molecules from 1 to 50]",
 )  # fmt: skip
 @click.option(
-    "--memory", type=click.FloatRange(min=0, min_open=True),
+    "--memory", type=Finite(min=0, min_open=True),
     help="GB that tensors may take; what needs more is left out.  [default: what is free]",
 )  # fmt: skip
 @click.option(
@@ -229,10 +229,15 @@ def _tell(kind: str, json_: bool, out: Path | None, measure: Callable[[], Sequen
     """Measure, print what came out, and keep it where that is asked for."""
     from hambench.bench.figure import check_library
     from hambench.bench.report import Report
+    from hambench.files import explained
     from hambench.results import now
 
     if out is not None:
         check_library()
+        try:  # now, not when everything has been measured
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise explained(error, out / "bench.json") from error
     started = now()
     report = Report(kind, started, measure())
     if out is not None:

@@ -43,7 +43,7 @@ Precision = Literal["float32", "float64"]
     show_default=True, help="Of all numbers.",
 )  # fmt: skip
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of a CPU."
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of a CPU."
 )
 @click.option(
     "--repeats", type=click.IntRange(min=1), default=10, show_default=True,
@@ -108,7 +108,7 @@ def products(
     show_default=True, help="Of the model.",
 )  # fmt: skip
 @click.option(
-    "--threads", type=click.IntRange(min=1), default=1, show_default=True,
+    "--threads", type=click.IntRange(1, 1024), default=1, show_default=True,
     help="Of the CPU, for both.",
 )  # fmt: skip
 @click.option(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 
 
@@ -38,3 +40,16 @@ class Numbers(click.ParamType):
             if not word.isdecimal() or int(word) < 1:
                 self.fail(f"'{word}' is no whole number from 1 on.", param, ctx)
         return [int(word) for word in words]
+
+
+class Finite(click.FloatRange):
+    """A number in a range; neither infinite nor none at all."""
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number; a usage error where it is out of the range."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is no finite number.", param, ctx)
+        return number
