@@ -170,6 +170,16 @@ def _steps(scale: Scale) -> Iterator[Entry]:
             for model, graph in product(scale.models, scale.graphs)
         ),
     )
+    words = ("case=water" if scale.smoke else "case=40_atoms", "batch_size=10", scale.repeats(10))
+    yield Entry(
+        "bench_forty",
+        "HELM on ten molecules of 40 atoms; at least half the rate of its products alone is aimed at",
+        240,
+        tuple(
+            scale.bench("model", scale.model("helm"), *words, f"precision={precision}")
+            for precision in ("float32", "tf32")
+        ),
+    )
     case = "case=water" if scale.smoke else "case=water,ethanol,40_atoms"
     words = (scale.model("helm"), case, "batch_size=5", scale.repeats(20))
     yield Entry(

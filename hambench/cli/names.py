@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import click
 
@@ -46,7 +47,7 @@ class Finite(click.FloatRange):
     """A number in a range; neither infinite nor none at all."""
 
     def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """The number; a usage error where it is out of the range."""
         number = super().convert(value, param, ctx)

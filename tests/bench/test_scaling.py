@@ -69,6 +69,14 @@ def test_what_will_not_fit_is_left_out(setting) -> None:
     assert left.needs == pytest.approx(three[2].peak + slope * (1560 - 72), rel=1e-6)
 
 
+def test_the_first_size_too(setting) -> None:
+    (found,) = measure(
+        "helm_small", "atoms", sizes=[3], memory=1e-6, setting=setting, repeats=1, words=WORDS
+    )
+    assert not found.points
+    assert [(one.size, one.limit) for one in found.skipped] == [(3, 1000)]
+
+
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 9 bytes")],
@@ -105,7 +113,11 @@ def test_other_failures_are_failures(setting, monkeypatch) -> None:
 def test_wrong_input(setting, capsys) -> None:
     with pytest.raises(ConfigError, match="no option of random molecules"):
         measure("helm_small", "atoms", sizes=[3], setting=setting, words=["recipe.clip_norm=1"])
-    for word, said in (("sizes=3,x", "'x' is no whole number"), ("axis=time", "'time' is not one")):
+    for word, said in (
+        ("sizes=3,x", "'x' is no whole number"), ("axis=time", "'time' is not one"),
+        ("sizes=1,3", "one atom, which has no edges"), ("memory=nan", "nan is no finite number"),
+        ("threads=100000", "not in the range"),
+    ):  # fmt: skip
         with pytest.raises(SystemExit) as left:
             cli.main(["bench", "scaling", "model=helm_small", word])
         assert left.value.code == 2
