@@ -51,8 +51,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 KINDS = (
-    "first_light", "gpu_tests", "bench_float32", "bench_graph", "water_helm", "water_sphnet",
-    "organic_helm", "organic_direct", "organic_frozen", "ethanol_helm",
+    "first_light", "gpu_tests", "bench_float32", "water_helm", "water_sphnet", "organic_helm",
+    "organic_direct", "organic_frozen", "ethanol_helm",
 )  # fmt: skip
 """Entries of every kind; further ones differ in the model, the recipe or a command of `bench`."""
 

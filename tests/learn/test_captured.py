@@ -95,14 +95,13 @@ def batches(model: Model, molecules: Any, count: int) -> list[Loaded]:
         stream.close()
 
 
-QUICK = {"helm": "muon", "qhnet": "amsgrad", "phisnet": "adamw", "sphnet": "muon"}
-QUICK |= {"schnorb": "amsgrad"}
+QUICK = {"helm": "muon", "qhnet": "amsgrad", "schnorb": "adamw"}  # all others are slow tests
 
 
 @pytest.mark.parametrize(
     ("preset", "optimizer"),
     [
-        pytest.param(f"{m}_small", o, marks=[] if QUICK[m] == o else [pytest.mark.slow])
+        pytest.param(f"{m}_small", o, marks=[] if QUICK.get(m) == o else [pytest.mark.slow])
         for m in MODELS
         for o in OPTIMIZERS
     ],

@@ -89,8 +89,8 @@ def without_data(model: Model, batch: Batch, monkeypatch: pytest.MonkeyPatch) ->
     [
         ("helm_small", "muon"),
         ("qhnet_small", "amsgrad"),
-        ("phisnet_small", "adamw"),
-        ("sphnet_small", "adamw"),
+        pytest.param("phisnet_small", "adamw", marks=pytest.mark.slow),
+        pytest.param("sphnet_small", "adamw", marks=pytest.mark.slow),
         ("schnorb_small", "muon"),
     ],
 )
