@@ -95,7 +95,7 @@ def batches(model: Model, molecules: Any, count: int) -> list[Loaded]:
         stream.close()
 
 
-QUICK = {"helm": "muon", "qhnet": "amsgrad", "schnorb": "adamw"}  # all others are slow tests
+QUICK = {"qhnet": "amsgrad", "schnorb": "muon"}  # all others are slow tests
 
 
 @pytest.mark.parametrize(
