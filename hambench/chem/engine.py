@@ -102,7 +102,8 @@ def mean_field(molecule: Molecule, theory: Theory) -> Any:
     """PySCF's closed-shell Kohn-Sham object, its grids and integrals not yet computed.
 
     Raises:
-        ConfigError: PySCF is not installed; an open shell; an element outside the basis.
+        ConfigError: PySCF is not installed; an open shell; an element outside the basis, or that
+            of the density fitting.
     """
     _, _, dft = pyscf()
     _, electrons = orbital_basis(theory.basis, molecule.numbers, molecule.charge)
@@ -117,6 +118,12 @@ def mean_field(molecule: Molecule, theory: Theory) -> Any:
     field.grids.level = theory.grid_level
     field.nlcgrids.level = theory.nlc_grid_level
     if theory.fit is not None:
+        for z in sorted(set(molecule.numbers.tolist())):
+            if not has_basis(theory.fit, z):
+                raise ConfigError(
+                    f"PySCF has no basis '{theory.fit}' for {SYMBOLS[z]} to fit densities with; "
+                    "def2-universal-jkfit covers what def2 bases do"
+                )
         field = field.density_fit(auxbasis=theory.fit)
     field.conv_tol = theory.conv_tol
     field.conv_tol_grad = theory.conv_tol_grad

@@ -213,3 +213,8 @@ def test_the_command_alone(capsys: pytest.CaptureFixture) -> None:
     out = capsys.readouterr().out
     assert "\n10     95        90     " in out
     assert "pbe/def2-svp, grid level 0, density fitting (def2-universal-jfit)" in out
+
+
+def test_a_basis_to_fit_with_that_there_is_not(water: Molecule) -> None:
+    with pytest.raises(ConfigError, match="no basis 'nope' for H to fit densities with"):
+        engine.mean_field(water, replace(named("pbe/def2-svp"), fit="nope"))
