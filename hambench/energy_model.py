@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hambench.chem.molecule import SYMBOLS, Molecule
 from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.references import element_references
+from hambench.data.counts import Counts, as_tensor, counted
 from hambench.data.graph import Batch, GraphSpec
 from hambench.errors import CheckpointError
 from hambench.losses import rmse_plus_mse
@@ -90,8 +91,9 @@ class EnergyModel(Model):
     def loss(self, prediction: Prediction, batch: Batch) -> Loss:
         """RMSE + MSE of the energies of the molecules (Eh, not per atom)."""
         assert prediction.energies is not None
-        error = (prediction.energies - batch.energies)[: batch.real.molecules]
-        return Loss(error.square().sum()[None], error.new_full((1,), len(error)), rmse_plus_mse)
+        molecules = Counts.of(batch).molecules
+        square = counted(prediction.energies - batch.energies, molecules).square().sum()
+        return Loss(square[None], as_tensor(molecules, square)[None], rmse_plus_mse)
 
     def prepare(self, molecules: Sequence[Molecule], progress: Progress = silent) -> None:
         """Energies of the elements by least squares, over the training set."""

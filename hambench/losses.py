@@ -8,12 +8,14 @@ matrix elements.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from hambench.data.counts import Count, Counts, as_tensor, counted
 from hambench.data.graph import Batch, Normalisation, pair_labels
 from hambench.data.matrices import entry_places
 from hambench.errors import DataError
@@ -37,10 +39,25 @@ def rmse_plus_mae(terms: Tensor, counts: Tensor) -> Tensor:
     return square.sqrt() + absolute
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Errors of entries.
+
+    Attributes:
+        values: flat; of padding they are zero.
+        count: how many are not of padding.
+    """
+
+    values: Tensor
+    count: Count
+
+
 def label_errors(
     prediction: Prediction, batch: Batch, label: Literal["hamiltonian", "overlap"] = "hamiltonian"
-) -> tuple[Tensor, Tensor]:
-    """Predicted minus labelled entries of on-site blocks and of pair blocks, flat.
+) -> tuple[Errors, Errors]:
+    """Predicted minus labelled entries of on-site blocks, and of pair blocks.
+
+    Those of pairs are of the blocks (i, j), i < j, and then of their transposes.
 
     Args:
         prediction: in the space of the batch's labels.
@@ -61,24 +78,32 @@ def label_errors(
     if field not in batch:
         name = "Hamiltonian" if label == "hamiltonian" else label
         raise DataError(f"the batch holds no {name} labels; train on molecules that have them")
-    places, pairs = pair_labels(batch, values)
-    return (
-        node[: batch.real.atoms].reshape(-1).index_select(0, batch.node_places) - batch[field],
-        edge[: batch.real.edges].reshape(-1).index_select(0, places) - pairs,
+    counts, (places, pairs) = Counts.of(batch), pair_labels(batch, values)
+    own, both = _without_padding(
+        node.reshape(-1).index_select(0, batch.node_places) - batch[field],
+        edge.reshape(-1).index_select(0, places) - pairs,
+        counts,
     )
+    return Errors(own, counts.on_site), Errors(both, 2 * counts.pairs)
 
 
-def mse_plus_mae(errors: list[Tensor], weight: float = 1.0) -> Loss:
+def _without_padding(own: Tensor, both: Tensor, counts: Counts) -> tuple[Tensor, Tensor]:
+    """Values of on-site labels and of `pair_labels`, zero for those of padding."""
+    pairs = counted(both.view(2, -1), counts.pairs, dim=1)
+    return counted(own, counts.on_site), pairs.view(-1)
+
+
+def mse_plus_mae(errors: Sequence[Errors], weight: float = 1.0) -> Loss:
     """Mean square plus mean absolute error, over all entries of the batch (PhiSNet, QHNet's MD17).
 
     Args:
         errors: parts of the entries, such as `label_errors`.
         weight: of the loss.
     """
-    square = torch.stack([e.square().sum() for e in errors]).sum()
-    absolute = torch.stack([e.abs().sum() for e in errors]).sum()
-    count = square.new_full((2,), sum(e.numel() for e in errors))
-    return Loss(weight * torch.stack([square, absolute]), count, sum_of_means)
+    square = torch.stack([e.values.square().sum() for e in errors]).sum()
+    absolute = torch.stack([e.values.abs().sum() for e in errors]).sum()
+    count = as_tensor(sum(e.count for e in errors), square)
+    return Loss(weight * torch.stack([square, absolute]), count.repeat(2), sum_of_means)
 
 
 def total(losses: Sequence[Loss]) -> Loss:
@@ -108,10 +133,11 @@ def molecule_mse_plus_mae(prediction: Prediction, batch: Batch) -> Loss:
             batch.batch[batch.edge_index[1, places // size]],
         ]
     )
-    errors = torch.cat([node, edge])
+    errors = torch.cat([node.values, edge.values])
     shares = batch.nao.to(errors.dtype).square().reciprocal()[owners]
     terms = torch.stack([(errors.square() * shares).sum(), (errors.abs() * shares).sum()])
-    return Loss(terms, terms.new_full((2,), batch.real.molecules), sum_of_means)
+    molecules = as_tensor(Counts.of(batch).molecules, terms)
+    return Loss(terms, molecules.repeat(2), sum_of_means)
 
 
 def squared_errors(
@@ -134,25 +160,31 @@ def squared_errors(
     Raises:
         DataError: the batch has no labels.
     """
-    parts = _padded_errors(prediction, batch) if padded else label_errors(prediction, batch)
-    total, count = parts[0].new_zeros(()), 0.0
+    parts = _block_errors(prediction, batch) if padded else label_errors(prediction, batch)
+    total: Tensor = parts[0].values.new_zeros(())
+    count: float | Tensor = 0.0
     for weight, errors in zip(weights, parts, strict=True):
-        total = total + weight * errors.square().sum()
-        count += weight * errors.numel()
-    return Loss(total[None], total.new_full((1,), count), rmse_plus_mse)
+        total = total + weight * errors.values.square().sum()
+        count = count + weight * errors.count
+    return Loss(total[None], as_tensor(count, total)[None], rmse_plus_mse)
 
 
-def _padded_errors(prediction: Prediction, batch: Batch) -> tuple[Tensor, Tensor]:
+def _block_errors(prediction: Prediction, batch: Batch) -> tuple[Errors, Errors]:
     """As `label_errors`, of all places of the blocks; empty ones are to be zero."""
     node, edge = label_errors(prediction, batch)  # refuses a batch without labels
     assert prediction.node is not None and prediction.edge is not None
-    found = []
-    for rows, places, errors in (
-        (prediction.node[: batch.real.atoms], batch.node_places, node),
-        (prediction.edge[: batch.real.edges], pair_labels(batch)[0], edge),
-    ):
-        found.append(rows.reshape(-1).index_copy(0, places, errors))
-    return found[0], found[1]
+    counts = Counts.of(batch)
+    return (
+        _at_all_places(prediction.node, batch.node_places, node, counts.atoms),
+        _at_all_places(prediction.edge, pair_labels(batch)[0], edge, counts.edges),
+    )
+
+
+def _at_all_places(rows: Tensor, places: Tensor, errors: Errors, count: Count) -> Errors:
+    """Errors at their places, and rows (n, K^2) at all others."""
+    empty = torch.ones_like(rows).view(-1).index_fill(0, places, 0)
+    placed = (rows.reshape(-1) * empty).index_add(0, places, errors.values)
+    return Errors(counted(placed.view_as(rows), count).view(-1), rows.shape[1] * count)
 
 
 def alignment(
@@ -198,11 +230,12 @@ def alignment(
     low = (sets < batch.low_sets[:, None]).to(squares.dtype)
     weights = virtual + (occupied - virtual) * low
     count = (sets >= 0).sum(1)
-    terms = (squares * (same * weights[:, :, None])).sum((1, 2)) / count
+    terms = (squares * (same * weights[:, :, None])).sum((1, 2)) / count.clamp(min=1)
     if off_diagonal:
         others = (count * (count - 1)).clamp(min=1)
         terms = terms + off_diagonal * (squares * ~same).sum((1, 2)) / others
-    return Loss(terms.sum()[None], terms.new_full((1,), len(terms)), sum_of_means)
+    molecules = as_tensor(Counts.of(batch).molecules, terms)
+    return Loss(terms.sum()[None], molecules[None], sum_of_means)
 
 
 def error_matrices(prediction: Prediction, batch: Batch, width: int) -> Tensor:
@@ -216,25 +249,25 @@ def error_matrices(prediction: Prediction, batch: Batch, width: int) -> Tensor:
         batch: with labels.
         width: orbitals of the largest molecule, or more.
     """
-    spec, real = prediction.spec, batch.real
+    spec, molecules = prediction.spec, len(batch.orbitals)
     blocks, scaling = spec.layout, spec.normalisation
-    node, edge = label_errors(prediction, batch)
+    node, edge = (errors.values for errors in label_errors(prediction, batch))
     places = batch.node_places, batch.pair_places.reshape(-1).long()
-    elements = batch.numbers[: real.atoms]
 
     def on_site(vectors: Tensor) -> Tensor:
         if scaling is not None:
             coupled = vectors if spec.space == "coupled" else blocks.couple(vectors)
-            vectors = coupled * _deviations(scaling, vectors)[elements]
+            vectors = coupled * _deviations(scaling, vectors)[batch.numbers]
         return blocks.uncouple(vectors)
 
     if spec.space == "coupled" or scaling is not None:
-        node = _converted(node, places[0], real.atoms, blocks.size, on_site)
+        node = _converted(node, places[0], len(batch.numbers), blocks.size, on_site)
     if spec.space == "coupled":
-        edge = _converted(edge, places[1], real.edges, blocks.size, blocks.uncouple)
+        edge = _converted(edge, places[1], batch.edge_index.shape[1], blocks.size, blocks.uncouple)
+    node, edge = _without_padding(node, edge, Counts.of(batch))
     where = torch.cat(entry_places(batch, blocks, width))
-    flat = node.new_zeros(real.molecules * width**2).index_copy(0, where, torch.cat([node, edge]))
-    matrices = flat.view(real.molecules, width, width)
+    flat = node.new_zeros(molecules * width**2).index_add(0, where, torch.cat([node, edge]))
+    matrices = flat.view(molecules, width, width)
     return (matrices + matrices.mT) / 2
 
 
@@ -242,7 +275,7 @@ def _converted(
     values: Tensor, places: Tensor, rows: int, size: int, convert: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """Values at places of (rows, size) vectors, after a conversion of these."""
-    vectors = values.new_zeros(rows * size).index_copy(0, places, values)
+    vectors = values.new_zeros(rows * size).index_add(0, places, values)
     return convert(vectors.view(rows, size)).reshape(-1).index_select(0, places)
 
 

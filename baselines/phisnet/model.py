@@ -180,7 +180,7 @@ class PhiSNet(Model):
         if self.overlap is not None:
             errors.append(label_errors(prediction, batch, "overlap"))
         weighted = zip(errors, self.weights, strict=False)
-        return total([mse_plus_mae(list(parts), weight) for parts, weight in weighted])
+        return total([mse_plus_mae(parts, weight) for parts, weight in weighted])
 
     def embeddings(self, batch: Batch) -> Tensor:
         """(N, S, F) features that on-site blocks are read from."""

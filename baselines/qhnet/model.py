@@ -182,7 +182,7 @@ class QHNet(Model):
     def edges(self, batch: Batch) -> Edges:
         """The edges within reach."""
         target, source = batch.edge_index
-        if len(batch.near_index) < len(target):
+        if not all_are_near(batch):
             target, source = (e.index_select(0, batch.near_index) for e in (target, source))
         ends = (batch.positions.index_select(0, index) for index in (target, source))
         vectors = torch.sub(*ends)
@@ -209,7 +209,7 @@ class QHNet(Model):
 
         pairs = self.pair.reduce(added(self.pair_layers, features, edges))
         row, column = batch.edge_index
-        if len(pairs) < len(row):
+        if not all_are_near(batch):
             beyond = torch.cat([cast(PairLayer, layer).beyond() for layer in self.pair_layers])
             everywhere = self.pair.reduce(beyond.sum(0, keepdim=True)).expand(len(row), -1, -1)
             pairs = everywhere.index_copy(0, batch.near_index, pairs)
@@ -225,7 +225,7 @@ class QHNet(Model):
         """Of matrix elements in Eh, as ``loss`` says."""
         if self.loss_kind == "molecule":
             return molecule_mse_plus_mae(prediction, batch)
-        loss = mse_plus_mae([*label_errors(prediction, batch)])
+        loss = mse_plus_mae(label_errors(prediction, batch))
         return replace(loss, finish=rmse_plus_mae) if self.loss_kind == "rmse_mae" else loss
 
     def embeddings(self, batch: Batch) -> Tensor:
@@ -264,6 +264,11 @@ def added(layers: nn.ModuleList, features: Sequence[Tensor], *more: Any) -> Tens
     """Sum of what each of the layers makes of its features."""
     parts = [layer(x, *more) for layer, x in zip(layers, features, strict=True)]
     return sum(parts[1:], start=parts[0])
+
+
+def all_are_near(batch: Batch) -> bool:
+    """Whether the list of edges within reach is that of all edges; of a padded batch it repeats."""
+    return "unpadded" not in batch and batch.near_index.shape[0] == batch.edge_index.shape[1]
 
 
 def reverses(batch: Batch) -> Tensor:

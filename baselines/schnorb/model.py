@@ -18,6 +18,7 @@ from hambench.baselines.schnorb.representation import PairState, Representation
 from hambench.baselines.schnorb.size import count_parameters, refuse_too_large
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.data.counts import Counts, as_tensor, counted
 from hambench.data.graph import Batch, GraphSpec, Label, Normalisation
 from hambench.energy_model import EnergyModel
 from hambench.errors import ConfigError, DataError
@@ -270,24 +271,28 @@ class SchNOrb(Model):
         Raises:
             DataError: the batch lacks labels.
         """
-        errors = [torch.cat(label_errors(prediction, batch))]
+        counts, parts = Counts.of(batch), [label_errors(prediction, batch)]
         if prediction.overlap is not None:
-            errors.append(torch.cat(label_errors(prediction, batch, "overlap")))
-        real = batch.real.molecules
-        entries = errors[0].new_full((), len(errors[0]))
+            parts.append(label_errors(prediction, batch, "overlap"))
+        errors = [torch.cat([node.values, edge.values]) for node, edge in parts]
+        molecules = as_tensor(counts.molecules, errors[0])
+        node, edge = parts[0]
+        entries = as_tensor(node.count + edge.count, errors[0])
         if self.padded_loss:
-            entries = real * batch.nao[:real].max().to(entries).square()
-        counts = [entries] * len(errors)
+            largest = counted(batch.nao, counts.molecules).max()
+            entries = molecules * largest.to(entries).square()
+        numbers = [entries] * len(errors)
         if prediction.energies is not None:
             if "energies" not in batch:
                 raise DataError(
                     "the molecules have no energies, which this model is to learn; set "
                     "model.hyperparameters.energies=false"
                 )
-            errors.append((prediction.energies - batch.energies)[:real].to(entries))
-            counts.append(torch.full_like(entries, real))
+            beyond = counted(prediction.energies - batch.energies, counts.molecules)
+            errors.append(beyond.to(entries))
+            numbers.append(molecules)
         terms = torch.stack([e.square().sum() for e in errors])
-        return Loss(terms, torch.stack(counts), self.finish)
+        return Loss(terms, torch.stack(numbers), self.finish)
 
     @classmethod
     def for_energies(

@@ -20,6 +20,7 @@ from hambench.baselines.sphnet.sparsity import (
     path_coefficients,
 )
 from hambench.baselines.sphnet.vectorial import VectorialStage
+from hambench.data.counts import Counts
 from hambench.data.graph import Batch
 from hambench.o3.frames import EdgeFrames
 from hambench.o3.layers import degree_rows, per_row
@@ -166,7 +167,7 @@ class SecondConvolution(nn.Module):
         both, shares = self.edge_scalars(x, edges), None
         if self.select is not None:
             owner = batch.batch.index_select(0, edges.receiver)
-            kept = self.select(both, owner, len(batch.nao), batch.real.molecules)
+            kept = self.select(both, owner, len(batch.nao), Counts.of(batch).molecules)
             both, edges = kept.gates * both.index_select(0, kept.rows), edges.select(kept)
             shares = kept.shares
         weights = self.radial(edges.basis) * self.scalars(both)

@@ -22,6 +22,7 @@ from hambench.baselines.sphnet.sparsity import (
     SparseProduct,
 )
 from hambench.chem.blocks import BlockLayout
+from hambench.data.counts import Counts
 from hambench.data.graph import Batch
 from hambench.o3.expansion import OrbitalExpansion
 from hambench.o3.radial import BernsteinBasis
@@ -152,7 +153,7 @@ class PairBlock(nn.Module):
         scalars, kept = self.pair_scalars(x, pairs), None
         if self.select is not None:
             owner = batch.batch.index_select(0, pairs[0])
-            kept = self.select(scalars, owner, len(batch.nao), batch.real.molecules)
+            kept = self.select(scalars, owner, len(batch.nao), Counts.of(batch).molecules)
             scalars = kept.gates * scalars.index_select(0, kept.rows)
             pairs, basis = pairs.index_select(1, kept.rows), basis.index_select(0, kept.rows)
         chosen = self.product.choose(choice, x)

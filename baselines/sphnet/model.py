@@ -21,7 +21,7 @@ from hambench.data.groups import Grouping, Rule
 from hambench.data.guess import GuessName, guess_of
 from hambench.energy_model import EnergyModel, HeadName, atom_sums, scalar_head
 from hambench.errors import ConfigError
-from hambench.losses import label_errors, mse_plus_mae
+from hambench.losses import Errors, label_errors, mse_plus_mae
 from hambench.model import Loss, Model, Prediction
 from hambench.settings import Count, Degree, Fraction, Positive, checked
 from hambench.unused import UnusedWeights
@@ -187,7 +187,7 @@ class SPHNet(Model):
         """MSE + MAE of the matrix elements."""
         node, edge = label_errors(prediction, batch)
         if self.loss_blocks == "published":  # both blocks of a pair are one behind the other
-            edge = edge[: len(edge) // 2]
+            edge = Errors(edge.values[: len(edge.values) // 2], edge.count // 2)
         return mse_plus_mae([node, edge])
 
     def embeddings(self, batch: Batch) -> Tensor:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hambench.data.counts import Count
 from hambench.o3.products import Path, PathProduct, triangle_paths
 
 Phase = Literal["random", "adaptive", "fixed"]
@@ -289,18 +290,18 @@ class PairGate(nn.Module):
         self.sparsity, self.form, self.scope = sparsity, form, scope
         self.linear = nn.Linear(inputs, 1, bias=False)
 
-    def forward(self, scalars: Tensor, owner: Tensor, molecules: int, real: int) -> Kept:
+    def forward(self, scalars: Tensor, owner: Tensor, molecules: int, real: Count) -> Kept:
         """Choose among rows.
 
         Args:
             scalars: (R, inputs).
             owner: (R,) molecule of each row.
             molecules: of the batch.
-            real: how many of them are no padding; they come first.
+            real: how many of them are no padding, see `Counts`; they come first.
         """
         scores = self.linear(scalars)[:, 0]
         if self.scope == "batch":  # padding is kept apart
-            owner, molecules = (owner >= real).long(), 1 + (molecules > real)
+            owner, molecules = (owner >= real).long(), 1 if isinstance(real, int) else 2
         above, quantiles = segment_quantiles(scores, owner, molecules, self.sparsity)
         share = (1 - self.sparsity) * len(scores) + self.sparsity * molecules
         most = min(len(scores), math.floor(share + 1e-6))

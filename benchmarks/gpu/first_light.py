@@ -117,21 +117,28 @@ def worst(one: list[torch.Tensor], other: list[torch.Tensor]) -> float:
 def course(preset: str, device: torch.device, steps: int) -> Found:
     """Losses of a training on the device: eager ones against those of replayed CUDA graphs.
 
-    Without CUDA the second training is eager too.
+    And against those with padded batches. Without CUDA all trainings are eager.
     """
-    eager = _losses(preset, device, steps, cuda_graph=False)
-    captured = _losses(preset, device, steps, cuda_graph=device.type == "cuda")
+    eager = _losses(preset, device, steps)
+    graphs = device.type == "cuda"
+    others = {
+        "": _losses(preset, device, steps, cuda_graph=graphs),
+        ", padded": _losses(preset, device, steps, "recipe.pad=true", cuda_graph=graphs),
+    }
     return {
-        f"step {step}": abs(b - a) / abs(a)
-        for step, (a, b) in enumerate(zip(eager, captured, strict=True), start=1)
+        f"step {step}{how}": abs(b - a) / abs(a)
+        for how, losses in others.items()
+        for step, (a, b) in enumerate(zip(eager, losses, strict=True), start=1)
     }
 
 
-def _losses(preset: str, device: torch.device, steps: int, *, cuda_graph: bool) -> list[float]:
+def _losses(
+    preset: str, device: torch.device, steps: int, *changes: str, cuda_graph: bool = False
+) -> list[float]:
     rows = Scale(str(device), data_folder(), Path()).task("water_mini")
     words = [
         *rows, f"model={preset}", f"max_steps={steps}", "precision=float64",
-        "recipe.batch_size=5", "recipe.log_every=1", f"device={device}",
+        "recipe.batch_size=5", "recipe.log_every=1", f"device={device}", *changes,
     ]  # fmt: skip
     cell = Cell.build(compose(words))
     assert isinstance(cell.model, Model)

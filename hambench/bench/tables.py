@@ -159,7 +159,8 @@ def line_of_shapes(s: Shapes) -> str:
     return (
         f"{s.molecules} molecules of {s.smallest} to {s.largest} atoms, {s.batches} batches of at "
         f"most {s.max_edges} edges: {s.shapes} shapes, padded {s.padded} with "
-        f"{100 * (s.edges - 1):.1f} % more edges and {100 * (s.atoms - 1):.0f} % more atoms"
+        f"{100 * (s.edges - 1):.1f} % more edges, {100 * (s.atoms - 1):.0f} % more atoms "
+        f"and {100 * (s.labels - 1):.0f} % more labels"
     )
 
 

@@ -140,18 +140,23 @@ class MoleculeGraph(Data):
         guess: upper triangles of the initial guesses in Eh, canonical order, float64, one behind
             the other (where the spec has a guess);
         orbitals (B, n, n), orbital_sets (B, n), low_sets (B,): `OrbitalLabels` of the Hamiltonians,
-            padded with zeros, and -1, to n orbitals, those of the largest molecule (where the spec
-            asks for them; real molecules alone);
+            padded with zeros, and -1, to n orbitals, those of the largest molecule or more (where
+            the spec asks for them);
         energies (B,): total energies in Eh, float64 (where the spec asks for them);
+        unpadded (5,): of a padded batch how many molecules, atoms, edges, labels of on-site blocks
+            and of pairs come before the padding;
         embeddings (N, ...): of a frozen body, where they were computed before;
         batch (N,): molecule of each atom (after collation).
     """
 
     @property
     def real(self) -> Shape:
-        """Its molecules, atoms and edges that come first and are no padding (`data.padding`)."""
+        """Its molecules, atoms and edges that come first and are no padding (`data.padding`).
+
+        Of a padded batch on a GPU this waits; `data.counts` does not.
+        """
         if "unpadded" in self:
-            return Shape(*self.unpadded)
+            return Shape(*self.unpadded[:3].tolist())
         return Shape(len(self.nao), len(self.numbers), self.edge_index.shape[1])
 
 

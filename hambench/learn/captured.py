@@ -147,7 +147,7 @@ class CapturedSteps:
         if form not in self._seen and len(self._seen) == self.largest:
             self._tell(
                 f"batches come in more than {self.largest} shapes: steps on further ones run "
-                "without a CUDA graph, which is for batches with as many atoms, edges and labels"
+                "without a CUDA graph; recipe.pad=true with recipe.max_edges brings them to few"
             )
             return False
         self._seen[form] += 1

@@ -177,7 +177,7 @@ class Recipe(_Section):
     )
     pad: bool = Field(
         False,
-        description="pad batches of molecules of many sizes to few shapes, for compiled models",
+        description="pad batches of molecules of many sizes to few shapes, for cuda_graph=true",
     )
     accumulate: Count = Field(1, description="batches per optimiser step; exact for every loss")
     alignment: Alignment | None = Field(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from shared_work import model_and_rows
 from toy_model import RECIPE, Toy, molecules, rows
 
 from hambench.cell import Cell
+from hambench.chem.molecule import Molecule
+from hambench.chem.orbitals import OrbitalBasis
 from hambench.compose import compose
 from hambench.data.graph import Batch, Shape, collate
 from hambench.data.loader import Loaded, Loader
@@ -28,6 +32,7 @@ from hambench.learn.reporters import Reporter
 from hambench.learn.training import Training
 from hambench.learn.weights import cast
 from hambench.model import Model
+from hambench.models import build_model
 
 MODELS = ("helm", "qhnet", "phisnet", "sphnet", "schnorb")
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -95,6 +100,21 @@ def batches(model: Model, molecules: Any, count: int) -> list[Loaded]:
         stream.close()
 
 
+def random_molecules(basis: OrbitalBasis, count: int) -> list[Molecule]:
+    """Of 3 or 4 atoms, with random Hamiltonians and overlaps."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        numbers = rng.choice(basis.elements, rng.integers(3, 5))
+        halves = rng.normal(size=(2, *[basis.nao(numbers)] * 2))
+        hamiltonian, overlap = halves + halves.mT
+        found.append(
+            Molecule(numbers, rng.normal(size=(len(numbers), 3)) * 1.2, basis=basis.name,
+                     hamiltonian=hamiltonian, overlap=overlap)
+        )  # fmt: skip
+    return found
+
+
 QUICK = {"qhnet": "amsgrad", "schnorb": "muon"}  # all others are slow tests
 
 
@@ -120,6 +140,34 @@ def test_replayed_steps_are_the_eager_ones(preset, optimizer):
     assert same(found, expected)
     losses = expected["losses"][:8].tolist()
     assert losses[-1] != losses[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(m, marks=[] if m == "schnorb" else [pytest.mark.slow]) for m in MODELS],
+)
+def test_padded_batches_of_many_sizes_share_a_capture(name):
+    """They hold molecules that differ in all their numbers; steps are the eager ones to the bit."""
+    basis = OrbitalBasis.load("def2-svp", [1, 8])
+    options = {"initial_guess": "none"} if name == "sphnet" else {}
+    model = build_model(f"{name}_small", basis, **options)
+    cast(model, torch.float64)
+    some = random_molecules(basis, 16)
+    model.prepare(some)
+    if name == "sphnet":
+        model.freeze()
+    stream = Loader(some, model.graph, max_edges=80, seed=2, guesses=False, pad=True).stream()
+    loaded = list(islice(stream, 32))
+    stream.close()
+    real = defaultdict(set)
+    for item in loaded:
+        real[item.packed.form].add(tuple(item.packed.batch().unpadded.tolist()))
+    assert max(map(len, real.values())) > 2
+    graphs = StandIn()
+    expected = trained(copy.deepcopy(model), recipe(), loaded).content()
+    found = trained(model, recipe(), loaded, graphs).content()
+    assert graphs.replays >= 4
+    assert same(found, expected)
 
 
 def test_sphnet_is_captured_once_its_paths_are_fixed(caplog):
@@ -206,7 +254,7 @@ def test_a_batch_takes_the_place_of_another_of_its_form():
         found = batch[name]
         assert torch.equal(found, value) if torch.is_tensor(value) else found == value
     padded = collate(molecules(2), spec)
-    padded.unpadded = Shape(1, 3, 6)
+    padded.unpadded = torch.tensor([1, 3, 6, 90, 200])
     assert Packed.of(padded).form != one.form
     assert Packed.of(padded).batch().real == Shape(1, 3, 6)
 

@@ -282,7 +282,7 @@ def test_losses(rng: np.random.Generator) -> None:
             expected = expected + weight * (flat.square().mean() + flat.abs().mean())
         found = float(model.loss(prediction, batch).value().detach())
         assert found == pytest.approx(float(expected.detach()), rel=1e-12)
-    alone = mse_plus_mae(list(label_errors(prediction, batch)), 0.9).value()
+    alone = mse_plus_mae(label_errors(prediction, batch), 0.9).value()
     assert float(alone.detach()) < found
 
 

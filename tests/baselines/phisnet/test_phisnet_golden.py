@@ -251,7 +251,7 @@ def test_losses_and_gradients(case: Case) -> None:
     model.zero_grad()
     prediction = model(batch)
     for label, key in (("hamiltonian", "H"), ("overlap", "S")):
-        loss = mse_plus_mae(list(label_errors(prediction, batch, label)))
+        loss = mse_plus_mae(label_errors(prediction, batch, label))
         mse, mae = (loss.terms / loss.counts).detach()
         assert float(mse) == pytest.approx(float(file[f"loss/mse_{key}"]), abs=TOLERANCE)
         assert float(mae) == pytest.approx(float(file[f"loss/mae_{key}"]), abs=TOLERANCE)
