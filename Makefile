@@ -28,7 +28,7 @@ demo: $(INSTALLED)
 	$(RUN) leaderboard $(DEMO) --out $(DEMO)/leaderboard
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m "not slow"
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -m slow

@@ -276,7 +276,10 @@ def test_a_killed_energy_stage_goes_on_to_the_same_bits(
 
 
 @pytest.mark.usefixtures("toy")
-@pytest.mark.parametrize("strategy", ["direct", "frozen", "finetuned"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["frozen", *(pytest.param(s, marks=pytest.mark.slow) for s in ("direct", "finetuned"))],
+)
 def test_a_model_of_others_gets_the_same_stage(strategy: str, tmp_path: Path) -> None:
     words = ["task=organic_mini_energy", "model=toy", f"strategy={strategy}", f"data={DATA}"]
     outcome = run(compose([*words, f"root={tmp_path}", "device=cpu"]))
@@ -309,7 +312,9 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("model", TINY)
+@pytest.mark.parametrize(
+    "model", [pytest.param(m, marks=[] if m == "schnorb" else [pytest.mark.slow]) for m in TINY]
+)
 def test_every_baseline_can_be_pretrained(model: str, tmp_path: Path) -> None:
     """Also presets that have no recipes of their own for energies: they take the plain preset's."""
     words = [f"model.hyperparameters.{word}" for word in TINY[model]]

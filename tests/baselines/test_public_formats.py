@@ -30,8 +30,18 @@ def rows_of(name: str) -> Rows:
     return OmolCshFile(FIXTURES / "omol_csh_mini.h5", progress=False)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("data", ["md17", "nabla2dft", "omol"])
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        pytest.param(
+            data,
+            name,
+            marks=[pytest.mark.slow] if (data, name) == ("omol", "phisnet_small") else [],
+        )
+        for data in ("md17", "nabla2dft", "omol")
+        for name in MODELS
+    ],
+)
 def test_a_few_steps_lower_the_loss(name: str, data: str) -> None:
     rows = rows_of(data)
     molecules = rows[:2]

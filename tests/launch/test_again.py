@@ -12,6 +12,7 @@ from slurm_stand_in import StandIn
 
 from hambench.cli import cli
 from hambench.errors import HambenchError, RunError
+from hambench.launch import again
 from hambench.launch.manifest import read_manifest
 from hambench.launch.plan import Plan
 from hambench.launch.profile import Profile
@@ -53,7 +54,10 @@ def test_status_asks_once(sweep: Path, stand_in: StandIn):
     assert "0 done, 2 queued, 2 waiting of 4 (slurm)" in said("status", sweep.name)
 
 
-def test_cancelled_cells_are_marked(sweep: Path, stand_in: StandIn):
+def test_cancelled_cells_are_marked(
+    sweep: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(again, "_ENDING", 0.0)  # the queue of the stand-in keeps its jobs
     assert said("cancel", sweep, 3) == "cancelled: 1 job\n"
     assert stand_in.calls("scancel") == ["scancel 102_0"]
     assert said("cancel", sweep) == "cancelled: 5 jobs\n"

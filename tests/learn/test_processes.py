@@ -80,7 +80,13 @@ def whole() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("crowd", "size", "accumulate"), [(2, 8, 1), (1, 2, 4), (3, 8, 1), (3, 2, 4)]
+    ("crowd", "size", "accumulate"),
+    [
+        (2, 8, 1),
+        (3, 2, 4),
+        pytest.param(1, 2, 4, marks=pytest.mark.slow),
+        pytest.param(3, 8, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_the_gradient_is_that_of_one_process(whole, crowd: int, size: int, accumulate: int):
     """Of RMSE + MSE, no sum over molecules; with uneven shares, and with empty ones."""
@@ -96,7 +102,14 @@ def test_the_gradient_is_that_of_one_process(whole, crowd: int, size: int, accum
 
 
 @pytest.mark.parametrize(
-    "preset", ["qhnet_small", "phisnet_small", "sphnet_small", "schnorb_small"]
+    "preset",
+    [
+        "schnorb_small",
+        *(
+            pytest.param(f"{m}_small", marks=pytest.mark.slow)
+            for m in ("phisnet", "qhnet", "sphnet")
+        ),
+    ],
 )
 def test_so_it_is_for_every_model(preset: str):
     sizes = {"max_edges": 36}  # six of water
@@ -145,7 +158,7 @@ def test_a_run_ends_as_with_one_process(tmp_path: Path):
 VALUES = {**RECIPE, "checkpoint_every_steps": None, "checkpoint_every_seconds": None}
 
 
-@pytest.mark.parametrize("told", [(0, 1), (1,)])
+@pytest.mark.parametrize("told", [(1,), pytest.param((0, 1), marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_to_the_same_bits(told: tuple[int, ...], tmp_path: Path):
     whole = together(2, shared_work.train_toy, tmp_path / "whole", 2, VALUES, 0.0)
     folder = tmp_path / "stopped"
