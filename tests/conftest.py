@@ -33,7 +33,7 @@ for _number, _handler in {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of few tests first: theirs are the long ones, of which none is to be left at the end."""
+    """Files of few tests first: theirs are the long ones, and none of these is to end alone."""
     sizes = Counter(item.path for item in items)
     items.sort(key=lambda item: sizes[item.path])
 
