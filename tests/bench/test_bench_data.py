@@ -72,6 +72,24 @@ def test_memory_of_a_sparse_file(tmp_path: Path) -> None:
     assert 0 < found.before < found.peak < 2e9
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("nope", "no model 'nope'"),
+        ("minao", "minao has no parameters to train"),
+        ("mace_small", "environment of its own"),
+    ],
+)
+def test_a_wrong_model_is_told_before_anything_is_measured(
+    model: str, said: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hambench.bench.data.measure_reading", pytest.fail)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench", "data", f"model={model}"])
+    assert left.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("ase")
     words = ["bench", "data", "repeats=1", "workers=0", "seconds=0", "gigabytes=0", "batch_size=1"]

@@ -140,6 +140,11 @@ def test_both_are_measured(measured: InferenceBench) -> None:
     assert measured.beyond is None
 
 
+def test_a_model_that_needs_the_theory_gets_that_of_the_scf() -> None:
+    found = measure("minao", [10], COARSE, repeats=1)
+    assert found.sizes[0].predicting.median > 0
+
+
 def test_what_is_predicted_is_the_whole_matrix() -> None:
     molecule = glycine(10)
     network = build_model("helm_small", engine.orbital_basis("def2-svp", molecule.numbers)[0])

@@ -162,6 +162,8 @@ def test_what_cannot_be_measured(setting) -> None:
         measure("helm_smal", cases=["water"], setting=setting)
     with pytest.raises(ConfigError, match="mean_block has no parameters to train"):
         measure("mean_block", cases=["water"], batch_size=1, setting=setting)
+    with pytest.raises(ConfigError, match="minao has no parameters to train"):
+        measure("minao", cases=["water"], batch_size=1, setting=setting)  # for want of a theory too
     with pytest.raises(RegistryError, match="water_mini"):
         measure("helm_small", task="water_min", setting=setting)
     with pytest.raises(DataError, match="hambench data download"):
