@@ -112,7 +112,7 @@ def measure(
     axis: Axis,
     *,
     part: Part = "step",
-    basis: Basis = "def2-svp",
+    basis: Basis | None = None,
     sizes: Sequence[int] = (),
     memory: float | None = None,
     setting: Setting,
@@ -125,7 +125,7 @@ def measure(
         model: preset.
         axis: what grows; of ``basis`` both bases are measured on the same molecules.
         part: a training step, or a prediction: forward pass and `Prediction.matrices`.
-        basis: of the other axes.
+        basis: of the other axes; None: def2-SVP.
         sizes: atoms of a molecule, or molecules of a batch; none: `SIZES`.
         memory: GB that tensors may take in what is measured; None: what is free.
         setting: where, how.
@@ -133,8 +133,13 @@ def measure(
         words: ``model.hyperparameters.KEY=VALUE``.
 
     Raises:
-        ConfigError, RegistryError: as `of_case`.
+        ConfigError, RegistryError: as `of_case`; or a basis where both are measured.
     """
+    if axis == "basis" and basis is not None:
+        raise ConfigError(
+            f"axis=basis measures both bases, so there is nothing for basis={basis} to say; leave "
+            "it out, or give axis=atoms"
+        )
     limit = None if memory is None else round(memory * 1e9)
     ladder = sorted(set(sizes or SIZES[axis]))
     if axis != "batch" and ladder[0] < 2:
@@ -142,7 +147,7 @@ def measure(
     with setting.applied(training=part == "step"):
         ladders = [
             _Ladder(model, axis, part, one, setting, tuple(words))
-            for one in (_BASES if axis == "basis" else (basis,))
+            for one in (_BASES if axis == "basis" else (basis or _BASES[0],))
         ]
         for one in ladders:
             one.climb(ladder, limit)

@@ -129,8 +129,8 @@ def model(
     help="A training step, or forward pass and matrices.",
 )  # fmt: skip
 @click.option(
-    "--basis", type=click.Choice(["def2-svp", "def2-tzvpd"]), default="def2-svp",
-    show_default=True, help="Orbitals, of axis=atoms and axis=batch.",
+    "--basis", type=click.Choice(["def2-svp", "def2-tzvpd"]),
+    help="Orbitals, of axis=atoms and axis=batch.  [default: def2-svp]",
 )  # fmt: skip
 @click.option(
     "--sizes", type=Numbers(),
@@ -146,7 +146,7 @@ def model(
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar=_WORDS)
 def scaling(
-    model: str, axis: Axis, part: Part, basis: Basis, sizes: list[int] | None,
+    model: str, axis: Axis, part: Part, basis: Basis | None, sizes: list[int] | None,
     memory: float | None, device: str, precision: Precision, threads: int, repeats: int,
     json_: bool, out: Path | None, words: tuple[str, ...],
 ) -> None:  # fmt: skip

@@ -124,6 +124,14 @@ def test_wrong_input(setting, capsys) -> None:
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("basis", ["def2-svp", "def2-tzvpd"])
+def test_a_basis_beside_both_is_refused(basis: str, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench", "scaling", "model=helm_small", "axis=basis", f"basis={basis}"])
+    assert left.value.code == 2
+    assert f"nothing for basis={basis} to say; leave it out" in capsys.readouterr().err
+
+
 def test_the_command(capsys, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     words = ["model=helm_small", "sizes=3,6,40", "memory=0.02", "repeats=1", "device=cpu", *WORDS]
