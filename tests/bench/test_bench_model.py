@@ -191,7 +191,7 @@ def test_wrong_words(words: list[str], message: str, capsys: pytest.CaptureFixtu
 
 def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    words = ["bench", "model", "model=helm_small", "case=water", "batch_size=1", "repeats=1"]
+    words = ["bench", "model", "model=helm_small", "case=water,water", "batch_size=1", "repeats=1"]
     words += SMALL
     with pytest.raises(SystemExit) as left:
         cli.main([*words, "--json"])
@@ -199,7 +199,7 @@ def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     document = json.loads(capsys.readouterr().out)
     assert (document["schema"], document["measured"]) == (1, "model")
     assert document["provenance"]["libraries"]["torch"] == torch.__version__
-    (found,) = document["results"]
+    (found,) = document["results"]  # each case once
     assert (found["model"], found["settings"]) == ("helm_small", SMALL)
     assert found["step"]["median"] > 0
     assert found["launches"] is None
