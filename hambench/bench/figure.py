@@ -58,7 +58,7 @@ def draw_steps(rows: Sequence[StepBench], figure: Figure) -> None:
     names = [f"{r.molecules} x {r.case}" for r in rows]
     below = [0.0] * len(rows)
     for part, label in _PARTS.items():
-        share = [getattr(r, part).median / r.contractions.median for r in rows]
+        share = [getattr(r, part).median / r.matrix_products.median for r in rows]
         axes.bar(names, share, bottom=below, label=label, width=0.6)
         below = [one + more for one, more in zip(below, share, strict=True)]
     axes.axhline(1, color="black", linestyle="--", label="matrix products alone")

@@ -16,7 +16,7 @@ from hambench.bench.timing import Timing
 Table = Sequence[tuple[str, ...]]
 
 _SIZE = {"atoms": "atoms", "basis": "atoms", "batch": "molecules"}
-_PARTS = ("forward", "backward", "update", "step", "contractions", "data", "data_kept")
+_PARTS = ("forward", "backward", "update", "step", "matrix_products", "data", "data_kept")
 
 
 def of_steps(rows: Sequence[StepBench]) -> list[Table]:
@@ -53,7 +53,7 @@ def of_steps(rows: Sequence[StepBench]) -> list[Table]:
         ],
         [
             (
-                "molecules", "on", "parameters", "step/contractions", "update", "GFLOP/s",
+                "molecules", "on", "parameters", "step/matrix products", "update", "GFLOP/s",
                 "molecules/s", "edges/s",
             ),
             *speed,

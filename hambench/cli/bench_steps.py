@@ -79,7 +79,7 @@ def model(
 ) -> None:  # fmt: skip
     """A training step with the optimiser of its recipe, on random molecules or those of a task.
 
-    The yardstick is all its products of matrices, forward and backward, run alone on random
+    The yardstick is all its matrix products, forward and backward, run alone on random
     matrices of the same shapes in turns with it. Update is clipping, optimisers and averaged
     weights. Data is building the batch and bringing it to the device, which a training does beside
     the steps; kept, where graphs are there from an earlier epoch. Medians and quartiles.

@@ -75,10 +75,10 @@ def test_a_step_is_measured(precision) -> None:
     setting = Setting("cpu", precision)
     (found,) = measure("helm_small", cases=["water"], batch_size=2, repeats=2, setting=setting)
     assert (found.molecules, found.atoms, found.edges) == (2, 6, 12)
-    assert 0 < found.contractions.low <= found.contractions.median < found.step.high
+    assert 0 < found.matrix_products.low <= found.matrix_products.median < found.step.high
     parts = found.forward.median, found.backward.median, found.update.median
     assert max(parts) < found.step.median < sum(parts) * 1.5
-    assert found.ratio == found.step.median / found.contractions.median
+    assert found.ratio == found.step.median / found.matrix_products.median
     assert found.molecules_per_s == 2 / found.step.median
     assert found.edges_per_s == 12 / found.step.median
     assert found.update_share == found.update.median / found.step.median
@@ -150,7 +150,7 @@ def test_a_step_on_a_gpu() -> None:
     (found,) = measure("helm_small", cases=["water"], batch_size=2, repeats=3, setting=setting)
     assert 500 < found.launches < found.calls * 2
     assert found.waits == 0
-    assert found.contractions.median < found.step.median
+    assert found.matrix_products.median < found.step.median
     (cpu,) = measure("helm_small", cases=["water"], batch_size=2, repeats=1, setting=Setting("cpu"))
     assert (found.flops, found.products) == (cpu.flops, cpu.products)
 
@@ -208,7 +208,7 @@ def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     assert not left.value.code
     out = capsys.readouterr().out
     assert re.search(r"1 x water, def2-SVP  cpu, float32  \d{2,3},\d{3} ", out)
-    assert "step/contractions" in out
+    assert "step/matrix products" in out
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         "bench.json", "bench.md", "bench.png", "bench.svg",
     }  # fmt: skip
