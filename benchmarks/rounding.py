@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import hambench
 from hambench.data.loader import Loader
@@ -30,30 +29,25 @@ from hambench.learn import fit
 from hambench.learn.recipe import Recipe
 from hambench.learn.validation import evaluate
 from hambench.profiling.contractions import FACTORS
+from hambench.profiling.modes import OperatorMode
 from hambench.registry import RECIPES
 
 BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}
 
 
-class Rounded(TorchDispatchMode):
+class Rounded(OperatorMode):
     """Rounds the factors of every product of matrices to ``bits`` after the leading one."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.dropped = 23 - bits
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def seen(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Run with rounded factors, in training alone."""
         first = FACTORS.get(func._schema.name)
         if first is not None and self.dropped and torch.get_float32_matmul_precision() != "highest":
             args = [self.round(x) if first <= k < first + 2 else x for k, x in enumerate(args)]
-        return func(*args, **(kwargs or {}))
+        return super().seen(func, args, kwargs)
 
     def round(self, x: Tensor) -> Tensor:
         """To the nearest, away from zero where two are as near."""

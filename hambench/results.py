@@ -79,8 +79,7 @@ class Inference(Record):
             process; not in either rate. None where it has none, or PySCF is missing.
         peak_memory: most bytes of tensors at a time in a forward pass of the largest batch, beyond
             the batch and the parameters.
-        flops: of a forward pass per molecule, in products of matrices: multiplications and
-            additions.
+        flops: of a forward pass per molecule, in matrix products: multiplications and additions.
     """
 
     molecules: Annotated[Count, Field(ge=1)]

@@ -153,8 +153,8 @@ def _steps(scale: Scale) -> Iterator[Entry]:
         words = (*cases, f"precision={precision}", scale.repeats(20))
         yield Entry(
             f"bench_{precision}",
-            "time, kernels and memory of an eager step of every model beside its products of "
-            f"matrices alone, {precision}",
+            "time, kernels and memory of an eager step of every model beside its matrix products "
+            f"alone, {precision}",
             300,
             tuple(scale.bench("model", scale.model(model), *words) for model in scale.models),
         )

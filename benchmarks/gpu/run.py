@@ -16,6 +16,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,15 +27,19 @@ from entries import PACKED, Entry, Scale, Words, queue
 from records import (
     ARCHIVE,
     COMMIT,
+    ENTRIES,
     RUNS,
     CommandRecord,
     EntryRecord,
     Outcome,
+    read_record,
     without_paths,
     write_archive,
     write_record,
 )
 
+from hambench.errors import ConfigError, HambenchError, nearest
+from hambench.files import explained
 from hambench.results import Provenance
 
 _SAID: Final = 4000  # characters kept of what a failed command printed
@@ -43,6 +48,14 @@ _SAID: Final = 4000  # characters kept of what a failed command printed
 def main() -> None:
     """Do what is asked for on the command line."""
     asked = _arguments()
+    try:
+        _do_asked(asked)
+    except HambenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _do_asked(asked: argparse.Namespace) -> None:
     work = asked.work or PACKED / ("smoke" if asked.smoke else "work")
     data = asked.data or (work if asked.smoke else PACKED) / "data"
     scale = Scale(asked.device, data.resolve(), work.resolve(), asked.smoke)
@@ -50,12 +63,12 @@ def main() -> None:
         for entry in queue(scale):
             print(f"{entry.name:24} {entry.seconds:4} s  {entry.asks}")
         return
+    names = _names(asked, scale)
+    _check_work(scale)
+    _check_out(asked.out)
     _prepare(scale, asked.data is None)
-    known = {entry.name: entry for entry in queue(scale)}
-    names = list(known) if asked.all else asked.entries
-    if unknown := [name for name in names if name not in known] or ([] if names else ["nothing"]):
-        sys.exit(f"error: no entry '{unknown[0]}'; --list shows them, --all takes every one")
     machine = _machine(scale)
+    known = {entry.name: entry for entry in queue(scale)}  # now that the data are there
     end = time.monotonic() + asked.seconds
     for name in names:
         left = end - time.monotonic()
@@ -84,6 +97,41 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--smoke", action="store_true", help="small models, next to no steps")
     return parser.parse_args()
+
+
+def _names(asked: argparse.Namespace, scale: Scale) -> list[str]:
+    """Of the entries that are asked for; ConfigError for none, and for one that there is not."""
+    known = [entry.name for entry in queue(scale)]
+    if asked.all:
+        return known
+    if not asked.entries:
+        raise ConfigError("name some entries, or give --all for every one; --list shows them")
+    for name in asked.entries:
+        if name not in known:
+            raise ConfigError(f"no entry '{name}'.{nearest(name, known)}")
+    names: list[str] = asked.entries
+    return names
+
+
+def _check_work(scale: Scale) -> None:
+    """ConfigError where the archive would mix what a smoke test left with what is measured."""
+    for path in sorted((scale.work / ENTRIES).glob("*.json")):
+        if read_record(path).smoke != scale.smoke:
+            before = "measurements" if scale.smoke else "a smoke test"
+            raise ConfigError(
+                f"{scale.work} holds what {before} left ({path.stem}), which would go into the "
+                "same archive; give another --work, or remove that folder"
+            )
+
+
+def _check_out(folder: Path) -> None:
+    """An error where the archive cannot be written: now, not when the first entry is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise explained(error, folder / ARCHIVE) from error
 
 
 def _prepare(scale: Scale, of_own: bool) -> None:
@@ -147,7 +195,6 @@ def _missing(entry: Entry) -> str:
 def _config(command: Words) -> Any:
     """The configuration of a training; None of other commands, and where it is wrong."""
     from hambench.compose import compose
-    from hambench.errors import HambenchError
 
     if command[:2] != ("hambench", "run"):
         return None
@@ -212,14 +259,19 @@ def _end(place: Path) -> str:
 
 
 def _machine(scale: Scale) -> dict[str, Any]:
-    """Provenance of everything done here, found by a process that may use the GPU."""
+    """Provenance of everything done here, found by a process that may use the GPU.
+
+    Raises:
+        ConfigError: the device cannot be used.
+    """
     file = scale.work / "machine.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
     forked.call(_look_around, scale.device, file)
     found: dict[str, Any] | None = _json(file)
-    if found is None:
-        sys.exit(f"error: device {scale.device} cannot be used here (above is why)")
+    if found is None or "error" in found:
+        why = found["error"] if found else "the process that tried it died"
+        raise ConfigError(f"--device {scale.device} cannot be used here: {why}")
     if not scale.device.startswith("cuda"):
         found["gpu"] = None
     return found
@@ -232,7 +284,11 @@ def _look_around(device: str, file: Path) -> None:
     from hambench.learn.device import open_fabric
     from hambench.provenance import provenance
 
-    torch.ones(1, device=open_fabric(device).device)
+    try:
+        torch.ones(1, device=open_fabric(device).device)
+    except (HambenchError, RuntimeError) as error:  # a RuntimeError is CUDA's
+        file.write_text(json.dumps({"error": str(error).partition("\n")[0]}), "utf-8")
+        return
     found = provenance(datetime.now(UTC), 0, registry.plugins())
     file.write_text(found.model_dump_json(), "utf-8")
 

@@ -12,6 +12,7 @@ from hambench.bench.loading import Memory, Supply, measure_memory, measure_suppl
 from hambench.bench.molecules import CASES, LARGE, MEDIUM, WATER
 from hambench.bench.reading import Reading, measure_reading
 from hambench.bench.shapes import Shapes, measure_shapes
+from hambench.bench.subject import for_random
 from hambench.learn.device import open_fabric
 from hambench.registry import formats
 
@@ -48,11 +49,14 @@ def measure(
         size: bytes of the sparse file; 0: none.
 
     Raises:
-        ConfigError: a format's library is not installed, or the device is not there.
+        ConfigError: a format's library is not installed, the device is not there, or the model
+            has no parameters.
         RegistryError: no such model.
         RunError: the process that reads the sparse file failed.
     """
     where = open_fabric(device).device
+    # a wrong name is told before anything is measured
+    networks = [(case, for_random(model, case)) for case in (WATER, MEDIUM)]
     known = formats()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker; a plain read has no more either
@@ -66,10 +70,10 @@ def measure(
         torch.set_num_threads(threads)
     supply = [
         one
-        for case in tqdm((WATER, MEDIUM), desc="loading", unit="file", leave=False)
+        for case, network in tqdm(networks, desc="loading", unit="file", leave=False)
         for one in measure_supply(
-            case, known[case.format], folder, model=model, device=where, batch_size=batch_size,
-            workers=workers, seconds=seconds,
+            case, known[case.format], folder, model=model, network=network, device=where,
+            batch_size=batch_size, workers=workers, seconds=seconds,
         )
     ]  # fmt: skip
     memory = measure_memory(known[LARGE.format], folder, size) if size else None

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hambench.bench.harness import HarnessBench
-from hambench.bench.model import StepBench
-from hambench.bench.scaling import Scaling
 from hambench.errors import ConfigError
 from hambench.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from hambench.bench.data import DataBench
+    from hambench.bench.harness import HarnessBench
+    from hambench.bench.inference import InferenceBench
+    from hambench.bench.model import StepBench
+    from hambench.bench.powerlaw import Estimate
+    from hambench.bench.products import ProductBench
+    from hambench.bench.scaling import Scaling
+    from hambench.bench.timing import Timing
 
     Draw = Callable[["Figure"], None]
 
@@ -58,7 +64,7 @@ def draw_steps(rows: Sequence[StepBench], figure: Figure) -> None:
     names = [f"{r.molecules} x {r.case}" for r in rows]
     below = [0.0] * len(rows)
     for part, label in _PARTS.items():
-        share = [getattr(r, part).median / r.contractions.median for r in rows]
+        share = [getattr(r, part).median / r.matrix_products.median for r in rows]
         axes.bar(names, share, bottom=below, label=label, width=0.6)
         below = [one + more for one, more in zip(below, share, strict=True)]
     axes.axhline(1, color="black", linestyle="--", label="matrix products alone")
@@ -86,20 +92,85 @@ def draw_scalings(found: Sequence[Scaling], figure: Figure) -> None:
 def draw_harness(rows: Sequence[HarnessBench], figure: Figure) -> None:
     """Two bars for each batch, with quartiles."""
     axes = figure.subplots()
-    for place, (loop, label) in enumerate({"bare": "bare loop", "ours": "our loop"}.items()):
-        times = [getattr(r, loop) for r in rows]
-        medians = [1e3 * t.median for t in times]
-        spread = [
-            [1e3 * (t.median - t.low) for t in times],
-            [1e3 * (t.high - t.median) for t in times],
-        ]
-        where = [k + 0.4 * (place - 0.5) for k in range(len(rows))]
-        axes.bar(where, medians, yerr=spread, width=0.4, capsize=4, label=label)
-    names = [f"{r.molecules} x {r.case}\n+{100 * r.overhead:.2g} %" for r in rows]
-    axes.set_xticks(range(len(rows)), names)
+    loops = {"bare loop": [r.bare for r in rows], "our loop": [r.ours for r in rows]}
+    _bars(axes, [f"{r.molecules} x {r.case}\n+{100 * r.overhead:.2g} %" for r in rows], loops)
     axes.set(title=f"{rows[0].model}, a training step", ylabel="ms")
     axes.margins(x=0.2, y=0.25)
     _plain(axes)
+
+
+def draw_data(rows: Sequence[DataBench], figure: Figure) -> None:
+    """Reading beside plain reads; molecules per second that are built and used."""
+    left, right = figure.subplots(1, 2)
+    (found,) = rows
+    by_case: dict[str, dict[str, Timing]] = {}
+    for r in found.reading:
+        by_case.setdefault(r.case, {"plain read": r.raw})[r.what] = r.time
+    kinds = dict.fromkeys(what for times in by_case.values() for what in times)
+    series = {what: [times.get(what) for times in by_case.values()] for what in kinds}
+    _bars(left, [case.replace(", ", "\n") for case in by_case], series)
+    left.set(ylabel="a row / ms", yscale="log", title="reading")
+    left.margins(y=0.7)
+    names = [f"{s.case}\n{s.by}".replace(", ", "\n") for s in found.supply]
+    for label, speeds in (
+        ("built", [s.built for s in found.supply]), ("used", [s.used for s in found.supply]),
+    ):  # fmt: skip
+        right.plot(names, speeds, linestyle="none", marker="o", label=label)
+    right.set(ylabel="molecules / s", yscale="log", title=f"batches of {found.supply[0].model}")
+    right.margins(x=0.2)
+    for axes in (left, right):
+        axes.tick_params("x", labelsize="x-small")
+        _plain(axes)
+
+
+def draw_products(rows: Sequence[ProductBench], figure: Figure) -> None:
+    """A bar for each library that has the product, with quartiles."""
+    axes = figure.subplots()
+    names = list(dict.fromkeys(r.product for r in rows))
+    costs = {(r.product, r.by): r.cost.both for r in rows if r.cost is not None}
+    series = {
+        by: [costs.get((name, by)) for name in names]
+        for by in dict.fromkeys(r.by for r in rows if r.cost is not None)
+    }
+    _bars(axes, [name.replace(", ", "\n") for name in names], series)
+    axes.set(title="a product and its gradients", ylabel="ms", yscale="log")
+    axes.margins(y=0.3)
+    _plain(axes)
+
+
+def draw_inference(rows: Sequence[InferenceBench], figure: Figure) -> None:
+    """Seconds over atoms; what was extrapolated is open, with its prediction interval."""
+    axes = figure.subplots()
+    (found,) = rows
+    atoms = [s.atoms for s in found.sizes]
+    for part, label in {"predicting": found.model, "cycle": "a cycle of the SCF"}.items():
+        medians = [getattr(s, part).median for s in found.sizes]
+        (line,) = axes.loglog(atoms, medians, marker="o", label=label)
+        if found.beyond is not None:
+            far: Estimate = getattr(found.beyond, part)
+            axes.errorbar(
+                [found.beyond.atoms], [far.value],
+                yerr=[[far.value - far.low], [far.high - far.value]],
+                color=line.get_color(), marker="o", markerfacecolor="none", capsize=4,
+            )  # fmt: skip
+    axes.set(xlabel="atoms", ylabel="s", title="a Hamiltonian, against a cycle of an SCF for it")
+    _plain(axes)
+
+
+def _bars(axes: Axes, groups: Sequence[str], series: Mapping[str, Sequence[Timing | None]]) -> None:
+    """A bar of each series in each group where there is one: milliseconds, with quartiles."""
+    width = 0.8 / len(series)
+    for place, (label, times) in enumerate(series.items()):
+        there = [(k, t) for k, t in enumerate(times) if t is not None]
+        spread = [
+            [1e3 * (t.median - t.low) for _, t in there],
+            [1e3 * (t.high - t.median) for _, t in there],
+        ]
+        axes.bar(
+            [k + width * (place - (len(series) - 1) / 2) for k, _ in there],
+            [1e3 * t.median for _, t in there], yerr=spread, width=width, capsize=4, label=label,
+        )  # fmt: skip
+    axes.set_xticks(range(len(groups)), groups)
 
 
 def _plain(axes: Axes) -> None:

@@ -27,7 +27,7 @@ from hambench.data.packed import Packed
 from hambench.learn import Recipe, fit
 from hambench.learn.captured import CapturedSteps, Graphs
 from hambench.learn.ema import ExponentialAverage
-from hambench.learn.optim import build_optimizers
+from hambench.learn.optim import build_optimizers, set_capturable
 from hambench.learn.recipe import Constant
 from hambench.learn.reporters import Reporter, Row
 from hambench.model import Model
@@ -169,8 +169,7 @@ class _Bare:
         self._captured = None
         if graphs is not None:
             for group in (group for one in self.optimizers for group in one.param_groups):
-                if "capturable" in group:
-                    group["capturable"] = True
+                set_capturable(group, True)
             self._captured = CapturedSteps(self._step, device, graphs)
 
     def step(self, packed: Packed) -> None:

@@ -26,6 +26,7 @@ from hambench.learn.outputs import outputs_of
 from hambench.learn.weights import cast
 from hambench.model import Model, silent
 from hambench.models import build_model
+from hambench.registry import MODELS
 
 _ELEMENTS: Final = (1, 6, 7, 8)
 
@@ -153,7 +154,9 @@ def threads_of_all(count: int) -> Iterator[None]:
 
 
 def _network(name: str, molecule: Molecule, theory: Theory, dtype: torch.dtype) -> Model:
-    network = build_model(name, OrbitalBasis.load(theory.basis, _ELEMENTS))
+    usual = MODELS.preset(name).content.get("hyperparameters", {})
+    given = {"theory": theory.to_dict()} if "theory" in usual else {}
+    network = build_model(name, OrbitalBasis.load(theory.basis, _ELEMENTS), **given)
     if network.graph.guess is not None:
         raise ConfigError(
             f"{name} predicts what is beyond an initial guess, whose Fock matrix takes as long as "

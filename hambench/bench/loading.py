@@ -24,7 +24,6 @@ from hambench.data.rows import Rows
 from hambench.data.synthetic import SyntheticFormat
 from hambench.errors import RunError
 from hambench.model import Model, silent
-from hambench.models import build_model
 from hambench.registry import formats
 
 _LEAST: Final = 3  # batches, or steps, that are timed at the least
@@ -75,6 +74,7 @@ def measure_supply(
     folder: Path,
     *,
     model: str,
+    network: Model,
     device: torch.device,
     batch_size: int,
     workers: int,
@@ -84,7 +84,8 @@ def measure_supply(
 
     Args:
         case, form, folder: a file of the case is written to the folder.
-        model: a preset.
+        model: name of the preset, for tables.
+        network: of it, for random molecules of the case; moved to the device.
         device: where it runs.
         batch_size: molecules per batch.
         workers: processes; 0 leaves them out.
@@ -93,15 +94,13 @@ def measure_supply(
     path = folder / "supply.data"
     form.write(path, case.molecules())
     rows = form.open(path)
-    network = build_model(model, OrbitalBasis.load(case.basis, case.numbers.tolist()))
     network.float().to(device)
     network.prepare(rows[:8], silent)
-    spec = replace(network.graph, guess=None)  # of random atoms; a step needs none
-    used = _used(network, spec, rows, device, batch_size, seconds)
+    used = _used(network, rows, device, batch_size, seconds)
     found = []
     for processes in (0, workers) if workers else (0,):
         loader = Loader(
-            rows, spec, batch_size=batch_size, device=device, cache_bytes=0,
+            rows, network.graph, batch_size=batch_size, device=device, cache_bytes=0,
             workers=processes,
         )  # fmt: skip
         by = f"{processes} processes" if processes else "thread"
@@ -109,10 +108,8 @@ def measure_supply(
     return found
 
 
-def _used(
-    model: Model, spec: GraphSpec, rows: Rows, device: torch.device, batch_size: int, seconds: float
-) -> float:
-    batch = collate([rows[i % len(rows)] for i in range(batch_size)], spec).to(device)
+def _used(model: Model, rows: Rows, device: torch.device, batch_size: int, seconds: float) -> float:
+    batch = collate([rows[i % len(rows)] for i in range(batch_size)], model.graph).to(device)
 
     def step() -> int:
         loss = model.loss(model(batch), batch)

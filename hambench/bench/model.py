@@ -1,4 +1,4 @@
-"""A model's training step, against its own dense contractions run alone."""
+"""A model's training step, against its own matrix products run alone."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class StepBench:
         data: building the batch from its molecules, and bringing it to the device; in training
             this goes on beside the steps.
         data_kept: the same where the graphs of its molecules are kept from an earlier epoch.
-        contractions: products of matrices of forward and backward, on random matrices of the same
-            shapes; the yardstick, in turns with the step.
+        matrix_products: those of forward and backward, on random matrices of the same shapes; the
+            yardstick, in turns with the step.
         products: their number.
         flops: their multiplications and additions.
         product_bytes: of their factors and outcomes.
@@ -50,7 +50,7 @@ class StepBench:
         waits: of the host for a GPU, in a step; on a CPU those that there would be.
         peak: most bytes of tensors at a time in a step, beyond those that stay: parameters,
             optimiser, batch.
-        ratio: ``step`` over ``contractions``, medians.
+        ratio: ``step`` over ``matrix_products``, medians.
         update_share: ``update`` over ``step``, medians.
         molecules_per_s, edges_per_s: of the median step.
     """
@@ -72,7 +72,7 @@ class StepBench:
     step: Timing
     data: Timing
     data_kept: Timing
-    contractions: Timing
+    matrix_products: Timing
     products: int
     flops: int
     product_bytes: int
@@ -155,7 +155,7 @@ def _measure(
         _, launches = peak_and_launches(run, step.device)
     waits = count_waits(run, step.device)
     beside = {
-        "contractions": replay(products),
+        "matrix_products": replay(products),
         "data": lambda: anew().batch,
         "data_kept": lambda: kept().batch,
     }
@@ -182,7 +182,7 @@ def _measure(
         launches=launches,
         waits=waits,
         peak=peak,
-        ratio=median / times["contractions"].median,
+        ratio=median / times["matrix_products"].median,
         update_share=times["update"].median / median,
         molecules_per_s=real.molecules / median,
         edges_per_s=real.edges / median,

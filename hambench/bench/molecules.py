@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -39,21 +39,26 @@ class Case:
 
     def molecules(self, rows: int | None = None, seed: int = 0) -> Iterator[Molecule]:
         """Molecules on a shaken grid, with random symmetric matrices that float32 holds exactly."""
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng((seed, 1))  # positions are the same without it
         nao = OrbitalBasis.load(self.basis).nao(self.numbers)
-        for _ in range(self.rows if rows is None else rows):
+        for molecule in self.geometries(rows, seed):
             half = rng.standard_normal((nao, nao), dtype=np.float32)
-            yield self.geometry(rng, (np.tril(half) + np.tril(half, -1).T).astype(np.float64))
+            matrix = (np.tril(half) + np.tril(half, -1).T).astype(np.float64)
+            yield replace(molecule, hamiltonian=matrix)
 
-    def geometry(
-        self, rng: np.random.Generator, hamiltonian: NDArray[np.float64] | None = None
-    ) -> Molecule:
-        """One molecule, by default without a matrix."""
+    def geometries(self, rows: int | None = None, seed: int = 0) -> Iterator[Molecule]:
+        """The same molecules without their matrices."""
+        rng = np.random.default_rng(seed)
+        for _ in range(self.rows if rows is None else rows):
+            yield self.geometry(rng)
+
+    def geometry(self, rng: np.random.Generator) -> Molecule:
+        """One molecule, without a matrix."""
         numbers = self.numbers
         side = int(np.ceil(len(numbers) ** (1 / 3)))
         grid = np.stack(np.meshgrid(*[np.arange(side)] * 3), -1).reshape(-1, 3)[: len(numbers)]
         positions = _SPACING * (grid + rng.uniform(-0.2, 0.2, grid.shape))
-        return Molecule(numbers, positions, basis=self.basis, hamiltonian=hamiltonian)
+        return Molecule(numbers, positions, basis=self.basis)
 
 
 _SPACING: Final = 1.6  # Angstrom: about as dense as an organic molecule

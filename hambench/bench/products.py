@@ -82,6 +82,11 @@ class ProductBench:
     cost: Cost | None = None
     remark: str = ""
 
+    @property
+    def product(self) -> str:
+        """Its kind and size, for tables."""
+        return f"{self.kind}, {self.rows} x {self.channels}, l <= {self.lmax}"
+
 
 def measure(
     kinds: Sequence[str],

@@ -20,17 +20,25 @@ from hambench.registry import plugins
 SCHEMA: Final = 1
 
 
+def _no_notes(results: Sequence[Any]) -> list[str]:
+    return []
+
+
 class _Shown(NamedTuple):
     """How measurements of one kind are shown."""
 
     tables: Callable[[Any], list[Table]]
     draw: Callable[[Any, Any], None]
+    notes: Callable[[Any], list[str]] = _no_notes
 
 
 _KINDS: Final = {
     "model": _Shown(tables.of_steps, figure.draw_steps),
     "scaling": _Shown(tables.of_scalings, figure.draw_scalings),
     "harness": _Shown(tables.of_harness, figure.draw_harness),
+    "data": _Shown(tables.of_data, figure.draw_data, tables.notes_of_data),
+    "products": _Shown(tables.of_products, figure.draw_products),
+    "inference": _Shown(tables.of_inference, figure.draw_inference, tables.notes_of_inference),
 }
 
 
@@ -39,7 +47,8 @@ class Report:
     """What was measured.
 
     Attributes:
-        kind: ``model``, ``scaling`` or ``harness``.
+        kind: the command, ``model``, ``scaling``, ``harness``, ``data``, ``products`` or
+            ``inference``.
         started: when.
         results: records of that kind.
     """
@@ -52,6 +61,11 @@ class Report:
     def tables(self) -> list[Table]:
         """For people."""
         return _KINDS[self.kind].tables(self.results)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences beneath the tables."""
+        return _KINDS[self.kind].notes(self.results)
 
     def document(self) -> dict[str, Any]:
         """For programs: ``schema``, ``measured``, ``provenance`` and ``results``, times in s."""
@@ -81,12 +95,13 @@ class Report:
             f"`{origin['command']}`, hambench {origin['package']}, torch "
             f"{origin['libraries']['torch']}, {machine}, {origin['started']}",
             *map(_markdown, self.tables),
+            *self.notes,
             "![](bench.svg)",
         ]
         return "\n\n".join(parts) + "\n"
 
 
 def _markdown(table: Table) -> str:
-    head, *rows = table
-    lines = [head, ("---",) * len(head), *rows]
+    head, *rows = [[cell.replace("|", "\\|") for cell in line] for line in table]
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

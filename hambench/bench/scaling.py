@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 from hambench.bench.molecules import organic
@@ -17,7 +18,6 @@ from hambench.bench.step import Step
 from hambench.bench.subject import Setting, Subject, of_case
 from hambench.bench.timing import Timing
 from hambench.chem.molecule import Molecule
-from hambench.data.edges import count_edges
 from hambench.data.graph import Batch, Shape, collate
 from hambench.errors import ConfigError
 from hambench.learn.device import open_fabric
@@ -33,6 +33,14 @@ SIZES: Final[dict[Axis, tuple[int, ...]]] = {
     "batch": (1, 2, 5, 10, 20, 50),
 }
 """Atoms of a molecule, or molecules of a batch, if nothing else is asked for."""
+
+_ON_THE_WAY: Final[dict[Axis, tuple[int, int]]] = {
+    "atoms": (15, 25),
+    "basis": (15, 25),
+    "batch": (5, 10),
+}
+"""Sizes that are built before larger ones, to tell what these need: from there on memory is linear
+in edges, below it is mostly that of parameters."""
 
 _BASES: Final[tuple[Basis, ...]] = ("def2-svp", "def2-tzvpd")
 _ATOMS: Final = 9  # of each molecule of a batch of several
@@ -112,7 +120,7 @@ def measure(
     axis: Axis,
     *,
     part: Part = "step",
-    basis: Basis = "def2-svp",
+    basis: Basis | None = None,
     sizes: Sequence[int] = (),
     memory: float | None = None,
     setting: Setting,
@@ -125,7 +133,7 @@ def measure(
         model: preset.
         axis: what grows; of ``basis`` both bases are measured on the same molecules.
         part: a training step, or a prediction: forward pass and `Prediction.matrices`.
-        basis: of the other axes.
+        basis: of the other axes; None: def2-SVP.
         sizes: atoms of a molecule, or molecules of a batch; none: `SIZES`.
         memory: GB that tensors may take in what is measured; None: what is free.
         setting: where, how.
@@ -133,8 +141,13 @@ def measure(
         words: ``model.hyperparameters.KEY=VALUE``.
 
     Raises:
-        ConfigError, RegistryError: as `of_case`.
+        ConfigError, RegistryError: as `of_case`; or a basis where both are measured.
     """
+    if axis == "basis" and basis is not None:
+        raise ConfigError(
+            f"axis=basis measures both bases, so there is nothing for basis={basis} to say; leave "
+            "it out, or give axis=atoms"
+        )
     limit = None if memory is None else round(memory * 1e9)
     ladder = sorted(set(sizes or SIZES[axis]))
     if axis != "batch" and ladder[0] < 2:
@@ -142,7 +155,7 @@ def measure(
     with setting.applied(training=part == "step"):
         ladders = [
             _Ladder(model, axis, part, one, setting, tuple(words))
-            for one in (_BASES if axis == "basis" else (basis,))
+            for one in (_BASES if axis == "basis" else (basis or _BASES[0],))
         ]
         for one in ladders:
             one.climb(ladder, limit)
@@ -174,51 +187,56 @@ class _Ladder:
         self.build, self.device = _work(self.subject, part, setting.device)
         self.rungs: list[_Rung] = []
         self.skipped: list[Skipped] = []
+        self._peaks: list[tuple[int, int]] = []  # edges and bytes of all that was built
 
     def climb(self, sizes: Sequence[int], limit: int | None) -> None:
         """Build the batch of every size that fits, and find its memory; that also warms up."""
+        smaller = (size for size in _ON_THE_WAY[self.axis] if size < sizes[-1])
         for size in tqdm(
-            sizes, desc=f"memory, {self.basis}", unit="size", leave=False, disable=None
-        ):
-            molecules = self.molecules(size)
-            edges = int(count_edges(molecules, self.subject.model.graph.cutoff).sum())
-            most = free_memory(self.device) if limit is None else limit
-            needs = self._needs(edges)
-            if needs > most:
-                self.skipped.append(Skipped(size, edges, needs, most))
+            sorted({*sizes, *smaller}), desc=f"memory, {self.basis}", unit="size", leave=False,
+            disable=None,
+        ):  # fmt: skip
+            found = self._tried(size, limit)
+            if size not in sizes:
                 continue
-            try:
-                shape, run = self.build(molecules)
-                if not self.rungs:
-                    run()  # what stays, such as an optimiser's state, is made here
-                peak, _ = peak_and_launches(run, self.device)
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and "memory" not in str(error):
-                    raise
-                self.skipped.append(Skipped(size, edges, None, most))
-                continue
-            if peak > most:
-                self.skipped.append(Skipped(size, edges, peak, most))
-                continue
-            self.rungs.append(_Rung(size, shape, run, peak, []))
+            if isinstance(found, Skipped):
+                self.skipped.append(found)
+            else:
+                self.rungs.append(found)
 
-    def molecules(self, size: int) -> list[Molecule]:
-        """Of one batch."""
+    def _tried(self, size: int, limit: int | None) -> _Rung | Skipped:
+        """What a size takes, if it fits."""
         batch = self.axis == "batch"
         case = organic(_ATOMS if batch else size, self.basis)
-        return list(case.molecules(size if batch else 1))
+        count = size if batch else 1
+        edges = _edges(case.geometries(count), self.subject.model.graph.cutoff)
+        most = free_memory(self.device) if limit is None else limit
+        needs = self._needs(edges)
+        if needs > most:
+            return Skipped(size, edges, needs, most)
+        try:
+            shape, run = self.build(list(case.molecules(count)))
+            if not self._peaks:
+                run()  # what stays, such as an optimiser's state, is made here
+            peak, _ = peak_and_launches(run, self.device)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            return Skipped(size, edges, None, most)
+        self._peaks.append((edges, peak))
+        if peak > most:
+            return Skipped(size, edges, peak, most)
+        return _Rung(size, shape, run, peak, [])
 
     def _needs(self, edges: int) -> int:
         """Bytes, on the line through the last two sizes; at least those of the last one."""
-        if not self.rungs:
+        if not self._peaks:
             return 0
-        last = self.rungs[-1]
-        if len(self.rungs) == 1:
-            return last.peak
-        before = self.rungs[-2]
-        known = last.shape.edges
-        slope = (last.peak - before.peak) / (known - before.shape.edges)
-        return last.peak + max(0, round(slope * (edges - known)))
+        known, peak = self._peaks[-1]
+        if len(self._peaks) == 1:
+            return peak
+        before, less = self._peaks[-2]
+        return peak + max(0, round((peak - less) / (known - before) * (edges - known)))
 
     def result(self) -> Scaling:
         """All of it, when everything has been timed."""
@@ -239,6 +257,19 @@ class _Ladder:
             time_exponent=exponent(edges, [point.time.median for point in points]),
             peak_exponent=exponent(edges, [point.peak for point in points]),
         )
+
+
+def _edges(molecules: Iterable[Molecule], cutoff: float | None) -> int:
+    """Of all molecules, without a matrix of all pairs of atoms."""
+    return sum(_edges_of(one, cutoff) for one in molecules)
+
+
+def _edges_of(molecule: Molecule, cutoff: float | None) -> int:
+    atoms = len(molecule)
+    if cutoff is None:
+        return atoms * (atoms - 1)
+    tree = cKDTree(molecule.positions)
+    return int(tree.count_neighbors(tree, cutoff)) - atoms
 
 
 def _time_in_turns(ladders: Sequence[_Ladder], repeats: int) -> None:

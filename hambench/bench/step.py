@@ -77,7 +77,7 @@ class Step:
         return Parts(differentiated - began, gradients - differentiated, ended - gradients)
 
     def recorded(self, loaded: Loaded) -> tuple[Recorder, list[Contraction]]:
-        """What one step calls, and its products of matrices without those of the optimiser."""
+        """What one step calls, and its matrix products without those of the optimiser."""
         counts: list[int] = []
         with Recorder() as seen:
             self._watched(lambda: counts.append(len(seen.contractions)), loaded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from hambench import cell
 from hambench.bench.molecules import Case
 from hambench.chem.molecule import Molecule
 from hambench.chem.orbitals import OrbitalBasis
+from hambench.chem.theory import Theory, is_known
 from hambench.compose import compose, parse_override
 from hambench.data.loader import Loaded, Loader
 from hambench.data.rows import Part
@@ -127,15 +128,37 @@ def of_case(
         ConfigError: a word that is none, a wrong hyperparameter, a model without parameters.
         RegistryError: no such model, or one without a recipe.
     """
-    MODELS.preset(preset)  # an unknown name is told before anything is computed
-    basis = OrbitalBasis.load(case.basis, case.numbers.tolist())
-    settings = hyperparameters(words)
-    model = build_model(preset, basis, **settings)
-    if model.graph.guess is not None:
-        model = build_model(preset, basis, **settings | {"initial_guess": "none"})
+    model = for_random(preset, case, hyperparameters(words))
     recipe = Recipe.parse(RECIPES.preset(preset).content)
     molecules = list(case.molecules(batch_size * batches))
     return _prepared(preset, case.name, model, _sized(recipe, batch_size), molecules, precision)
+
+
+def for_random(preset: str, case: Case, settings: Mapping[str, Any] | None = None) -> Model:
+    """A model that can be trained on random molecules.
+
+    These have neither initial guesses nor a level of theory, and a step needs neither: guesses are
+    left out, and where a preset leaves the theory to a run, any one serves.
+
+    Args:
+        preset: of a model of Hamiltonians.
+        case: the molecules.
+        settings: hyperparameters of other values.
+
+    Raises:
+        ConfigError: a wrong hyperparameter, a model without parameters.
+        RegistryError: no such model.
+    """
+    usual = MODELS.preset(preset).content.get("hyperparameters", {})
+    given = dict(settings or {})
+    if "theory" in usual and not is_known(usual["theory"]):
+        given = {"theory": Theory("hf", case.basis).to_dict()} | given
+    basis = OrbitalBasis.load(case.basis, case.numbers.tolist())
+    model = build_model(preset, basis, **given)
+    if model.graph.guess is not None:
+        model = build_model(preset, basis, **given | {"initial_guess": "none"})
+    _check_parameters(preset, model)
+    return model
 
 
 def of_task(
@@ -197,8 +220,12 @@ def _prepared(
     molecules: Sequence[Molecule],
     precision: Precision,
 ) -> Subject:
-    if model.count_parameters() == 0:
-        raise ConfigError(f"{preset} has no parameters to train, so no step to measure")
+    _check_parameters(preset, model)
     cast(model, torch.float64 if precision == "float64" else torch.float32)
     model.prepare(molecules, silent)
     return Subject(name, model, recipe.model_copy(update={"precision": precision}), molecules)
+
+
+def _check_parameters(preset: str, model: Model) -> None:
+    if model.count_parameters() == 0:
+        raise ConfigError(f"{preset} has no parameters to train, so no step to measure")

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hambench.bench.data import DataBench
-from hambench.bench.harness import HarnessBench
-from hambench.bench.loading import Memory, Supply
-from hambench.bench.model import StepBench
-from hambench.bench.reading import Reading
-from hambench.bench.scaling import Scaling, Skipped
-from hambench.bench.shapes import Shapes
-from hambench.bench.timing import Timing
+if TYPE_CHECKING:
+    from hambench.bench.data import DataBench
+    from hambench.bench.harness import HarnessBench
+    from hambench.bench.inference import Beyond, InferenceBench
+    from hambench.bench.loading import Memory, Supply
+    from hambench.bench.model import StepBench
+    from hambench.bench.powerlaw import Estimate
+    from hambench.bench.products import Cost, ProductBench
+    from hambench.bench.reading import Reading
+    from hambench.bench.scaling import Scaling, Skipped
+    from hambench.bench.shapes import Shapes
+    from hambench.bench.timing import Timing
 
 Table = Sequence[tuple[str, ...]]
 
 _SIZE = {"atoms": "atoms", "basis": "atoms", "batch": "molecules"}
-_PARTS = ("forward", "backward", "update", "step", "contractions", "data", "data_kept")
+_PARTS = ("forward", "backward", "update", "step", "matrix_products", "data", "data_kept")
 
 
 def of_steps(rows: Sequence[StepBench]) -> list[Table]:
@@ -53,7 +58,7 @@ def of_steps(rows: Sequence[StepBench]) -> list[Table]:
         ],
         [
             (
-                "molecules", "on", "parameters", "step/contractions", "update", "GFLOP/s",
+                "molecules", "on", "parameters", "step/matrix products", "update", "GFLOP/s",
                 "molecules/s", "edges/s",
             ),
             *speed,
@@ -126,9 +131,9 @@ def of_harness(rows: Sequence[HarnessBench]) -> list[Table]:
     ]  # fmt: skip
 
 
-def of_data(found: DataBench) -> list[Table]:
+def of_data(rows: Sequence[DataBench]) -> list[Table]:
     """Reading, and how fast batches are built and used."""
-    return [_reading(found.reading), _supply(found.supply)]
+    return [table for one in rows for table in (_reading(one.reading), _supply(one.supply))]
 
 
 def _reading(rows: Sequence[Reading]) -> Table:
@@ -154,8 +159,16 @@ def _supply(rows: Sequence[Supply]) -> Table:
     ]  # fmt: skip
 
 
-def line_of_shapes(s: Shapes) -> str:
-    """One sentence."""
+def notes_of_data(rows: Sequence[DataBench]) -> list[str]:
+    """A sentence on shapes, and one on memory where that was measured."""
+    return [
+        note
+        for one in rows
+        for note in (_shapes(one.shapes), *([] if one.memory is None else [_memory(one.memory)]))
+    ]
+
+
+def _shapes(s: Shapes) -> str:
     return (
         f"{s.molecules} molecules of {s.smallest} to {s.largest} atoms, {s.batches} batches of at "
         f"most {s.max_edges} edges: {s.shapes} shapes, padded {s.padded} with "
@@ -164,12 +177,94 @@ def line_of_shapes(s: Shapes) -> str:
     )
 
 
-def line_of_memory(m: Memory) -> str:
-    """One sentence."""
+def _memory(m: Memory) -> str:
     return (
         f"{m.molecules} molecules of a file of {m.file_bytes / 1e9:.3g} GB in {m.batches} batches: "
         f"peak {m.peak / 1e9:.2f} GB resident, {m.before / 1e9:.2f} GB of it before the first"
     )
+
+
+def of_products(rows: Sequence[ProductBench]) -> list[Table]:
+    """Every product by every library."""
+    head = (
+        "product", "by", "forward/ms", "both/ms", "ratio", "calls", "kernels", "peak/MB",
+        "difference", "remark",
+    )  # fmt: skip
+    return [
+        [
+            head,
+            *(
+                (
+                    r.product, r.by, *_cost(r.cost),
+                    "-" if r.difference is None else f"{r.difference:.1e}", r.remark,
+                )
+                for r in rows
+            ),
+        ]
+    ]  # fmt: skip
+
+
+def _cost(cost: Cost | None) -> tuple[str, ...]:
+    if cost is None:
+        return ("-",) * 6
+    return (
+        milliseconds(cost.forward), milliseconds(cost.both), f"{cost.ratio:.3g}",
+        f"{cost.calls:,}", "-" if cost.launches is None else f"{cost.launches:,}",
+        f"{cost.peak / 1e6:.3g}",
+    )  # fmt: skip
+
+
+def of_inference(rows: Sequence[InferenceBench]) -> list[Table]:
+    """Both for every molecule, the one that was extrapolated last."""
+    return [_inference(one) for one in rows]
+
+
+def _inference(found: InferenceBench) -> Table:
+    head = ("atoms", "orbitals", "pairs", "predicting/s", "SCF cycle/s", "cycle/predicting")
+    table: list[tuple[str, ...]] = [head]
+    for s in found.sizes:
+        table.append(
+            (
+                f"{s.atoms}", f"{s.orbitals:,}", f"{s.edges:,}", _spread(s.predicting),
+                _spread(s.cycle), f"{s.ratio:.3g}",
+            )
+        )  # fmt: skip
+    if (b := found.beyond) is not None:
+        table.append(
+            (
+                f"{b.atoms}, extrapolated", "-", "-", _estimated(b.predicting),
+                _estimated(b.cycle), f"{b.cycle.value / b.predicting.value:.3g}",
+            )
+        )  # fmt: skip
+    return table
+
+
+def notes_of_inference(rows: Sequence[InferenceBench]) -> list[str]:
+    """What was measured where, and by which laws it was extrapolated."""
+    return [note for one in rows for note in (_level(one), *_laws(one.beyond))]
+
+
+def _level(found: InferenceBench) -> str:
+    theory = found.theory
+    return (
+        f"{found.model} on {found.device} in {found.precision}, {found.threads} thread(s) of the "
+        f"CPU; {theory['xc']}/{theory['basis']}, grid level {theory['grid_level']}, "
+        + (f"density fitting ({theory['fit']})" if theory["fit"] else "exact integrals")
+    )
+
+
+def _laws(beyond: Beyond | None) -> list[str]:
+    if beyond is None:
+        return []
+    laws = ", ".join(
+        f"{what} as atoms^{e.exponent:.2f} +- {e.exponent_error:.2f}"
+        for what, e in (("predicting", beyond.predicting), ("the cycle", beyond.cycle))
+    )
+    return [f"extrapolated by power laws, 95 % prediction intervals: {laws}"]
+
+
+def _estimated(e: Estimate) -> str:
+    return f"{e.value:.3g} [{e.low:.3g}, {e.high:.3g}]"
 
 
 def milliseconds(t: Timing) -> str:
@@ -177,5 +272,5 @@ def milliseconds(t: Timing) -> str:
     return _spread(t, 1e3)
 
 
-def _spread(t: Timing, unit: float) -> str:
+def _spread(t: Timing, unit: float = 1.0) -> str:
     return f"{unit * t.median:.3g} [{unit * t.low:.3g}, {unit * t.high:.3g}]"

@@ -92,9 +92,12 @@ def of_labels(given: str | Mapping[str, Any] | None, basis: OrbitalBasis, owner:
         RegistryError: an unknown name.
     """
     if given is None or not is_known(given):
+        names = (name for name, theory in THEORIES.items() if theory.basis == basis.name)
+        example = next(names, f"{{xc: pbe, basis: {basis.name}}}")
         raise ConfigError(
-            f"{owner} needs the level of theory of the labels, which a run takes from its task; "
-            "give it here: theory=task.theory"
+            f"{owner} needs the level of theory of the labels, which a run takes from its task if "
+            "it is given no other; say which, on the command line for instance "
+            f"'model.hyperparameters.theory={example}', in Python theory=task.theory"
         )
     theory = named(given) if isinstance(given, str) else Theory.from_dict(given)
     if theory.basis.lower() != basis.name:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from pathlib import Path
 
 import click
 
+from hambench.cli.bench_report import reported, tell
 from hambench.cli.bench_steps import harness, model, scaling
 from hambench.cli.bench_yardsticks import inference, products
 from hambench.cli.group import Group, WordsCommand
 from hambench.cli.names import Finite
-from hambench.cli.table import align, as_json
 
 
 @click.group(cls=Group)
@@ -58,10 +57,10 @@ def bench() -> None:
     "--folder", type=click.Path(path_type=Path, file_okay=False, exists=True, writable=True),
     help="Where the temporary files go; 0.2 GB.  [default: that of the system]",
 )  # fmt: skip
-@click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
+@reported
 def data(
     repeats: int, model: str, device: str, batch_size: int, workers: int, seconds: float,
-    gigabytes: float, folder: Path | None, json_: bool,
+    gigabytes: float, folder: Path | None, json_: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Reading, building of batches and memory, on synthetic files of the public formats.
 
@@ -77,20 +76,18 @@ def data(
       hambench bench data model=helm workers=8 device=cuda --json
     """
     from hambench.bench.data import measure
-    from hambench.bench.tables import line_of_memory, line_of_shapes, of_data
 
     with tempfile.TemporaryDirectory(prefix="hambench-bench-", dir=folder) as made:
-        found = measure(
-            Path(made), repeats=repeats, model=model, device=device, batch_size=batch_size,
-            workers=workers, seconds=seconds, size=int(gigabytes * 1e9),
+        tell(
+            "data", json_, out,
+            lambda: [
+                measure(
+                    Path(made), repeats=repeats, model=model, device=device,
+                    batch_size=batch_size, workers=workers, seconds=seconds,
+                    size=int(gigabytes * 1e9),
+                )
+            ],
         )  # fmt: skip
-    if json_:
-        click.echo(as_json(dataclasses.asdict(found)))
-        return
-    tables = [align(table) for table in of_data(found)]
-    click.echo("\n\n".join([*tables, line_of_shapes(found.shapes)]))
-    if found.memory is not None:
-        click.echo("\n" + line_of_memory(found.memory))
 
 
 for _command in (model, scaling, harness, products, inference):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hambench.cli.bench_report import reported, tell
 from hambench.cli.group import WordsCommand
 from hambench.cli.names import Finite, Names, Numbers
-from hambench.cli.table import align, as_json
 from hambench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ _COMMON = (
     click.option(
         "--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of a CPU."
     ),
-    click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables."),
-    click.option(
-        "--out", type=click.Path(path_type=Path, file_okay=False),
-        help="Folder for bench.json, bench.md, bench.png and bench.svg.",
-    ),
 )  # fmt: skip
 
 _cuda_graph = click.option(
@@ -47,7 +42,7 @@ _cuda_graph = click.option(
 
 def _measured(command: F) -> F:
     """With the options of every command here."""
-    for option in reversed(_COMMON):
+    for option in (reported, *reversed(_COMMON)):
         command = option(command)
     return command
 
@@ -79,7 +74,7 @@ def model(
 ) -> None:  # fmt: skip
     """A training step with the optimiser of its recipe, on random molecules or those of a task.
 
-    The yardstick is all its products of matrices, forward and backward, run alone on random
+    The yardstick is all its matrix products, forward and backward, run alone on random
     matrices of the same shapes in turns with it. Update is clipping, optimisers and averaged
     weights. Data is building the batch and bringing it to the device, which a training does beside
     the steps; kept, where graphs are there from an earlier epoch. Medians and quartiles.
@@ -108,7 +103,7 @@ def model(
         )
     if task is None and cases is None:
         cases = ["ethanol", "40_atoms"]
-    _tell(
+    tell(
         "model", json_, out,
         lambda: measure(
             model, cases=cases or (), task=task, batch_size=batch_size,
@@ -129,8 +124,8 @@ def model(
     help="A training step, or forward pass and matrices.",
 )  # fmt: skip
 @click.option(
-    "--basis", type=click.Choice(["def2-svp", "def2-tzvpd"]), default="def2-svp",
-    show_default=True, help="Orbitals, of axis=atoms and axis=batch.",
+    "--basis", type=click.Choice(["def2-svp", "def2-tzvpd"]),
+    help="Orbitals, of axis=atoms and axis=batch.  [default: def2-svp]",
 )  # fmt: skip
 @click.option(
     "--sizes", type=Numbers(),
@@ -146,7 +141,7 @@ def model(
 )  # fmt: skip
 @click.argument("words", nargs=-1, metavar=_WORDS)
 def scaling(
-    model: str, axis: Axis, part: Part, basis: Basis, sizes: list[int] | None,
+    model: str, axis: Axis, part: Part, basis: Basis | None, sizes: list[int] | None,
     memory: float | None, device: str, precision: Precision, threads: int, repeats: int,
     json_: bool, out: Path | None, words: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -163,7 +158,7 @@ def scaling(
     """
     from hambench.bench.scaling import measure
 
-    _tell(
+    tell(
         "scaling", json_, out,
         lambda: measure(
             model, axis, part=part, basis=basis, sizes=sizes or (), memory=memory,
@@ -210,7 +205,7 @@ def harness(
     """
     from hambench.bench.harness import measure
 
-    _tell(
+    tell(
         "harness", json_, out,
         lambda: measure(
             model, cases, batch_size=batch_size, setting=_setting(device, precision, threads),
@@ -223,26 +218,3 @@ def _setting(device: str, precision: Precision, threads: int) -> Setting:
     from hambench.bench.subject import Setting
 
     return Setting(device, precision, threads)
-
-
-def _tell(kind: str, json_: bool, out: Path | None, measure: Callable[[], Sequence[Any]]) -> None:
-    """Measure, print what came out, and keep it where that is asked for."""
-    from hambench.bench.figure import check_library
-    from hambench.bench.report import Report
-    from hambench.files import explained
-    from hambench.results import now
-
-    if out is not None:
-        check_library()
-        try:  # now, not when everything has been measured
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise explained(error, out / "bench.json") from error
-    started = now()
-    report = Report(kind, started, measure())
-    if out is not None:
-        report.write(out)
-    if json_:
-        click.echo(as_json(report.document()))
-    else:
-        click.echo("\n\n".join(map(align, report.tables)))

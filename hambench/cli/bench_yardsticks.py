@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import click
 
+from hambench.cli.bench_report import reported, tell
 from hambench.cli.group import WordsCommand
 from hambench.cli.names import Names, Numbers
-from hambench.cli.table import align, as_json
-
-if TYPE_CHECKING:
-    from hambench.bench.inference import InferenceBench
-    from hambench.bench.powerlaw import Estimate
-    from hambench.bench.products import ProductBench
-    from hambench.bench.timing import Timing
 
 Precision = Literal["float32", "float64"]
 
@@ -49,10 +43,10 @@ Precision = Literal["float32", "float64"]
     "--repeats", type=click.IntRange(min=1), default=10, show_default=True,
     help="Rounds that are timed, all products in turns.",
 )  # fmt: skip
-@click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
+@reported
 def products(
     kinds: list[str], rows: list[int], channels: int, lmax: int, device: str,
-    precision: Precision, threads: int, repeats: int, json_: bool,
+    precision: Precision, threads: int, repeats: int, json_: bool, out: Path | None,
 ) -> None:  # fmt: skip
     """Tensor products, ours against path by path, e3nn, cuEquivariance and OpenEquivariance.
 
@@ -69,14 +63,13 @@ def products(
     """
     from hambench.bench.products import measure
 
-    found = measure(
-        kinds, rows, channels=channels, lmax=lmax, device=device, precision=precision,
-        threads=threads, repeats=repeats,
+    tell(
+        "products", json_, out,
+        lambda: measure(
+            kinds, rows, channels=channels, lmax=lmax, device=device, precision=precision,
+            threads=threads, repeats=repeats,
+        ),
     )  # fmt: skip
-    if json_:
-        click.echo(as_json([dataclasses.asdict(one) for one in found]))
-        return
-    click.echo(align(_products_table(found)))
 
 
 @click.command(cls=WordsCommand)
@@ -115,10 +108,11 @@ def products(
     "--repeats", type=click.IntRange(min=1), default=3, show_default=True,
     help="How often both are timed, in turns.",
 )  # fmt: skip
-@click.option("--json", "json_", is_flag=True, help="Print JSON instead of a table.")
+@reported
 def inference(
     model: str, atoms: list[int], theory: str, fit: str | None, grid: int | None,
     beyond: int | None, device: str, precision: Precision, threads: int, repeats: int, json_: bool,
+    out: Path | None,
 ) -> None:  # fmt: skip
     """Predicting a Hamiltonian against one cycle of PySCF's SCF, for helices of glycine.
 
@@ -140,75 +134,12 @@ def inference(
         level = dataclasses.replace(level, fit=None if fit == "none" else fit)
     if grid is not None:
         level = dataclasses.replace(level, grid_level=grid)
-    found = measure(
-        model, atoms, level, beyond=beyond, device=device, precision=precision,
-        threads=threads, repeats=repeats,
+    tell(
+        "inference", json_, out,
+        lambda: [
+            measure(
+                model, atoms, level, beyond=beyond, device=device, precision=precision,
+                threads=threads, repeats=repeats,
+            )
+        ],
     )  # fmt: skip
-    if json_:
-        click.echo(as_json(dataclasses.asdict(found)))
-        return
-    click.echo(_inference_lines(found))
-
-
-def _products_table(rows: list[ProductBench]) -> Sequence[tuple[str, ...]]:
-    table: list[tuple[str, ...]] = [
-        (
-            "product", "by", "forward/ms", "both/ms", "ratio", "calls", "kernels", "peak/MB",
-            "difference", "remark",
-        )
-    ]  # fmt: skip
-    for r in rows:
-        difference = "-" if r.difference is None else f"{r.difference:.1e}"
-        costs: tuple[str, ...] = ("-",) * 6
-        if (cost := r.cost) is not None:
-            costs = (
-                _scaled(cost.forward, 1e3), _scaled(cost.both, 1e3), f"{cost.ratio:.3g}",
-                f"{cost.calls:,}", "-" if cost.launches is None else f"{cost.launches:,}",
-                f"{cost.peak / 1e6:.3g}",
-            )  # fmt: skip
-        what = f"{r.kind}, {r.rows} x {r.channels}, l <= {r.lmax}"
-        table.append((what, r.by, *costs, difference, r.remark))
-    return table
-
-
-def _inference_lines(found: InferenceBench) -> str:
-    table: list[tuple[str, ...]] = [
-        ("atoms", "orbitals", "pairs", "predicting/s", "SCF cycle/s", "cycle/predicting")
-    ]
-    for s in found.sizes:
-        table.append(
-            (
-                f"{s.atoms}", f"{s.orbitals:,}", f"{s.edges:,}", _scaled(s.predicting),
-                _scaled(s.cycle), f"{s.ratio:.3g}",
-            )
-        )  # fmt: skip
-    if (b := found.beyond) is not None:
-        table.append(
-            (
-                f"{b.atoms}, extrapolated", "-", "-", _estimated(b.predicting),
-                _estimated(b.cycle), f"{b.cycle.value / b.predicting.value:.3g}",
-            )
-        )  # fmt: skip
-    theory = found.theory
-    lines = [
-        align(table),
-        "",
-        f"{found.model} on {found.device} in {found.precision}, {found.threads} thread(s) of the "
-        f"CPU; {theory['xc']}/{theory['basis']}, grid level {theory['grid_level']}, "
-        + (f"density fitting ({theory['fit']})" if theory["fit"] else "exact integrals"),
-    ]
-    if b is not None:
-        laws = ", ".join(
-            f"{what} as atoms^{e.exponent:.2f} +- {e.exponent_error:.2f}"
-            for what, e in (("predicting", b.predicting), ("the cycle", b.cycle))
-        )
-        lines.append(f"extrapolated by power laws, 95 % prediction intervals: {laws}")
-    return "\n".join(lines)
-
-
-def _estimated(e: Estimate) -> str:
-    return f"{e.value:.3g} [{e.low:.3g}, {e.high:.3g}]"
-
-
-def _scaled(t: Timing, factor: float = 1.0) -> str:
-    return f"{factor * t.median:.3g} [{factor * t.low:.3g}, {factor * t.high:.3g}]"

@@ -9,7 +9,7 @@ import click
 
 
 class Names(click.ParamType):
-    """Names separated by commas: ``h_mae,psi`` -> ``["h_mae", "psi"]``."""
+    """Names separated by commas, each once: ``h_mae,psi`` -> ``["h_mae", "psi"]``."""
 
     name = "text"
 
@@ -22,11 +22,11 @@ class Names(click.ParamType):
         names = [name.strip() for name in value.split(",")]
         if "" in names:
             self.fail(f"'{value}' has an empty name; separate names by one comma each.", param, ctx)
-        return names
+        return list(dict.fromkeys(names))
 
 
 class Numbers(click.ParamType):
-    """Whole numbers from 1 on, separated by commas: ``3,9,20`` -> ``[3, 9, 20]``."""
+    """Whole numbers from 1 on, separated by commas, each once: ``3,9,20`` -> ``[3, 9, 20]``."""
 
     name = "integers"
 
@@ -40,7 +40,7 @@ class Numbers(click.ParamType):
         for word in words:
             if not word.isdecimal() or int(word) < 1:
                 self.fail(f"'{word}' is no whole number from 1 on.", param, ctx)
-        return [int(word) for word in words]
+        return list(dict.fromkeys(map(int, words)))
 
 
 class Finite(click.FloatRange):

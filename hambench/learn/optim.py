@@ -86,6 +86,15 @@ def build_optimizers(model: nn.Module, options: recipe.Optimizer) -> list[Optimi
     return optimizers
 
 
+def set_capturable(group: dict[str, Any], capturable: bool) -> None:
+    """Whether the steps of a group of parameters can be captured as a CUDA graph.
+
+    Torch's optimisers want to be told so while that is done, and no longer; others need no word.
+    """
+    if "capturable" in group:
+        group["capturable"] = capturable
+
+
 def muon_parameters(model: nn.Module, variant: str) -> Iterator[nn.Parameter]:
     """The trainable parameters that Muon updates, by the rule of ``variant``."""
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}

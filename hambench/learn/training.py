@@ -21,7 +21,7 @@ from hambench.learn.captured import CapturedSteps, DeviceNumbers, Graphs
 from hambench.learn.checkpoint import random_state, restore_random_state
 from hambench.learn.ema import ExponentialAverage
 from hambench.learn.gradients import LossTerms, accumulate
-from hambench.learn.optim import build_optimizers
+from hambench.learn.optim import build_optimizers, set_capturable
 from hambench.learn.processes import ALONE, Processes
 from hambench.learn.recipe import Recipe
 from hambench.learn.schedule import Schedule
@@ -187,8 +187,7 @@ class Training:
         capturing = on_gpu and torch.cuda.is_current_stream_capturing()
         for group, rate in zip(self.groups, rates, strict=True):
             group["lr"] = rate
-            if "capturable" in group:  # of torch's optimisers, which want it then and only then
-                group["capturable"] = capturing
+            set_capturable(group, capturing)
 
     def _weight(self) -> float:
         """Of the new parameters in their average: one until that begins, or if there is none."""

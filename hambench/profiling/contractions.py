@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from hambench.profiling.modes import OperatorMode
 
 FACTORS: Final = {
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::mv", "aten::dot"), 0),
@@ -67,7 +68,7 @@ class Contraction(NamedTuple):
         return memory.as_strided(shape, strides)
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(OperatorMode):
     """Records what runs in its context, forward and backward.
 
     Attributes:
@@ -83,15 +84,8 @@ class Recorder(TorchDispatchMode):
         self.bytes = 0
         self.contractions: list[Contraction] = []
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def seen(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Count, and run as usual."""
-        kwargs = kwargs or {}
         first = FACTORS.get(func._schema.name)
         if first is not None:
             left, right = args[first : first + 2]
@@ -102,7 +96,7 @@ class Recorder(TorchDispatchMode):
                         left.dtype, left.device,
                     )
                 )  # fmt: skip
-        out = func(*args, **kwargs)
+        out = super().seen(func, args, kwargs)
         if not func.is_view:
             self.calls += 1
             self.bytes += _moved(func._schema, args, kwargs, out)

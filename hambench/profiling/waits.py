@@ -7,11 +7,10 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile, record_function
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hambench.profiling.memory import synchronize
+from hambench.profiling.modes import FunctionMode, OperatorMode
 
 _CALLS: Final = (
     "cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy",
@@ -57,46 +56,33 @@ def count_waits(run: Callable[[], object], device: torch.device) -> int:
     return sum(event.name() in _CALLS and begin <= event.start_ns() < end for event in events)
 
 
-class _Values(TorchDispatchMode):
+class _Values(OperatorMode):
     """Counts operators that need values of tensors on the host, forward and backward."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def seen(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Count, and run as usual."""
-        kwargs = kwargs or {}
         name = func._schema.name
         repeats = name == "aten::repeat_interleave" and kwargs.get("output_size") is None
         masked = name in _INDEXED and any(_is_mask(index) for index in args[1])
         self.count += name in _SIZES or repeats or masked
-        return func(*args, **kwargs)
+        return super().seen(func, args, kwargs)
 
 
-class _Copies(TorchFunctionMode):
+class _Copies(FunctionMode):
     """Counts tensors brought to the host, which no operator is called for on a CPU."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def seen(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Count, and run as usual."""
         self.count += func in _TO_HOST
-        return func(*args, **(kwargs or {}))
+        return super().seen(func, args, kwargs)
 
 
 def _is_mask(index: Tensor | None) -> bool:

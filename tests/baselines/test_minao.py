@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -61,7 +62,10 @@ def test_theories_by_name_and_by_settings() -> None:
         Minao(BASIS, theory="pbe/def2-sv")
     with pytest.raises(ConfigError, match="basis def2-tzvpd, expected def2-svp"):
         Minao(BASIS, theory="wb97m-v/def2-tzvpd")
-    with pytest.raises(ConfigError, match=r"theory=task\.theory"):
+    said = r"'model\.hyperparameters\.theory=([\w/-]+)', in Python theory=task\.theory"
+    with pytest.raises(ConfigError, match=said) as missing:
         Minao(BASIS, theory="${task.theory}")
+    (example,) = re.findall(said, str(missing.value))
+    assert Minao(BASIS, theory=example).theory.basis == BASIS.name
     with pytest.raises(ConfigError, match="unknown setting 'functional'"):
         Minao(BASIS, theory={"functional": "pbe"})

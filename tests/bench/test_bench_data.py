@@ -72,16 +72,42 @@ def test_memory_of_a_sparse_file(tmp_path: Path) -> None:
     assert 0 < found.before < found.peak < 2e9
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("nope", "no model 'nope'"),
+        ("minao", "minao has no parameters to train"),
+        ("mace_small", "environment of its own"),
+    ],
+)
+def test_a_wrong_model_is_told_before_anything_is_measured(
+    model: str, said: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hambench.bench.data.measure_reading", pytest.fail)
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench", "data", f"model={model}"])
+    assert left.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("ase")
+    pytest.importorskip("matplotlib")
     words = ["bench", "data", "repeats=1", "workers=0", "seconds=0", "gigabytes=0", "batch_size=1"]
+    place, out = tmp_path / "files", tmp_path / "out"
+    place.mkdir()
     with pytest.raises(SystemExit) as left:
-        cli.main([*words, f"--folder={tmp_path}", "device=cpu", "--json"])
+        cli.main([*words, f"--folder={place}", f"--out={out}", "device=cpu", "--json"])
     assert not left.value.code
-    found = json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
+    assert document["measured"] == "data"
+    (found,) = document["results"]
     assert {one["case"] for one in found["reading"]} == {case.name for case in CASES}
     assert all(one["built"] > 0 and one["used"] > 0 for one in found["supply"])
     assert found["memory"] is None
     assert found["shapes"]["padded"] < found["shapes"]["shapes"] / 10
     assert 1 <= found["shapes"]["edges"] < 1.05
-    assert not list(tmp_path.iterdir())
+    assert not list(place.iterdir())
+    assert json.loads((out / "bench.json").read_text())["results"] == [found]
+    assert "2000 molecules of 20 to 60 atoms" in (out / "bench.md").read_text()
+    assert (out / "bench.svg").read_text().startswith("<?xml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,11 @@ def test_both_are_measured(measured: InferenceBench) -> None:
     assert measured.beyond is None
 
 
+def test_a_model_that_needs_the_theory_gets_that_of_the_scf() -> None:
+    found = measure("minao", [10], COARSE, repeats=1)
+    assert found.sizes[0].predicting.median > 0
+
+
 def test_what_is_predicted_is_the_whole_matrix() -> None:
     molecule = glycine(10)
     network = build_model("helm_small", engine.orbital_basis("def2-svp", molecule.numbers)[0])
@@ -170,7 +176,10 @@ def test_what_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command(
-    measured: InferenceBench, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    measured: InferenceBench,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Of the sizes beyond the first one with times of a power law, to spare the SCF."""
     asked = []
@@ -189,19 +198,26 @@ def test_the_command(
 
     monkeypatch.setattr("hambench.bench.inference.measure", scaled)
     words = ["bench", "inference", "model=helm_small", "theory=pbe/def2-svp", "fit=none", "grid=0"]
-    for more in ([], ["--json"]):
+    for more in ([], ["--json", f"--out={tmp_path}"]):
         with pytest.raises(SystemExit) as left:
             cli.main([*words, "atoms=10,17,24", "beyond=150", *more])
         assert not left.value.code
         out = capsys.readouterr().out
         if more:
-            found = json.loads(out)
+            document = json.loads(out)
+            assert document["measured"] == "inference"
+            assert document["provenance"]["libraries"]["torch"] == torch.__version__
+            (found,) = document["results"]
             cycle = found["beyond"]["cycle"]
             assert cycle["exponent"] == pytest.approx(2)
             assert cycle["value"] == pytest.approx(225 * found["sizes"][0]["cycle"]["median"])
         else:
             assert "150, extrapolated" in out
             assert "the cycle as atoms^2.00 +- 0.00" in out
+    page = (tmp_path / "bench.md").read_text()
+    assert "| 150, extrapolated | - |" in page
+    assert "the cycle as atoms^2.00 +- 0.00" in page
+    assert (tmp_path / "bench.svg").read_text().startswith("<?xml")
     assert [theory for _, theory, _ in asked] == [replace(COARSE, fit=None)] * 2
 
 

@@ -75,10 +75,10 @@ def test_a_step_is_measured(precision) -> None:
     setting = Setting("cpu", precision)
     (found,) = measure("helm_small", cases=["water"], batch_size=2, repeats=2, setting=setting)
     assert (found.molecules, found.atoms, found.edges) == (2, 6, 12)
-    assert 0 < found.contractions.low <= found.contractions.median < found.step.high
+    assert 0 < found.matrix_products.low <= found.matrix_products.median < found.step.high
     parts = found.forward.median, found.backward.median, found.update.median
     assert max(parts) < found.step.median < sum(parts) * 1.5
-    assert found.ratio == found.step.median / found.contractions.median
+    assert found.ratio == found.step.median / found.matrix_products.median
     assert found.molecules_per_s == 2 / found.step.median
     assert found.edges_per_s == 12 / found.step.median
     assert found.update_share == found.update.median / found.step.median
@@ -150,7 +150,7 @@ def test_a_step_on_a_gpu() -> None:
     (found,) = measure("helm_small", cases=["water"], batch_size=2, repeats=3, setting=setting)
     assert 500 < found.launches < found.calls * 2
     assert found.waits == 0
-    assert found.contractions.median < found.step.median
+    assert found.matrix_products.median < found.step.median
     (cpu,) = measure("helm_small", cases=["water"], batch_size=2, repeats=1, setting=Setting("cpu"))
     assert (found.flops, found.products) == (cpu.flops, cpu.products)
 
@@ -162,6 +162,8 @@ def test_what_cannot_be_measured(setting) -> None:
         measure("helm_smal", cases=["water"], setting=setting)
     with pytest.raises(ConfigError, match="mean_block has no parameters to train"):
         measure("mean_block", cases=["water"], batch_size=1, setting=setting)
+    with pytest.raises(ConfigError, match="minao has no parameters to train"):
+        measure("minao", cases=["water"], batch_size=1, setting=setting)  # for want of a theory too
     with pytest.raises(RegistryError, match="water_mini"):
         measure("helm_small", task="water_min", setting=setting)
     with pytest.raises(DataError, match="hambench data download"):
@@ -189,7 +191,7 @@ def test_wrong_words(words: list[str], message: str, capsys: pytest.CaptureFixtu
 
 def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    words = ["bench", "model", "model=helm_small", "case=water", "batch_size=1", "repeats=1"]
+    words = ["bench", "model", "model=helm_small", "case=water,water", "batch_size=1", "repeats=1"]
     words += SMALL
     with pytest.raises(SystemExit) as left:
         cli.main([*words, "--json"])
@@ -197,7 +199,7 @@ def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     document = json.loads(capsys.readouterr().out)
     assert (document["schema"], document["measured"]) == (1, "model")
     assert document["provenance"]["libraries"]["torch"] == torch.__version__
-    (found,) = document["results"]
+    (found,) = document["results"]  # each case once
     assert (found["model"], found["settings"]) == ("helm_small", SMALL)
     assert found["step"]["median"] > 0
     assert found["launches"] is None
@@ -206,7 +208,7 @@ def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     assert not left.value.code
     out = capsys.readouterr().out
     assert re.search(r"1 x water, def2-SVP  cpu, float32  \d{2,3},\d{3} ", out)
-    assert "step/contractions" in out
+    assert "step/matrix products" in out
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         "bench.json", "bench.md", "bench.png", "bench.svg",
     }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -172,16 +173,20 @@ def test_kinds_and_devices_that_are_not_there() -> None:
         measure(["features"], [4], device="tpu")
 
 
-def test_the_command(capsys: pytest.CaptureFixture) -> None:
+def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     words = ["bench", "products", "rows=3,5", "channels=4", "lmax=1", "repeats=1", "device=cpu"]
     threads = torch.get_num_threads()
-    for more in (["--json", "precision=float64"], ["kind=harmonics"]):
+    for more in (["--json", "precision=float64"], ["kind=harmonics", f"out={tmp_path}"]):
         with pytest.raises(SystemExit) as left:
             cli.main([*words, *more])
         assert not left.value.code
         out = capsys.readouterr().out
         if "--json" in more:
-            found = json.loads(out)
+            document = json.loads(out)
+            assert (document["schema"], document["measured"]) == (1, "products")
+            assert document["provenance"]["libraries"]["torch"] == torch.__version__
+            found = document["results"]
             assert [(one["kind"], one["rows"]) for one in found[:: len(found) // 4]] == [
                 ("features", 3), ("features", 5), ("harmonics", 3), ("harmonics", 5),
             ]  # fmt: skip
@@ -192,6 +197,10 @@ def test_the_command(capsys: pytest.CaptureFixture) -> None:
         else:
             assert "harmonics, 5 x 4, l <= 1  e3nn" in out
             assert "features" not in out
+            kept = json.loads((tmp_path / "bench.json").read_text())
+            assert {one["kind"] for one in kept["results"]} == {"harmonics"}
+            assert "| harmonics, 5 x 4, l <= 1 | e3nn |" in (tmp_path / "bench.md").read_text()
+            assert (tmp_path / "bench.svg").read_text().startswith("<?xml")
     assert torch.get_num_threads() == threads
 
 

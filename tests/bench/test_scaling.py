@@ -10,7 +10,9 @@ import torch
 
 from hambench import cli
 from hambench.bench import scaling
+from hambench.bench.molecules import organic
 from hambench.bench.scaling import exponent, measure
+from hambench.data.edges import count_edges
 from hambench.errors import ConfigError
 
 WORDS = ["model.hyperparameters.channels=8", "model.hyperparameters.layers=1"]
@@ -64,9 +66,43 @@ def test_what_will_not_fit_is_left_out(setting) -> None:
     assert [p.size for p in found.points] == [3, 6, 9]
     (left,) = found.skipped
     assert (left.size, left.edges, left.limit) == (40, 1560, 20_000_000)
-    three = found.points
-    slope = (three[2].peak - three[1].peak) / (three[2].edges - three[1].edges)
-    assert left.needs == pytest.approx(three[2].peak + slope * (1560 - 72), rel=1e-6)
+    (whole,) = measure("helm_small", "atoms", sizes=[40], setting=setting, repeats=1, words=WORDS)
+    assert left.needs == pytest.approx(whole.points[0].peak, rel=0.05)
+
+
+@pytest.mark.parametrize(("axis", "size", "edges"), [("atoms", 40, 1560), ("batch", 40, 2880)])
+def test_a_first_size_that_will_not_fit_is_not_built(setting, monkeypatch, axis, size, edges):
+    whole = {"sizes": [size], "setting": setting, "repeats": 1, "words": WORDS}
+    (built,) = measure("helm_small", axis, **whole)
+    (point,) = built.points
+    assert point.edges == edges
+    work, largest = scaling._work, []
+
+    def watched(*args):
+        build, device = work(*args)
+        return lambda molecules: largest.append(len(molecules)) or build(molecules), device
+
+    monkeypatch.setattr(scaling, "_work", watched)
+    (found,) = measure("helm_small", axis, memory=0.8e-9 * point.peak, **whole)
+    assert not found.points
+    (left,) = found.skipped
+    assert (left.size, left.edges) == (size, edges)
+    assert left.needs == pytest.approx(point.peak, rel=0.1)
+    assert max(largest) < size if axis == "batch" else len(largest) == 2
+
+
+@pytest.mark.parametrize("model", ["helm_small", "qhnet_small"])  # with a cutoff, and without
+def test_very_large_sizes_take_no_memory_of_their_own(setting, model) -> None:
+    (found,) = measure(model, "atoms", sizes=[50_000], memory=1, setting=setting, repeats=1)
+    (left,) = found.skipped
+    assert left.needs > 1e9
+
+
+def test_edges_without_a_matrix_of_pairs() -> None:
+    case = organic(150, "def2-svp")
+    for cutoff in (None, 5.0):
+        edges = scaling._edges(case.geometries(3), cutoff)
+        assert edges == count_edges(list(case.molecules(3)), cutoff).sum()
 
 
 def test_the_first_size_too(setting) -> None:
@@ -122,6 +158,14 @@ def test_wrong_input(setting, capsys) -> None:
             cli.main(["bench", "scaling", "model=helm_small", word])
         assert left.value.code == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("basis", ["def2-svp", "def2-tzvpd"])
+def test_a_basis_beside_both_is_refused(basis: str, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["bench", "scaling", "model=helm_small", "axis=basis", f"basis={basis}"])
+    assert left.value.code == 2
+    assert f"nothing for basis={basis} to say; leave it out" in capsys.readouterr().err
 
 
 def test_the_command(capsys, tmp_path: Path) -> None:

@@ -147,6 +147,47 @@ def test_what_comes_back_is_filed(smoke: SimpleNamespace, tmp_path: Path, monkey
     assert (folder / "result.json").read_text() == "{}"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "name some entries, or give --all"),
+        (["first_ligt"], "no entry 'first_ligt'. Did you mean 'first_light'?"),
+        (["first_light", "--out", __file__], "cannot make the folder"),
+        (["first_light", "--out", f"{__file__}/a"], "cannot make the folder"),
+        (["first_light", "--device", "tpu"], "--device tpu cannot be used here: device is 'tpu'"),
+    ],
+)
+def test_wrong_words(tmp_path: Path, monkeypatch, capsys, words: list[str], said: str) -> None:
+    for name in ("HAMBENCH_DATA", "PYTORCH_NVML_BASED_CUDA_CHECK"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # `_prepare` changes them
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--work", str(tmp_path / "work"), *words])
+    with pytest.raises(SystemExit) as left:
+        run.main()
+    out, err = capsys.readouterr()
+    assert (left.value.code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.rglob(records.ARCHIVE))
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+def test_a_smoke_test_and_measurements_are_kept_apart(
+    tmp_path: Path, monkeypatch, capsys, smoke: bool
+) -> None:
+    scale = small(tmp_path, smoke=not smoke)
+    entry = Entry("first_light", "what", 60, ())
+    records.write_record(scale.work, run._do(entry, 60.0, scale, run._machine(scale)))
+    words = ["first_light", "--work", str(scale.work), "--device=cpu", *["--smoke"] * smoke]
+    monkeypatch.setattr(sys, "argv", ["run.py", *words])
+    with pytest.raises(SystemExit) as left:
+        run.main()
+    assert left.value.code == 2
+    before = "measurements" if smoke else "a smoke test"
+    assert f"holds what {before} left (first_light)" in capsys.readouterr().err
+
+
 def test_variables_stand_before_a_command(tmp_path: Path) -> None:
     words = ("hambench", "bench", "model", "model=helm_small", "case=water", "batch_size=1")
     code, stopped = forked.run(("HAMBENCH_TRITON=2", *words), 90, tmp_path / "said")

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from hambench.learn.optim import Muon, build_optimizers, muon_parameters, orthogonal
+from hambench.learn.optim import (
+    Muon,
+    build_optimizers,
+    muon_parameters,
+    orthogonal,
+    set_capturable,
+)
 from hambench.learn.recipe import Adam, AdamW
 from hambench.learn.recipe import Muon as MuonOptions
 
@@ -81,6 +87,15 @@ def test_every_parameter_has_one_optimizer():
         ]
         assert len(owned) == 5
         assert {id(p) for p in owned} == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_groups_of_torch_are_told_of_captures():
+    muon, adamw = build_optimizers(Bowl(), MuonOptions(name="muon"))
+    for optimizer in (muon, adamw):
+        for group in optimizer.param_groups:
+            set_capturable(group, True)
+    assert "capturable" not in muon.param_groups[0]
+    assert adamw.param_groups[0]["capturable"] is True
 
 
 def test_what_goes_to_muon():
