@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from e3nn import o3
@@ -37,6 +38,7 @@ class MeanBlock(Model):
         pair: (ordered element pairs, irreps) means in Eh.
     """
 
+    exact: ClassVar[tuple[str, ...]] = ("on_site", "pair")
     on_site: Tensor
     pair: Tensor
     row: Tensor

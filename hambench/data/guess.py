@@ -203,7 +203,7 @@ class Guess:
         if self.theory is None:
             raise ConfigError(
                 f"{self.owner} needs the level of theory of the labels, which a run takes from its "
-                "task; give it: theory=task.theory"
+                "task: leave out model.hyperparameters.theory; in Python give theory=task.theory"
             )
         return self.theory
 

@@ -16,6 +16,7 @@ from hambench.chem.orbitals import OrbitalBasis
 from hambench.chem.rotation import ao_rotation
 from hambench.data.graph import collate
 from hambench.errors import DataError
+from hambench.learn.weights import cast
 from hambench.scoring import score
 
 BASIS = OrbitalBasis.load("def2-svp", [1, 6, 8, 16, 17])
@@ -148,3 +149,10 @@ def test_better_than_nothing(molecules: list[Molecule]) -> None:
 def test_needs_labels(molecules: list[Molecule]) -> None:
     with pytest.raises(DataError, match="'0' has no Hamiltonian to take the mean of"):
         prepared([replace(molecules[0], hamiltonian=None)])
+
+
+def test_no_precision_asked_for_changes_them(molecules: list[Molecule]) -> None:
+    model = prepared(molecules)
+    before = predict(model, molecules)
+    cast(model, torch.float32)
+    assert all(map(np.array_equal, predict(model, molecules), before))
