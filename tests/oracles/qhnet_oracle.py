@@ -9,7 +9,7 @@ implementation and the yardstick of its speed.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 from e3nn import o3
@@ -67,7 +67,9 @@ class PathByPath(nn.Module):
         offdiagonal = self.expand(model.pair, fij, both)
         diagonal = diagonal + diagonal.transpose(1, 2)
         number = {pair: k for k, pair in enumerate(zip(dst.tolist(), src.tolist(), strict=True))}
-        reverse = [number[j, i] for i, j in number]
+        reverse = torch.tensor(
+            [number[j, i] for i, j in number], device=dst.device, dtype=torch.long
+        )
         offdiagonal = offdiagonal + offdiagonal[reverse].transpose(1, 2)
         square = model.graph.layout.square.to(dst.device).reshape(-1)
         vectors = (
@@ -164,7 +166,8 @@ class PathByPath(nn.Module):
                     block = block.flatten(3, 4).flatten(1, 2)
                     parts[la, lb] = parts[la, lb] + block if (la, lb) in parts else block
         rows = [torch.cat([parts[la, lb] for lb in kinds], 2) for la in kinds]
-        return torch.cat(rows, 1)[:, slot_order(slots)][:, :, slot_order(slots)]
+        order = torch.tensor(slot_order(slots), device=embedding.device)
+        return torch.cat(rows, 1)[:, order][:, :, order]
 
 
 def slot_order(slots: tuple[int, ...]) -> list[int]:
@@ -178,7 +181,7 @@ def slot_order(slots: tuple[int, ...]) -> list[int]:
     return [place for slot in range(len(slots)) for place in places[slot]]
 
 
-@lru_cache
+@cache
 def w3j(path: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     return o3.wigner_3j(*path, dtype=torch.float64).to(device, dtype)
 
