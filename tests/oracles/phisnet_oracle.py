@@ -7,6 +7,7 @@ matrices are filled shell pair by shell pair. Nothing of `hambench.o3` is used.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import torch
@@ -103,7 +104,7 @@ class PathByPath(nn.Module):
         distances = vectors.norm(dim=1)
         radial = self.radial(distances)
         harmonics = [
-            o3.spherical_harmonics(l, vectors[:, [1, 2, 0]], True, "component")[..., None]
+            o3.spherical_harmonics(l, vectors.roll(-1, 1), True, "component")[..., None]
             for l in degrees
         ]
         q = configurations(radial.dtype, radial.device, self.rounded)
@@ -145,8 +146,7 @@ class PathByPath(nn.Module):
         alpha = functional.softplus(self.weights["radial_basis_functions._alpha"])
         v = torch.arange(count, dtype=torch.float64, device=d.device)
         n = count - 1 - v
-        last = v.new_tensor(count)
-        logs = torch.lgamma(last) - torch.lgamma(v + 1) - torch.lgamma(n + 1)
+        logs = math.lgamma(count) - torch.lgamma(v + 1) - torch.lgamma(n + 1)
         v, n, logs = v.to(d), n.to(d), logs.to(d)
         inside = torch.where(d < cutoff, d, 0.0)
         fade = torch.exp(-(inside**2) / ((cutoff - inside) * (cutoff + inside)))
@@ -245,7 +245,7 @@ class PathByPath(nn.Module):
                     at = [
                         inside[i] if i == j else edges[inside[i], inside[j]] for inside in molecules
                     ]
-                    place = torch.tensor(at, device=batch.numbers.device)
+                    place = torch.tensor(at).to(batch.numbers.device)
                     row.append(self.block(table, zi, zj, [h[place] for h in of]))
                 rows.append(torch.cat(row, dim=2))
             raw = torch.cat(rows, dim=1)
@@ -279,6 +279,5 @@ def triples(edges: Tensor) -> tuple[Tensor, Tensor]:
     for k, i in enumerate(edges[0].tolist()):
         by_row.setdefault(i, []).append(k)
     found = [(a, b) for row in by_row.values() for a in row for b in row if a != b]
-    both = torch.tensor(found, dtype=torch.long, device=edges.device).reshape(-1, 2)
-    target, source = both.T
+    target, source = torch.tensor(found, dtype=torch.long).to(edges.device).reshape(-1, 2).T
     return target, source

@@ -215,7 +215,7 @@ class Oracle:
         sender, receiver = batch.edge_index[:, batch.nearest_index]
         v = batch.positions[receiver] - batch.positions[sender]
         harmonics = o3.spherical_harmonics(
-            list(range(lmax + 1)), v[:, [1, 2, 0]], normalize=True, normalization="component"
+            list(range(lmax + 1)), v.roll(-1, 1), normalize=True, normalization="component"
         )
         y = [part[:, None] for part in harmonics.split([2 * l + 1 for l in range(lmax + 1)], 1)]
         rbf = self.bernstein("backbone.basis.raw", v.norm(dim=1), self.s.cutoff)
@@ -330,7 +330,7 @@ class Oracle:
         if paths.coefficients is not None:
             return paths.coefficients
         like = self.w["backbone.basis.raw"]
-        c = like.new_tensor(coefficients(triangles(self.s.lmax, "all")))
+        c = torch.tensor(coefficients(triangles(self.s.lmax, "all")), dtype=torch.float64).to(like)
         if paths.mask is None:
             return c
         terms = c * self.w[name + "product.importance"] * paths.mask
@@ -376,7 +376,7 @@ class Oracle:
         """Path by path; weights (R or 1, P C)."""
         paths = triangles(self.s.lmax, kind)
         channels, like = x[0].shape[1], (x[0].device, x[0].dtype)
-        c = weights.new_tensor(coefficients(paths)) if c is None else c
+        c = torch.tensor(coefficients(paths), dtype=torch.float64).to(weights) if c is None else c
         out: list[Tensor | None] = [None] * (self.s.lmax + 1)
         for k, (l1, l2, l3) in enumerate(paths):
             w = c[k] * weights[:, k * channels : (k + 1) * channels]
@@ -418,8 +418,7 @@ class Oracle:
         fade = torch.where(near, torch.exp(-(safe**2) / ((cutoff - safe) * (cutoff + safe))), 0.0)
         out = []
         for v in range(16):
-            logarithm = math.log(math.comb(15, v))
-            binomial = r.new_tensor(logarithm, dtype=torch.float32).to(r.dtype)
+            binomial = torch.tensor(math.log(math.comb(15, v)), dtype=torch.float32).item()
             out.append(fade * torch.exp(binomial + (15 - v) * u + v * torch.log(-torch.expm1(u))))
         return torch.stack(out, 1)
 
