@@ -41,7 +41,8 @@ from hambench.cli.table import align, as_json
 from hambench.data.graph import Batch, pair_labels
 from hambench.data.loader import Loaded
 from hambench.errors import HambenchError, RunError
-from hambench.learn.captured import STEPS_TO_CAPTURE
+from hambench.learn import Recipe
+from hambench.learn.captured import STEPS_TO_CAPTURE, Graphs
 from hambench.model import Model, Prediction
 from hambench.profiling.memory import synchronize
 
@@ -82,7 +83,7 @@ class OracleBench:
         threads: of a CPU.
         molecules, atoms, edges: of the batch.
         parameters: trainable ones of ours.
-        agreement: found before anything was timed.
+        agreement: of both, found before anything was timed.
         oracle: the eager step path by path.
         eager: ours, eager.
         graph: ours as one CUDA graph; None on a CPU.
@@ -135,10 +136,11 @@ def measure(
         }
         loaded = subject.builder(steps["eager"].training, 0)()
         agreement = compare(subject.model, oracle.model, loaded.batch)
-        if device.type == "cuda":
-            steps["graph"] = _captured(subject, setting, loaded)
-        calls = {name: _timed(step, loaded) for name, step in steps.items()}
-        times = interleaved(calls, repeats)
+        if (graphs := graphs_of(device, subject.recipe)) is not None:
+            steps["graph"] = Step(subject, setting.device, graphs)
+            for _ in range(STEPS_TO_CAPTURE):
+                steps["graph"].run(loaded)
+        times = interleaved({name: _timed(step, loaded) for name, step in steps.items()}, repeats)
     real, slow = loaded.batch.real, times["oracle"].median
     graph = times.get("graph")
     return OracleBench(
@@ -208,7 +210,8 @@ def _computed(model: Model, batch: Batch) -> tuple[list[Tensor], float, float]:
     loss = model.loss(prediction, batch).value()
     loss.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    length = math.hypot(*(float(gradient.norm()) for gradient in gradients))
+    lengths = [torch.linalg.vector_norm(one, dtype=torch.float64) for one in gradients]
+    length = math.hypot(*map(float, lengths))
     model.zero_grad(set_to_none=True)
     return _elements(prediction, batch), float(loss.detach()), length
 
@@ -225,13 +228,9 @@ def _elements(prediction: Prediction, batch: Batch) -> list[Tensor]:
     ]
 
 
-def _captured(subject: Subject, setting: Setting, loaded: Loaded) -> Step:
-    """Ours as one CUDA graph, captured."""
-    step = Step(subject, setting.device)
-    step = Step(subject, setting.device, cuda_graphs(step.device, subject.recipe))
-    for _ in range(STEPS_TO_CAPTURE):
-        step.run(loaded)
-    return step
+def graphs_of(device: torch.device, recipe: Recipe) -> Graphs | None:
+    """What captures our steps; None where there is nothing that does."""
+    return cuda_graphs(device, recipe) if device.type == "cuda" else None
 
 
 def _timed(step: Step, loaded: Loaded) -> Callable[[int], None]:

@@ -39,7 +39,7 @@ class Report:
     """What was measured.
 
     Attributes:
-        kind: ``model``, ``scaling`` or ``harness``.
+        kind: ``model``, ``scaling`` or ``harness``; of any other there is a document alone.
         started: when.
         results: records of that kind.
     """

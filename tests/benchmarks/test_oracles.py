@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import oracles
@@ -74,6 +76,39 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 x water, def2-SVP" in slow
     assert "schnorb_small, path by path" in slow
     assert "schnorb_small, ours" in fast
+
+
+class StandIn:
+    """In the place of `CudaGraphs`: replays by calling."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def eager(self, call: Callable[[], None]) -> None:
+        call()
+
+    def capture(self, call: Callable[[], None]) -> Callable[[], None]:
+        def replay() -> None:
+            self.replays += 1
+            call()
+
+        return replay
+
+
+def test_a_captured_step_is_timed_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = StandIn()
+    monkeypatch.setattr(oracles, "graphs_of", lambda device, recipe: graphs)
+    words = ["sphnet", "water", "--small", "--batch-size", "1", "--repeats", "3", "--json"]
+    oracles.main([*words, "--device", "cpu"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["measured"] == "oracles"
+    assert document["provenance"]["libraries"]["torch"]
+    (result,) = document["results"]
+    assert graphs.replays == 1 + 1 + 3  # where it was captured, an untimed one, and the timed ones
+    assert result["graph_ratio"] == result["oracle"]["median"] / result["graph"]["median"]
+    assert (result["molecules"], result["edges"]) == (1, 6)
 
 
 @pytest.mark.parametrize(
