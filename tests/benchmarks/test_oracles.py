@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import oracles
+import phisnet_oracle
 import pytest
+import qhnet_oracle
+import sphnet_oracle
 import torch
 from elsewhere import Elsewhere, There, moved
 from oracle_models import oracle_model
 
+from hambench.baselines.phisnet.embedding import configurations
 from hambench.bench.molecules import WATER
 from hambench.bench.step import Step
 from hambench.bench.subject import Subject, of_case
+from hambench.chem.blocks import layout
 from hambench.data.graph import collate
 from hambench.errors import RunError
 
@@ -125,6 +131,19 @@ def test_wrong_words(words: list[str], said: str, capsys: pytest.CaptureFixture[
     assert said in f"{stopped.value} {capsys.readouterr().err}"
 
 
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Tables are kept by device; other tests have tensors without data on the same."""
+    yield
+    for kept in (
+        layout, configurations, phisnet_oracle.coupling, qhnet_oracle.w3j, sphnet_oracle.symbol,
+    ):  # fmt: skip
+        kept.cache_clear()
+    gc.collect()
+    assert not [one for one in gc.get_objects() if type(one) is There]
+
+
+@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("model", oracles.PRESETS)
 def test_an_oracle_computes_where_its_batch_is(model: str) -> None:
     chosen = subject(model)
@@ -144,6 +163,7 @@ def test_an_oracle_computes_where_its_batch_is(model: str) -> None:
     assert torch.equal(found.edge.numbers, expected.edge)
 
 
+@pytest.mark.usefixtures("nothing_left")
 def test_a_tensor_left_behind_would_be_noticed() -> None:
     with Elsewhere() as elsewhere:
         values = There(torch.arange(3.0))
