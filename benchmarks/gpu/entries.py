@@ -23,8 +23,8 @@ FEW_MODELS: Final = ("helm", "sphnet")
 """Of a smoke test: a plain one, and one that needs initial guesses."""
 
 Words = tuple[str, ...]
-"""A command: ``hambench``, ``pytest`` or ``first_light``, and its words; NAME=VALUE before it
-is for its environment."""
+"""A command: ``hambench``, ``pytest``, ``first_light`` or ``oracles``, and its words; NAME=VALUE
+before it is for its environment."""
 
 _LIMIT: Final = 540  # seconds of a training, of which it trains for ...
 _MINUTES: Final = 7.5  # ... at most; the rest is for starting and scoring
@@ -178,6 +178,19 @@ def _steps(scale: Scale) -> Iterator[Entry]:
         tuple(
             scale.bench("model", scale.model("helm"), *words, f"precision={precision}")
             for precision in ("float32", "tf32")
+        ),
+    )
+    molecules = ("water",) if scale.smoke else ("water", "ethanol")
+    words = ("--batch-size=5", f"--{scale.repeats(10)}", *(["--small"] if scale.smoke else []))
+    yield Entry(
+        "bench_oracles",
+        "steps of batches of five, eager and as one CUDA graph, against the eager step of the same "
+        "equations path by path; ten times as fast is aimed at",
+        360,
+        tuple(
+            ("oracles", model, case, *words, f"--device={scale.device}", "--json")
+            for model, case in product(scale.models, molecules)
+            if model != "helm"  # which has none
         ),
     )
     case = "case=water" if scale.smoke else "case=water,ethanol,40_atoms"

@@ -21,6 +21,14 @@ from entries import Words
 GRACE: Final = 30.0
 """Seconds for a checkpoint, from asking a command to stop until it is killed."""
 
+_HOMES: Final = {
+    "first_light": "first_light",
+    "hambench": "hambench.cli",
+    "oracles": "oracles",
+}
+"""Modules of the programs; that of the oracles is a folder up."""
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 _FORK: Final = multiprocessing.get_context("fork")
 
 
@@ -71,8 +79,7 @@ def _become(command: Words, place: Path) -> None:
         import pytest
 
         sys.exit(pytest.main(words))
-    home = {"first_light": "first_light", "hambench": "hambench.cli"}[program]
-    importlib.import_module(home).main(words)
+    importlib.import_module(_HOMES[program]).main(words)
 
 
 def _redirected(stream: int, path: str) -> Any:

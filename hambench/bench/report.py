@@ -48,7 +48,7 @@ class Report:
 
     Attributes:
         kind: the command, ``model``, ``scaling``, ``harness``, ``data``, ``products`` or
-            ``inference``.
+            ``inference``; of any other there is a document alone.
         started: when.
         results: records of that kind.
     """

@@ -51,8 +51,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 KINDS = (
-    "first_light", "gpu_tests", "bench_float32", "water_helm", "water_sphnet", "organic_helm",
-    "organic_direct", "organic_frozen", "ethanol_helm",
+    "first_light", "gpu_tests", "bench_float32", "bench_oracles", "water_helm", "water_sphnet",
+    "organic_helm", "organic_direct", "organic_frozen", "ethanol_helm",
 )  # fmt: skip
 """Entries of every kind; further ones differ in the model, the recipe or a command of `bench`."""
 
@@ -111,6 +111,10 @@ def test_records_hold_what_was_measured(smoke: SimpleNamespace) -> None:
     assert one.output["steps"] == result.cost.steps == 2
     assert one.output["h_mae"]["value"] == result.metrics["h_mae"].value
     assert smoke.records["bench_float32"].commands[0].output
+    (compared,) = smoke.records["bench_oracles"].commands
+    (oracle,) = compared.output["results"]
+    assert oracle["eager_ratio"] == oracle["oracle"]["median"] / oracle["eager"]["median"]
+    assert oracle["agreement"]["elements"] < 1e-4
     before = smoke.records["organic_frozen"].commands[0].run
     assert read_result(smoke.unpacked / "runs" / before).pretraining.steps == 2
     assert (smoke.unpacked / "runs" / one.run / "predictions.h5").is_file()
@@ -135,7 +139,7 @@ def test_what_comes_back_is_filed(smoke: SimpleNamespace, tmp_path: Path, monkey
     assert all((folder / "log.jsonl").is_file() for folder in filed)
     assert not list(root.rglob("config.yaml"))
     measured = {p.name.partition("-")[0] for p in (root / collect.MEASURED).iterdir()}
-    assert {"first_light", "gpu_tests", "bench_float32"} <= measured
+    assert {"first_light", "gpu_tests", "bench_float32", "bench_oracles"} <= measured
     assert not any(name.startswith(("water", "organic", "ethanol")) for name in measured)
 
     before = sorted(path.stat().st_mtime_ns for path in root.rglob("*"))

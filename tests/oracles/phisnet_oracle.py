@@ -7,7 +7,8 @@ matrices are filled shell pair by shell pair. Nothing of `hambench.o3` is used.
 
 from __future__ import annotations
 
-from functools import lru_cache
+import math
+from functools import cache
 
 import torch
 from e3nn import o3
@@ -29,15 +30,15 @@ NEGATIVE = {
 """Couplings of the public code that are minus e3nn's."""
 
 
-@lru_cache
-def coupling(l1: int, l2: int, l3: int, dtype: torch.dtype) -> Tensor:
+@cache
+def coupling(l1: int, l2: int, l3: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     sign = -1 if (l1, l2, l3) in NEGATIVE else 1
-    return sign * o3.wigner_3j(l1, l2, l3, dtype=torch.float64).to(dtype)
+    return sign * o3.wigner_3j(l1, l2, l3, dtype=torch.float64).to(device, dtype)
 
 
 def couple(a: Tensor, b: Tensor, l3: int) -> Tensor:
     """(rows, 2l1+1, F) and (rows, 2l2+1, F) -> (rows, 2l3+1, F)."""
-    symbol = coupling(a.shape[1] // 2, b.shape[1] // 2, l3, a.dtype)
+    symbol = coupling(a.shape[1] // 2, b.shape[1] // 2, l3, a.dtype, a.device)
     product = symbol[None, ..., None] * a[:, :, None, None] * b[:, None, :, None]
     return product.sum((1, 2))
 
@@ -49,11 +50,12 @@ def published_weights(model: PhiSNet) -> dict[str, Tensor]:
         if entry.parameter is None:
             found[entry.name] = spare[entry.name].detach().clone()
             continue
-        ours, rows = entry.parameter.detach()[entry.index], entry.rows
-        sign = entry.sign[:, None] if isinstance(entry.sign, Tensor) else entry.sign
+        ours = entry.parameter.detach()[entry.index]
+        rows = None if entry.rows is None else entry.rows.to(ours.device)
+        sign = entry.sign[:, None].to(ours) if isinstance(entry.sign, Tensor) else entry.sign
         whole = ours.new_zeros(entry.shape)
         if entry.unused is not None:
-            left = torch.ones(entry.shape[0], dtype=torch.bool).index_fill(0, rows, False)
+            left = ours.new_ones(entry.shape[0], dtype=torch.bool).index_fill(0, rows, False)
             whole[left] = spare[entry.name].detach()
         used = ... if rows is None else rows
         whole[used] = ours.reshape(whole[used].shape) * sign
@@ -73,7 +75,11 @@ class PathByPath(nn.Module):
         self.size, self.basis, self.overlap = model.size, model.basis, model.overlap is not None
         self.rounded = model.trunk.embedding.rounded
         self.lmax = model.size.lmax
-        self.weights = {k: nn.Parameter(v) for k, v in published_weights(model).items()}
+        frozen = {entry.name for entry in entries(model) if entry.frozen}
+        self.weights = {
+            name: nn.Parameter(weight, requires_grad=name not in frozen)
+            for name, weight in published_weights(model).items()
+        }
         for name, parameter in self.weights.items():
             self.register_parameter(name.replace(".", "/"), parameter)
         self.tables = [self.table(kinds) for kinds in (model.kinds.atoms, model.kinds.pairs)]
@@ -98,7 +104,7 @@ class PathByPath(nn.Module):
         distances = vectors.norm(dim=1)
         radial = self.radial(distances)
         harmonics = [
-            o3.spherical_harmonics(l, vectors[:, [1, 2, 0]], True, "component")[..., None]
+            o3.spherical_harmonics(l, vectors.roll(-1, 1), True, "component")[..., None]
             for l in degrees
         ]
         q = configurations(radial.dtype, radial.device, self.rounded)
@@ -131,16 +137,16 @@ class PathByPath(nn.Module):
         on_site = self.linear("output_over_ii", x_of(elements, zeros))
         overlaps = self.matrices(batch, on_site, self.head("over_ij", mixed))
         return hamiltonians, [
-            s - torch.diag(s.diagonal()) + torch.eye(len(s), dtype=s.dtype) for s in overlaps
+            s - torch.diag(s.diagonal()) + torch.diag(torch.ones_like(s.diagonal()))
+            for s in overlaps
         ]
 
     def radial(self, d: Tensor) -> Tensor:
         cutoff, count = self.size.cutoff / BOHR, self.size.basis
         alpha = functional.softplus(self.weights["radial_basis_functions._alpha"])
-        v = torch.arange(count, dtype=torch.float64)
+        v = torch.arange(count, dtype=torch.float64, device=d.device)
         n = count - 1 - v
-        last = torch.tensor(count, dtype=torch.float64)
-        logs = torch.lgamma(last) - torch.lgamma(v + 1) - torch.lgamma(n + 1)
+        logs = math.lgamma(count) - torch.lgamma(v + 1) - torch.lgamma(n + 1)
         v, n, logs = v.to(d), n.to(d), logs.to(d)
         inside = torch.where(d < cutoff, d, 0.0)
         fade = torch.exp(-(inside**2) / ((cutoff - inside) * (cutoff + inside)))
@@ -222,39 +228,45 @@ class PathByPath(nn.Module):
         return self.linear(f"output_{name}", x)
 
     def matrices(self, batch: Batch, atoms: Feature, pairs: Feature) -> list[Tensor]:
+        """Molecules with the same atoms are filled together: a public batch is of one molecule."""
         numbers, owner = batch.numbers.tolist(), batch.batch.tolist()
         edges = {tuple(e): k for k, e in enumerate(batch.edge_index.T.tolist())}
-        out = []
+        alike: dict[tuple[int, ...], list[list[int]]] = {}
         for molecule in range(len(batch.nao)):
             inside = [a for a, b in enumerate(owner) if b == molecule]
+            alike.setdefault(tuple(numbers[a] for a in inside), []).append(inside)
+        found: dict[int, Tensor] = {}
+        for kinds, molecules in alike.items():
             rows = []
-            for i in inside:
-                row = [
-                    self.block(self.tables[0], numbers[i], numbers[i], [h[i] for h in atoms])
-                    if i == j
-                    else self.block(
-                        self.tables[1], numbers[i], numbers[j], [h[edges[i, j]] for h in pairs]
-                    )
-                    for j in inside
-                ]
-                rows.append(torch.cat(row, dim=1))
-            raw = torch.cat(rows)
-            out.append(raw + raw.T)
-        return out
+            for i, zi in enumerate(kinds):
+                row = []
+                for j, zj in enumerate(kinds):
+                    of, table = (atoms, self.tables[0]) if i == j else (pairs, self.tables[1])
+                    at = [
+                        inside[i] if i == j else edges[inside[i], inside[j]] for inside in molecules
+                    ]
+                    place = torch.tensor(at).to(batch.numbers.device)
+                    row.append(self.block(table, zi, zj, [h[place] for h in of]))
+                rows.append(torch.cat(row, dim=2))
+            raw = torch.cat(rows, dim=1)
+            matrices = raw + raw.mT
+            found |= {owner[inside[0]]: m for inside, m in zip(molecules, matrices, strict=True)}
+        return [found[molecule] for molecule in range(len(batch.nao))]
 
     def block(self, table: dict[tuple[int, ...], int], zi: int, zj: int, irreps: Feature) -> Tensor:
+        """(rows, orbitals of zi, orbitals of zj) of irreps (rows, 2l+1, columns)."""
         rows = []
         for ni, li in enumerate(self.basis.shells[zi].l):
             row = []
             for nj, lj in enumerate(self.basis.shells[zj].l):
-                part = irreps[0].new_zeros(2 * li + 1, 2 * lj + 1)
+                part = irreps[0].new_zeros(len(irreps[0]), 2 * li + 1, 2 * lj + 1)
                 for l in range(abs(li - lj), min(li + lj, self.lmax) + 1):
-                    column = irreps[l][:, table[zi, zj, ni, nj, l]]
-                    symbol = coupling(li, lj, l, column.dtype)
-                    part = part + (2 * l + 1) ** 0.5 * (symbol * column).sum(-1)
+                    column = irreps[l][:, :, table[zi, zj, ni, nj, l]]
+                    symbol = coupling(li, lj, l, column.dtype, column.device)
+                    part = part + (2 * l + 1) ** 0.5 * (symbol * column[:, None, None]).sum(-1)
                 row.append(part)
-            rows.append(torch.cat(row, dim=1))
-        return torch.cat(rows)
+            rows.append(torch.cat(row, dim=2))
+        return torch.cat(rows, dim=1)
 
 
 def x_of(elements: Tensor, zeros: Feature) -> Feature:
@@ -267,5 +279,5 @@ def triples(edges: Tensor) -> tuple[Tensor, Tensor]:
     for k, i in enumerate(edges[0].tolist()):
         by_row.setdefault(i, []).append(k)
     found = [(a, b) for row in by_row.values() for a in row for b in row if a != b]
-    target, source = torch.tensor(found, dtype=torch.long).reshape(-1, 2).T
+    target, source = torch.tensor(found, dtype=torch.long).to(edges.device).reshape(-1, 2).T
     return target, source

@@ -9,7 +9,7 @@ implementation and the yardstick of its speed.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 
 import torch
 from e3nn import o3
@@ -47,7 +47,7 @@ class PathByPath(nn.Module):
         vector = batch.positions[dst] - batch.positions[src]
         radial = self.radial(vector.norm(dim=1))
         harmonics = o3.spherical_harmonics(
-            list(self.degrees), vector[:, [1, 2, 0]], normalize=True, normalization="component"
+            list(self.degrees), vector.roll(-1, 1), normalize=True, normalization="component"
         )
         y = [part[:, None] for part in harmonics.split([2 * l + 1 for l in self.degrees], 1)]
         embedding = model.embedding.weight[batch.numbers]
@@ -67,7 +67,7 @@ class PathByPath(nn.Module):
         offdiagonal = self.expand(model.pair, fij, both)
         diagonal = diagonal + diagonal.transpose(1, 2)
         number = {pair: k for k, pair in enumerate(zip(dst.tolist(), src.tolist(), strict=True))}
-        reverse = [number[j, i] for i, j in number]
+        reverse = torch.tensor([number[j, i] for i, j in number], dtype=torch.long).to(dst.device)
         offdiagonal = offdiagonal + offdiagonal[reverse].transpose(1, 2)
         square = model.graph.layout.square.to(dst.device).reshape(-1)
         vectors = (
@@ -86,7 +86,7 @@ class PathByPath(nn.Module):
         v = torch.arange(basis.count, device=r.device, dtype=r.dtype)
         n = basis.count - 1 - v
         logarithms = [math.log(math.comb(basis.count - 1, k)) for k in range(basis.count)]
-        logc = torch.tensor(logarithms, dtype=torch.float32, device=r.device).to(r.dtype)
+        logc = torch.tensor(logarithms, dtype=torch.float32).to(r)
         x = -alpha * r[:, None]
         near = r < cutoff
         inside = torch.where(near, r, 0.0)
@@ -164,7 +164,8 @@ class PathByPath(nn.Module):
                     block = block.flatten(3, 4).flatten(1, 2)
                     parts[la, lb] = parts[la, lb] + block if (la, lb) in parts else block
         rows = [torch.cat([parts[la, lb] for lb in kinds], 2) for la in kinds]
-        return torch.cat(rows, 1)[:, slot_order(slots)][:, :, slot_order(slots)]
+        order = torch.tensor(slot_order(slots)).to(embedding.device)
+        return torch.cat(rows, 1)[:, order][:, :, order]
 
 
 def slot_order(slots: tuple[int, ...]) -> list[int]:
@@ -178,7 +179,7 @@ def slot_order(slots: tuple[int, ...]) -> list[int]:
     return [place for slot in range(len(slots)) for place in places[slot]]
 
 
-@lru_cache
+@cache
 def w3j(path: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     return o3.wigner_3j(*path, dtype=torch.float64).to(device, dtype)
 

@@ -44,12 +44,14 @@ class Oracle:
     def __call__(self, numbers: Tensor, positions: Tensor) -> dict[str, Tensor]:
         """(b, A) and (b, A, 3) -> H and S (b, A n, A n) padded to n orbitals per atom, E (b,)."""
         atoms = numbers.shape[1]
-        eye = torch.eye(atoms, dtype=torch.bool)
-        others = torch.arange(atoms).expand(atoms, atoms)[~eye].view(atoms, atoms - 1)
+        at = torch.arange(atoms, device=numbers.device)
+        others = at.expand(atoms, atoms)[at != at[:, None]].view(atoms, atoms - 1)
         vector = positions[:, others] - positions[:, :, None]
         distance = vector.norm(dim=-1)
         direction = vector / distance[..., None]
-        centres = torch.linspace(0, self.cutoff, self.gaussians, dtype=torch.float64).to(distance)
+        centres = torch.linspace(
+            0, self.cutoff, self.gaussians, dtype=torch.float64, device=distance.device
+        ).to(distance)
         width = centres[1] - centres[0]
         smeared = torch.exp(-((distance[..., None] - centres) ** 2) / (2 * width**2))
         fade = 0.5 * (torch.cos(math.pi * distance / self.cutoff) + 1)
@@ -110,21 +112,25 @@ class Oracle:
     def finished(self, blocks: Tensor, own: Tensor, diagonal: str, numbers: Tensor) -> Tensor:
         """Symmetric (b, A n, A n) matrices without orbitals that do not exist."""
         size = numbers.shape[1] * self.n
-        at = torch.arange(numbers.shape[1])
+        at = torch.arange(numbers.shape[1], device=numbers.device)
         blocks = blocks.clone()
         blocks[:, at, at] = own
         full = blocks.permute(0, 1, 3, 2, 4).reshape(-1, size, size)
         full = 0.5 * (full + full.mT)
-        exists = torch.arange(self.n) < self.orbitals[numbers][..., None]
-        exists = exists.view(-1, size)
+        exists = self.exists(numbers).view(-1, size)
         full = full * (exists[:, :, None] & exists[:, None, :])
         table = self.w[f"output.{diagonal}.orbital_energies"][numbers].reshape(-1, size)
         return full + torch.diag_embed(table * exists)
 
     def cut(self, matrix: Tensor, numbers: Tensor) -> list[Tensor]:
         """Per molecule the matrix of its orbitals alone."""
-        exists = torch.arange(self.n) < self.orbitals[numbers][..., None]
-        return [m[e][:, e] for m, e in zip(matrix, exists.flatten(1), strict=True)]
+        exists = self.exists(numbers).flatten(1)
+        return [m[e][:, e] for m, e in zip(matrix, exists, strict=True)]
+
+    def exists(self, numbers: Tensor) -> Tensor:
+        """(b, A, n): which orbitals there are."""
+        places = torch.arange(self.n, device=numbers.device)
+        return places < self.orbitals[numbers][..., None]
 
 
 def leaves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -48,12 +48,12 @@ class Paths:
     coefficients: Tensor | None = None
 
 
-@lru_cache
-def symbol(l1: int, l2: int, l3: int, dtype: torch.dtype) -> Tensor:
-    return o3.wigner_3j(l1, l2, l3, dtype=torch.float64).to(dtype)
+@cache
+def symbol(l1: int, l2: int, l3: int, like: tuple[torch.device, torch.dtype]) -> Tensor:
+    return o3.wigner_3j(l1, l2, l3, dtype=torch.float64).to(*like)
 
 
-@lru_cache
+@cache
 def triangles(lmax: int, kind: str) -> tuple[tuple[int, int, int], ...]:
     found = []
     for l1 in range(lmax + 1):
@@ -215,7 +215,7 @@ class Oracle:
         sender, receiver = batch.edge_index[:, batch.nearest_index]
         v = batch.positions[receiver] - batch.positions[sender]
         harmonics = o3.spherical_harmonics(
-            list(range(lmax + 1)), v[:, [1, 2, 0]], normalize=True, normalization="component"
+            list(range(lmax + 1)), v.roll(-1, 1), normalize=True, normalization="component"
         )
         y = [part[:, None] for part in harmonics.split([2 * l + 1 for l in range(lmax + 1)], 1)]
         rbf = self.bernstein("backbone.basis.raw", v.norm(dim=1), self.s.cutoff)
@@ -270,7 +270,7 @@ class Oracle:
             scale = self.w[name + "scale"][l - 1]
             if self.s.norm_layout == "published":
                 flat = part.reshape(n, -1)
-                place = torch.arange(flat.shape[1]) % len(scale)
+                place = torch.arange(flat.shape[1], device=flat.device) % len(scale)
                 part = (flat * scale[place]).view_as(part)
             else:
                 part = part * scale[:, None]
@@ -302,7 +302,8 @@ class Oracle:
             a, b = take(p, row), take(p, column)
             s0 = torch.cat([(a[0] + b[0])[..., 0] / 2, *inner(a, b)], 1)
             y = self.mixed(name + "input", self.gate(name + "input_gate.network.", x))
-            i, j, basis, kept = row, column, rbf, torch.arange(len(row))
+            i, j, basis = row, column, rbf
+            kept = torch.arange(len(row), device=row.device)
             if block and self.s.sparsity is not None:
                 kept, g, share = self.pair_gate(name + "select.linear.weight", s0, batch.batch[row])
                 s0, i, j, basis = g * s0[kept], row[kept], column[kept], rbf[kept]
@@ -328,8 +329,8 @@ class Oracle:
         """Coefficients of all paths."""
         if paths.coefficients is not None:
             return paths.coefficients
-        c = self.w[name + "weight"] if name + "weight" in self.w else self.w["backbone.basis.raw"]
-        c = torch.tensor(coefficients(triangles(self.s.lmax, "all")), dtype=c.dtype)
+        like = self.w["backbone.basis.raw"]
+        c = torch.tensor(coefficients(triangles(self.s.lmax, "all")), dtype=torch.float64).to(like)
         if paths.mask is None:
             return c
         terms = c * self.w[name + "product.importance"] * paths.mask
@@ -359,7 +360,7 @@ class Oracle:
                         size = len(some) * len(other)
                         bias = beta[:, biased : biased + size].view(rows, len(some), len(other), 1)
                         t, biased = t + bias, biased + size
-                    w3j = symbol(la, lb, l, t.dtype)
+                    w3j = symbol(la, lb, l, (t.device, t.dtype))
                     t = torch.einsum("ikm,ruvm->ruivk", w3j, t) / channels
                     for u, a in enumerate(some):
                         for v, b in enumerate(other):
@@ -374,13 +375,13 @@ class Oracle:
     ) -> Features:
         """Path by path; weights (R or 1, P C)."""
         paths = triangles(self.s.lmax, kind)
-        channels, dtype = x[0].shape[1], x[0].dtype
-        c = torch.tensor(coefficients(paths), dtype=dtype) if c is None else c
+        channels, like = x[0].shape[1], (x[0].device, x[0].dtype)
+        c = torch.tensor(coefficients(paths), dtype=torch.float64).to(weights) if c is None else c
         out: list[Tensor | None] = [None] * (self.s.lmax + 1)
         for k, (l1, l2, l3) in enumerate(paths):
             w = c[k] * weights[:, k * channels : (k + 1) * channels]
             pair = x[l1][..., None] * y[l2][:, :, None]
-            term = w[..., None] * torch.einsum("ijk,rcij->rck", symbol(l1, l2, l3, dtype), pair)
+            term = w[..., None] * torch.einsum("ijk,rcij->rck", symbol(l1, l2, l3, like), pair)
             before = out[l3]
             out[l3] = term if before is None else before + term
         return [part for part in out if part is not None]
@@ -417,7 +418,7 @@ class Oracle:
         fade = torch.where(near, torch.exp(-(safe**2) / ((cutoff - safe) * (cutoff + safe))), 0.0)
         out = []
         for v in range(16):
-            binomial = torch.tensor(math.log(math.comb(15, v)), dtype=torch.float32).to(r.dtype)
+            binomial = torch.tensor(math.log(math.comb(15, v)), dtype=torch.float32).item()
             out.append(fade * torch.exp(binomial + (15 - v) * u + v * torch.log(-torch.expm1(u))))
         return torch.stack(out, 1)
 
