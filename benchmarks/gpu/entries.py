@@ -278,6 +278,17 @@ def _published(scale: Scale) -> Iterator[Entry]:
 
 
 def _organic(scale: Scale) -> Iterator[Entry]:
+    words = (*scale.budget(1000, 2), "recipe.batch_size=null", "recipe.max_edges=700")
+    yield Entry(
+        "organic_padded",
+        "HELM on organic_mini, 1,000 steps: steps per second of batches of many sizes, eager and "
+        "padded to few shapes that are captured",
+        300,
+        tuple(
+            scale.train("organic_mini", "helm", *words, *more)
+            for more in ((), ("recipe.pad=true", *scale.graph))
+        ),
+    )
     yield Entry(
         "organic_helm",
         f"HELM on organic_mini, {_PRETRAINING:,} steps: the pretraining of the energies below",
