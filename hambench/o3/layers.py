@@ -6,8 +6,9 @@ use them (HELM, arXiv 2510.00224, and its public code).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,19 +53,15 @@ class EquivariantRMSNorm(nn.Module):
     ``s = mean_c sum_l mean_m x^2 / (L+1)``, and ``shift`` is added to l = 0.
     """
 
-    rows: Tensor
-
     def __init__(self, lmax: int, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
         self.scale = nn.Parameter(torch.ones(lmax + 1, channels))
         self.shift = nn.Parameter(torch.zeros(channels))
-        # integers, so that a change of floating type rounds nothing
-        self.register_buffer("rows", degree_rows(lmax), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, S, C) -> (rows, S, C)."""
-        normed: Tensor = _RMSNorm.apply(x, self.scale, self.shift, self.rows, self.eps)
+        normed: Tensor = _RMSNorm.apply(x, self.scale, self.shift, self.eps)
         return normed
 
 
@@ -72,43 +69,64 @@ class _RMSNorm(torch.autograd.Function):
     """As `EquivariantRMSNorm`, in the fewest passes over x; row 0 is centred apart."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, rows: Tensor, eps: float
-    ) -> Tensor:
-        shares = _shares(rows, scale, x.shape[-1])
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+        rows = _Rows.of(scale)
         centred = x[:, 0] - x[:, 0].mean(-1, keepdim=True)
-        squares = torch.linalg.vector_norm(x, dim=-1).square()
-        squares[:, 0] = centred.square().sum(-1)
-        inverse = (squares @ shares + eps).rsqrt()
+        norms = torch.linalg.vector_norm(x, dim=-1)
+        torch.linalg.vector_norm(centred, dim=-1, out=norms[:, 0])
+        inverse = (norms.square_() @ rows.shares + eps).rsqrt_()
         out = x * inverse[:, None, None]
         torch.mul(centred, inverse[:, None], out=out[:, 0])
-        out *= scale.index_select(0, rows)
-        out[:, 0] += shift
-        ctx.save_for_backward(x, centred, inverse, scale, rows)
+        out.mul_(scale.index_select(0, rows.degrees))
+        out[:, 0].add_(shift)
+        ctx.save_for_backward(x, centred, inverse, scale)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        x, centred, inverse, scale, rows = ctx.saved_tensors
-        wide = scale.index_select(0, rows)
-        slopes = grad * x
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, centred, inverse, scale = ctx.saved_tensors
+        rows = _Rows.of(scale)
+        wide = scale.index_select(0, rows.degrees)
+        slopes = torch.mul(grad, x, out=x.new_empty(x.shape))
         torch.mul(grad[:, 0], centred, out=slopes[:, 0])
         along = slopes.flatten(1) @ wide.flatten()  # of the sum of squares, but for what it shares
-        by_row = (inverse @ slopes.flatten(1)).view_as(wide)
-        grad_scale = torch.stack([part.sum(0) for part in by_row.split(degree_sizes(len(scale)))])
+        grad_scale = rows.sums @ (inverse @ slopes.flatten(1)).view_as(wide)
         out = torch.mul(grad, wide, out=slopes)
-        pull = (along * inverse.square())[:, None] * _shares(rows, scale, x.shape[-1])
+        pull = (along * inverse.square())[:, None] * rows.shares
         out[:, 0].addcmul_(centred, pull[:, :1], value=-1)
         out[:, 1:].addcmul_(x[:, 1:], pull[:, 1:, None], value=-1)
-        out *= inverse[:, None, None]
-        out[:, 0] -= out[:, 0].mean(-1, keepdim=True)
-        return out, grad_scale, grad[:, 0].sum(0), None, None
+        out.mul_(inverse[:, None, None])
+        out[:, 0].sub_(out[:, 0].mean(-1, keepdim=True))
+        return out, grad_scale, grad[:, 0].sum(0), None
 
 
-def _shares(rows: Tensor, like: Tensor, channels: int) -> Tensor:
-    """(S,) weight of a component's square in the mean of `EquivariantRMSNorm`."""
-    return (((2 * rows + 1) * (len(like) * channels)).to(like.dtype)).reciprocal()
+class _Rows(NamedTuple):
+    """Which rows belong to which of the degrees 0..L, as constants on a device.
+
+    Attributes:
+        degrees: (S,) of each row.
+        sums: (L+1, S) ones and zeros that add up the rows of each degree.
+        shares: (S,) weight of an entry (row, channel) in the mean over channels and degrees of
+            means over the rows of a degree.
+    """
+
+    degrees: Tensor
+    sums: Tensor
+    shares: Tensor
+
+    @classmethod
+    def of(cls, by_degree: Tensor) -> _Rows:
+        """Of as many degrees and channels as a tensor (L+1, ..., C) has, in its type."""
+        return _rows(len(by_degree), by_degree.shape[-1], by_degree.dtype, by_degree.device)
+
+
+@lru_cache
+def _rows(count: int, channels: int, dtype: torch.dtype, device: torch.device) -> _Rows:
+    degrees = degree_rows(count - 1)
+    sums = functional.one_hot(degrees).T.to(dtype)
+    shares = 1 / (count * channels * (2 * degrees + 1)).to(dtype)
+    return _Rows(degrees.to(device), sums.contiguous().to(device), shares.to(device))
 
 
 class SO3Linear(nn.Module):
@@ -122,26 +140,35 @@ class SO3Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(S, rows, inputs) -> (S, rows, outputs), in one batched product."""
-        mapped: Tensor = _SO3Linear.apply(x, self.weight, self.bias)
-        return mapped
+        return self.with_scalars(x)[0]
+
+    def with_scalars(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Also the scalars ``x[0]`` (rows, inputs), whose gradient is added where it belongs."""
+        mapped, scalars = _SO3Linear.apply(x, self.weight, self.bias)
+        return mapped, scalars
 
 
 class _SO3Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, weight)
-        out = torch.bmm(x, torch.cat(per_row(weight)).transpose(1, 2))
-        out[0] += bias
-        return out
+        ctx.set_materialize_grads(False)
+        wide = weight.index_select(0, _Rows.of(weight).degrees)
+        out = torch.bmm(x, wide.transpose(1, 2))
+        out[0].add_(bias)
+        return out, x[0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor, of_scalars: Tensor | None) -> tuple[Tensor, ...]:
         x, weight = ctx.saved_tensors
-        grad_x = torch.bmm(grad, torch.cat(per_row(weight)))
+        rows = _Rows.of(weight)
+        grad_x = torch.bmm(grad, weight.index_select(0, rows.degrees))
+        if of_scalars is not None:
+            grad_x[0].add_(of_scalars)
         by_row = torch.bmm(grad.transpose(1, 2), x)
-        parts = by_row.split(degree_sizes(len(weight)))
-        return grad_x, torch.stack([part.sum(0) for part in parts]), grad[0].sum(0)
+        grad_weight = (rows.sums @ by_row.flatten(1)).view_as(weight)
+        return grad_x, grad_weight, grad[0].sum(0)
 
 
 class FeedForward(nn.Module):
@@ -158,9 +185,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, S, C) -> (rows, S, C)."""
-        gates = functional.silu(self.gates(x[:, 0])).tanh().unflatten(-1, (-1, x.shape[-1]))
-        hidden = _Gate.apply(self.linear1(x.transpose(0, 1)), gates)
-        return self.linear2(hidden).transpose(0, 1)
+        mapped, scalars = self.linear1.with_scalars(x.transpose(0, 1))
+        gates = functional.silu(self.gates(scalars)).tanh().unflatten(-1, (-1, x.shape[-1]))
+        return self.linear2(_Gate.apply(mapped, gates)).transpose(0, 1)
 
 
 class _Gate(torch.autograd.Function):

@@ -127,10 +127,13 @@ class _Turning(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         (plus, minus), (grad_plus, grad_minus) = x, grad
         if _few(x):
-            rows = [grad_plus, grad_minus], [grad_minus, -grad_plus]
-            parts = torch.cat([torch.cat(row, 1) for row in rows])
-            grad_x = torch.mm(parts, weight).view_as(x)
-            return grad_x, torch.mm(parts.t(), x.flatten(0, 1))
+            parts = grad.new_empty(*grad.shape[:2], 2, grad.shape[2])
+            parts[:, :, 0] = grad
+            parts[0, :, 1] = grad_minus
+            torch.neg(grad_plus, out=parts[1, :, 1])
+            rows = parts.view(2 * len(plus), -1)
+            grad_x = torch.mm(rows, weight).view_as(x)
+            return grad_x, torch.mm(rows.t(), x.flatten(0, 1))
         real, imaginary = weight.chunk(2)
         grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
         torch.mm(grad_plus, real, out=grad_x[0]).addmm_(grad_minus, imaginary)

@@ -82,7 +82,8 @@ def normed(norm: EquivariantRMSNorm, x: Tensor) -> Tensor:
     x = torch.cat([x[:, :1] - x[:, :1].mean(-1, keepdim=True), x[:, 1:]], 1)
     squares = x.square().split([2 * l + 1 for l in range(lmax + 1)], 1)
     power = torch.stack([part.mean(1) for part in squares]).mean(0).mean(-1)
-    y = x / (power + norm.eps).sqrt()[:, None, None] * norm.scale[norm.rows]
+    degrees = [int(i**0.5) for i in range(x.shape[1])]
+    y = x / (power + norm.eps).sqrt()[:, None, None] * norm.scale[degrees]
     return torch.cat([y[:, :1] + norm.shift, y[:, 1:]], 1)
 
 
