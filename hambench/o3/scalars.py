@@ -52,7 +52,7 @@ class _DegreeLinear(torch.autograd.Function):
         for l, (part, result) in enumerate(zip(_by_degree(x), _split(out, 0), strict=True)):
             torch.bmm(part, weight[l].expand(2 * l + 1, -1, -1), out=result)
         if bias is not None:
-            out[0] += bias
+            out[0].add_(bias)
         return out.transpose(0, 1)
 
     @staticmethod
