@@ -95,7 +95,7 @@ class SelfMix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, (lmax+1)^2, F) -> (R, (top+1)^2, F)."""
-        keep = torch.cat(per_row(self.keep))
+        keep = per_row(self.keep)
         kept = x if x.shape[1] == len(keep) else x[:, : len(keep)]
         if self.product is None or self.mix is None:
             return kept * keep

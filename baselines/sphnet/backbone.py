@@ -99,7 +99,7 @@ class EquivariantNorm(nn.Module):
         rest = x[:, 1:]
         power = (rest.square().mean(-1) / self.share).sum(-1)
         if self.mixed is None:
-            scale = torch.cat(per_row(self.scale, first=1))
+            scale = per_row(self.scale, first=1)
         else:
             scale = self.scale.reshape(-1)[self.mixed]
         rest = rest * (power + self.eps).rsqrt()[:, None, None] * scale

@@ -26,16 +26,49 @@ def degree_sizes(degrees: int) -> list[int]:
     return [2 * l + 1 for l in range(degrees)]
 
 
-def per_row(by_degree: Tensor, first: int = 0) -> list[Tensor]:
-    """Entries of degrees ``first``, first + 1, ... along axis 0, each as a view of 2l+1 copies.
+class _Rows(NamedTuple):
+    """Which rows belong to which degrees, as constants on a device.
 
-    Their concatenation is an ``index_select`` by `degree_rows`, whose backward torch would do by
-    scattering; this one sums.
+    Attributes:
+        degrees: (rows,) place of the degree of each row among the degrees.
+        sums: (degrees, rows) ones and zeros that add up the rows of each degree.
     """
-    return [
-        entry[None].expand(2 * l + 1, *entry.shape)
-        for l, entry in enumerate(by_degree.unbind(0), start=first)
-    ]
+
+    degrees: Tensor
+    sums: Tensor
+
+    @classmethod
+    def of(cls, by_degree: Tensor, first: int = 0) -> _Rows:
+        """Of the degrees of a tensor (degrees, ...), which begin with ``first``, in its type."""
+        return _rows(first, len(by_degree), by_degree.dtype, by_degree.device)
+
+
+@lru_cache
+def _rows(first: int, count: int, dtype: torch.dtype, device: torch.device) -> _Rows:
+    degrees = degree_rows(first + count - 1)[first**2 :] - first
+    sums = functional.one_hot(degrees, count).T.to(dtype)
+    return _Rows(degrees.to(device), sums.contiguous().to(device))
+
+
+def per_row(by_degree: Tensor, first: int = 0) -> Tensor:
+    """Entries (degrees, ...) of degrees ``first``, first + 1, ..., each 2l+1 times: (rows, ...)."""
+    entries: Tensor = _PerRow.apply(by_degree, first)
+    return entries
+
+
+class _PerRow(torch.autograd.Function):
+    """An ``index_select`` whose backward torch would do by scattering; this one sums."""
+
+    @staticmethod
+    def forward(ctx: Any, by_degree: Tensor, first: int) -> Tensor:
+        rows = _Rows.of(by_degree, first)
+        ctx.sums = rows.sums
+        return by_degree.index_select(0, rows.degrees)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return (ctx.sums @ grad.flatten(1)).unflatten(1, grad.shape[1:]), None
 
 
 def gated(scalars: Tensor, rest: list[Tensor], gates: Tensor) -> Tensor:
@@ -70,14 +103,14 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-        rows = _Rows.of(scale)
+        shares = _shares(*scale.shape, scale.dtype, scale.device)
         centred = x[:, 0] - x[:, 0].mean(-1, keepdim=True)
         norms = torch.linalg.vector_norm(x, dim=-1)
         torch.linalg.vector_norm(centred, dim=-1, out=norms[:, 0])
-        inverse = (norms.square_() @ rows.shares + eps).rsqrt_()
+        inverse = (norms.square_() @ shares + eps).rsqrt_()
         out = x * inverse[:, None, None]
         torch.mul(centred, inverse[:, None], out=out[:, 0])
-        out.mul_(scale.index_select(0, rows.degrees))
+        out.mul_(scale.index_select(0, _Rows.of(scale).degrees))
         out[:, 0].add_(shift)
         ctx.save_for_backward(x, centred, inverse, scale)
         return out
@@ -93,7 +126,8 @@ class _RMSNorm(torch.autograd.Function):
         along = slopes.flatten(1) @ wide.flatten()  # of the sum of squares, but for what it shares
         grad_scale = rows.sums @ (inverse @ slopes.flatten(1)).view_as(wide)
         out = torch.mul(grad, wide, out=slopes)
-        pull = (along * inverse.square())[:, None] * rows.shares
+        shares = _shares(*scale.shape, scale.dtype, scale.device)
+        pull = (along * inverse.square())[:, None] * shares
         out[:, 0].addcmul_(centred, pull[:, :1], value=-1)
         out[:, 1:].addcmul_(x[:, 1:], pull[:, 1:, None], value=-1)
         out.mul_(inverse[:, None, None])
@@ -101,32 +135,11 @@ class _RMSNorm(torch.autograd.Function):
         return out, grad_scale, grad[:, 0].sum(0), None
 
 
-class _Rows(NamedTuple):
-    """Which rows belong to which of the degrees 0..L, as constants on a device.
-
-    Attributes:
-        degrees: (S,) of each row.
-        sums: (L+1, S) ones and zeros that add up the rows of each degree.
-        shares: (S,) weight of an entry (row, channel) in the mean over channels and degrees of
-            means over the rows of a degree.
-    """
-
-    degrees: Tensor
-    sums: Tensor
-    shares: Tensor
-
-    @classmethod
-    def of(cls, by_degree: Tensor) -> _Rows:
-        """Of as many degrees and channels as a tensor (L+1, ..., C) has, in its type."""
-        return _rows(len(by_degree), by_degree.shape[-1], by_degree.dtype, by_degree.device)
-
-
 @lru_cache
-def _rows(count: int, channels: int, dtype: torch.dtype, device: torch.device) -> _Rows:
-    degrees = degree_rows(count - 1)
-    sums = functional.one_hot(degrees).T.to(dtype)
-    shares = 1 / (count * channels * (2 * degrees + 1)).to(dtype)
-    return _Rows(degrees.to(device), sums.contiguous().to(device), shares.to(device))
+def _shares(degrees: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(S,) weight of an entry in the mean over channels and degrees, of means over m."""
+    widths = 2 * degree_rows(degrees - 1) + 1
+    return (1 / (degrees * channels * widths).to(dtype)).to(device)
 
 
 class SO3Linear(nn.Module):
