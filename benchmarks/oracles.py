@@ -266,7 +266,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", choices=PRESETS)
+    parser.add_argument(
+        "model", choices=PRESETS, help="of phisnet the preset phisnet_md17, which learns overlaps"
+    )
     parser.add_argument("case", choices=BATCHES)
     parser.add_argument(
         "--batch-size", type=_count, help="molecules; as many as `hambench bench model` takes"
@@ -289,7 +291,8 @@ def main(words: Sequence[str] | None = None) -> None:
             asked.repeats,
         )  # fmt: skip
     except HambenchError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     if asked.json:
         print(as_json(Report("oracles", started, [found]).document()))
     else:

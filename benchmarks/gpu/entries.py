@@ -107,6 +107,11 @@ class Scale:
         """The words for PyTorch alone, and for Triton kernels, where there is CUDA."""
         return [(), ("HAMBENCH_TRITON=1",)] if self.device.startswith("cuda") else [()]
 
+    @property
+    def precisions(self) -> tuple[str, str]:
+        """Those that are compared: what is measured in TF32 on a GPU is tried in float32."""
+        return "float32", "tf32" if self.device.startswith("cuda") else "float32"
+
     def repeats(self, count: int) -> str:
         """The word for timed repeats."""
         return f"repeats={1 if self.smoke else count}"
@@ -149,12 +154,12 @@ def _checks(scale: Scale) -> Iterator[Entry]:
 
 def _steps(scale: Scale) -> Iterator[Entry]:
     cases = ("case=water", "batch_size=2") if scale.smoke else ("case=water,ethanol,40_atoms",)
-    for precision in ("float32", "tf32"):
+    for name, precision in zip(("float32", "tf32"), scale.precisions, strict=True):
         words = (*cases, f"precision={precision}", scale.repeats(20))
         yield Entry(
-            f"bench_{precision}",
+            f"bench_{name}",
             "time, kernels and memory of an eager step of every model beside its matrix products "
-            f"alone, {precision}",
+            f"alone, {name}",
             300,
             tuple(scale.bench("model", scale.model(model), *words) for model in scale.models),
         )
@@ -177,7 +182,7 @@ def _steps(scale: Scale) -> Iterator[Entry]:
         240,
         tuple(
             scale.bench("model", scale.model("helm"), *words, f"precision={precision}")
-            for precision in ("float32", "tf32")
+            for precision in scale.precisions
         ),
     )
     molecules = ("water",) if scale.smoke else ("water", "ethanol")

@@ -46,14 +46,16 @@ def run(command: Words, seconds: float, place: Path) -> tuple[int | None, bool]:
     place.parent.mkdir(parents=True, exist_ok=True)
     process = _FORK.Process(target=_become, args=(command, place))
     process.start()
-    process.join(max(seconds - GRACE, GRACE))
-    stopped = process.is_alive()
-    if stopped:
-        process.terminate()  # a training writes a checkpoint
-        process.join(GRACE)
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid or 0, signal.SIGKILL)  # it, and whatever it started
-    process.join()
+    try:
+        process.join(max(seconds - GRACE, GRACE))
+        stopped = process.is_alive()
+        if stopped:
+            process.terminate()  # a training writes a checkpoint
+            process.join(GRACE)
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid or 0, signal.SIGKILL)  # it, and whatever it started
+        process.join()
     return process.exitcode, stopped
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import sys
@@ -53,19 +54,24 @@ def main() -> None:
     except HambenchError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted: the archive holds the entries that were done", file=sys.stderr)
+        sys.exit(130)
 
 
 def _do_asked(asked: argparse.Namespace) -> None:
     work = asked.work or PACKED / ("smoke" if asked.smoke else "work")
     data = asked.data or (work if asked.smoke else PACKED) / "data"
     scale = Scale(asked.device, data.resolve(), work.resolve(), asked.smoke)
+    names = _names(asked, scale)
     if asked.list:
         for entry in queue(scale):
-            print(f"{entry.name:24} {entry.seconds:4} s  {entry.asks}")
+            if entry.name in names:
+                print(f"{entry.name:24} {entry.seconds:4} s  {entry.asks}")
         return
-    names = _names(asked, scale)
+    _check_writable(scale.work, "machine.json")
     _check_work(scale)
-    _check_out(asked.out)
+    _check_writable(asked.out, ARCHIVE)
     _prepare(scale, asked.data is None)
     machine = _machine(scale)
     known = {entry.name: entry for entry in queue(scale)}  # now that the data are there
@@ -93,16 +99,27 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of packed data, else that of pack.py")
     parser.add_argument("--work", type=Path, help="folder of the runs, else one in build/gpu")
     parser.add_argument(
-        "--seconds", type=float, default=float("inf"), help="for all entries together"
+        "--seconds", type=_seconds, default=math.inf, help="for all entries together"
     )
     parser.add_argument("--smoke", action="store_true", help="small models, next to no steps")
     return parser.parse_args()
 
 
+def _seconds(word: str) -> float:
+    seconds, least = float(word), 2 * forked.GRACE
+    if not seconds >= least:
+        raise argparse.ArgumentTypeError(
+            f"{word} are too few to begin an entry, at least {least:g}"
+        )
+    return seconds
+
+
 def _names(asked: argparse.Namespace, scale: Scale) -> list[str]:
     """Of the entries that are asked for; ConfigError for none, and for one that there is not."""
     known = [entry.name for entry in queue(scale)]
-    if asked.all:
+    if asked.all and asked.entries:
+        raise ConfigError(f"--all is every entry, '{asked.entries[0]}' too; leave out one of both")
+    if asked.all or (asked.list and not asked.entries):
         return known
     if not asked.entries:
         raise ConfigError("name some entries, or give --all for every one; --list shows them")
@@ -124,14 +141,14 @@ def _check_work(scale: Scale) -> None:
             )
 
 
-def _check_out(folder: Path) -> None:
-    """An error where the archive cannot be written: now, not when the first entry is done."""
+def _check_writable(folder: Path, file: str) -> None:
+    """An error where a file cannot be written: now, not when the first entry is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise explained(error, folder / ARCHIVE) from error
+        raise explained(error, folder / file) from error
 
 
 def _prepare(scale: Scale, of_own: bool) -> None:

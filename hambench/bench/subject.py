@@ -56,9 +56,14 @@ class Setting:
             training: whether memory is kept, as `hambench.learn.fit` does it.
 
         Raises:
-            ConfigError: the device is not there.
+            ConfigError: the device is not there, or is a CPU, which has no TF32.
         """
         device = open_fabric(self.device).device
+        if self.precision == "tf32" and device.type == "cpu":
+            raise ConfigError(
+                "precision=tf32 is for products on a GPU, and a CPU has none such; give "
+                "precision=float32, or device=cuda"
+            )
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

@@ -38,7 +38,10 @@ def tell(kind: str, json_: bool, out: Path | None, measure: Callable[[], Sequenc
         except OSError as error:
             raise explained(error, out / "bench.json") from error
     started = now()
-    report = Report(kind, started, measure())
+    try:
+        report = Report(kind, started, measure())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("of a measurement that is not done nothing is kept") from None
     if out is not None:
         report.write(out)
     if json_:

@@ -215,3 +215,8 @@ def test_the_command(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "new" / "bench.json").read_text())
     assert kept["results"][0].keys() == found.keys()
     assert "| 1 x water, def2-SVP |" in (tmp_path / "new" / "bench.md").read_text()
+
+
+def test_a_cpu_has_no_tf32() -> None:
+    with pytest.raises(ConfigError, match="precision=tf32 is for products on a GPU"):
+        measure("helm_small", cases=["water"], batch_size=1, setting=Setting("cpu", "tf32"))

@@ -158,6 +158,8 @@ def test_what_comes_back_is_filed(smoke: SimpleNamespace, tmp_path: Path, monkey
         (["first_ligt"], "no entry 'first_ligt'. Did you mean 'first_light'?"),
         (["first_light", "--out", __file__], "cannot make the folder"),
         (["first_light", "--out", f"{__file__}/a"], "cannot make the folder"),
+        (["first_light", "--work", f"{__file__}/a"], "cannot make the folder"),
+        (["first_light", "--all"], "--all is every entry, 'first_light' too"),
         (["first_light", "--device", "tpu"], "--device tpu cannot be used here: device is 'tpu'"),
     ],
 )
@@ -174,6 +176,15 @@ def test_wrong_words(tmp_path: Path, monkeypatch, capsys, words: list[str], said
     assert said in err
     assert err.count("\n") == 1
     assert not list(tmp_path.rglob(records.ARCHIVE))
+
+
+@pytest.mark.parametrize("seconds", ["nan", "59", "-1", "soon"])
+def test_too_few_seconds(monkeypatch, capsys, seconds: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["run.py", "first_light", "--seconds", seconds])
+    with pytest.raises(SystemExit) as left:
+        run.main()
+    assert left.value.code == 2
+    assert "argument --seconds" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("smoke", [False, True])
