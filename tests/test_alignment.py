@@ -329,6 +329,7 @@ def test_batches_of_a_file_carry_orbitals(molecules: list[Molecule], tmp_path: P
         alignment(predicted(molecules, plain, spec), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toy")
 def test_a_cell_with_it(tmp_path: Path):
     """A plug-in that knows nothing of it, on a task; going on where it stopped."""

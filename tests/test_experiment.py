@@ -305,9 +305,8 @@ def test_kill_9_and_a_restart_give_the_same_bits(toy_site: Path, tmp_path: Path,
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_outside_training_is_an_interruption_too(tmp_path: Path, number: signal.Signals):
     pytest.importorskip("pyscf")  # of the minao guess, whose predictions take their time
     words = ["run", "task=water_mini", "model=minao", "save_predictions=true", f"root={tmp_path}"]

@@ -247,6 +247,7 @@ def test_parts_are_done_one_by_one_and_the_last_makes_the_file(
     assert [p.name for p in tmp_path.iterdir()] == ["hydrogen.h5"]
 
 
+@pytest.mark.slow
 def test_killed_part_goes_on_and_the_merge_is_the_same(reference: Path, tmp_path: Path) -> None:
     target = tmp_path / "hydrogen.h5"
     process = _start(target, "2/3")
@@ -262,6 +263,7 @@ def test_killed_part_goes_on_and_the_merge_is_the_same(reference: Path, tmp_path
     _assert_same_rows(target, reference)
 
 
+@pytest.mark.slow
 def test_parts_of_two_machines_are_copied_together(reference: Path, tmp_path: Path) -> None:
     here, there = (tmp_path / name / "hydrogen.h5" for name in ("here", "there"))
     for target, index in ((here, 1), (there, 2)):

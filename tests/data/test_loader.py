@@ -165,7 +165,9 @@ def same(one, other):
     return len(pairs)
 
 
-@pytest.mark.parametrize("size", [{"batch_size": 3}, {"max_edges": 120}], ids=str)
+@pytest.mark.parametrize(
+    "size", [{"max_edges": 120}, pytest.param({"batch_size": 3}, marks=pytest.mark.slow)], ids=str
+)
 def test_processes_give_the_stream_of_the_thread(size):
     rows = nabla()
     spec = GraphSpec(rows.basis, cutoff=3.0, dtype=torch.float32)

@@ -16,6 +16,7 @@ from hambench.errors import ConfigError, RunError
 Change = Callable[..., object]
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_made_is_half_made_until_it_is(
     tiny: None, describe: Change, require: Change
 ):

@@ -197,6 +197,7 @@ def test_ctrl_c_lets_a_cell_write_its_checkpoint_and_the_same_command_goes_on(to
     assert f"stopped by SIGTERM after step {status.step}" in console
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_computes_is_waited_for(toy_cells, caplog):
     plan = Plan.make([*toy_cells, "max_steps=4"])
     (node,) = plan.nodes

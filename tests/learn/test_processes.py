@@ -223,6 +223,7 @@ def test_a_failure_anywhere_ends_the_run_with_its_reason(rank, how, reason, tmp_
         assert str(ends[1]).startswith(own)
 
 
+@pytest.mark.slow
 def test_frozen_bodies_and_their_pretraining(tmp_path: Path):
     words = (
         "task=organic_mini_energy", f"data={shared_work.FIXTURE}", "device=cpu", "strategy=frozen",

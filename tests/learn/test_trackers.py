@@ -118,9 +118,8 @@ def test_both_hear_of_the_whole_run(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert str(tmp_path) not in str(begun.config)
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_goes_on_is_one_run_without_repeated_steps(
     tmp_path: Path, toy: str, toy_site: Path, number: signal.Signals
 ):

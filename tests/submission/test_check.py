@@ -171,6 +171,7 @@ def test_nothing_to_check_is_said(tmp_path: Path) -> None:
         check([tmp_path])
 
 
+@pytest.mark.slow
 def test_the_results_of_the_project_are_accepted() -> None:
     refused = {one.name: one.findings for one in check([RESULTS]) if not one.accepted}
     assert refused == {}
