@@ -33,7 +33,7 @@ from oracle_models import oracle_model
 from hambench.baselines import SPHNet
 from hambench.bench.molecules import BATCHES, batch_of
 from hambench.bench.report import Report
-from hambench.bench.step import Step, cuda_graphs
+from hambench.bench.step import Measured, Step, cuda_graphs, measured
 from hambench.bench.subject import Setting, Subject, of_case
 from hambench.bench.tables import Table, milliseconds
 from hambench.bench.timing import Timing, interleaved
@@ -74,15 +74,10 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class OracleBench:
+class OracleBench(Measured):
     """What a training step costs, path by path and ours.
 
     Attributes:
-        model, settings: preset, and its hyperparameters of another value.
-        case, device, precision: of what, where.
-        threads: of a CPU.
-        molecules, atoms, edges: of the batch.
-        parameters: trainable ones of ours.
         agreement: of both, found before anything was timed.
         oracle: the eager step path by path.
         eager: ours, eager.
@@ -90,16 +85,6 @@ class OracleBench:
         eager_ratio, graph_ratio: the oracle's median over ours.
     """
 
-    model: str
-    settings: tuple[str, ...]
-    case: str
-    device: str
-    precision: str
-    threads: int
-    molecules: int
-    atoms: int
-    edges: int
-    parameters: int
     agreement: Agreement
     oracle: Timing
     eager: Timing
@@ -141,19 +126,10 @@ def measure(
             for _ in range(STEPS_TO_CAPTURE):
                 steps["graph"].run(loaded)
         times = interleaved({name: _timed(step, loaded) for name, step in steps.items()}, repeats)
-    real, slow = loaded.batch.real, times["oracle"].median
+    slow = times["oracle"].median
     graph = times.get("graph")
     return OracleBench(
-        model=preset,
-        settings=tuple(words),
-        case=molecules.name,
-        device=str(device),
-        precision=setting.precision,
-        threads=setting.threads,
-        molecules=real.molecules,
-        atoms=real.atoms,
-        edges=real.edges,
-        parameters=subject.model.count_parameters(),
+        **measured(preset, words, subject, setting, loaded),
         agreement=agreement,
         oracle=times["oracle"],
         eager=times["eager"],

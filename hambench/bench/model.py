@@ -10,7 +10,7 @@ from functools import partial
 from tqdm import tqdm
 
 from hambench.bench.molecules import batch_of
-from hambench.bench.step import Parts, Step, cuda_graphs
+from hambench.bench.step import Measured, Parts, Step, cuda_graphs, measured
 from hambench.bench.subject import Setting, Subject, of_case, of_task
 from hambench.bench.timing import Timing
 from hambench.data.loader import CACHE_BYTES, Loaded
@@ -21,15 +21,10 @@ from hambench.profiling.waits import count_waits
 
 
 @dataclass(frozen=True)
-class StepBench:
+class StepBench(Measured):
     """What a training step on a batch costs.
 
     Attributes:
-        model, settings: preset, and what was asked for beside it.
-        case, device, precision: of what, where.
-        threads: of a CPU.
-        molecules, atoms, edges: of the batch.
-        parameters: trainable ones.
         forward: with the loss.
         backward: the gradients.
         update: clipping, optimisers, averaged weights.
@@ -55,16 +50,6 @@ class StepBench:
         molecules_per_s, edges_per_s: of the median step.
     """
 
-    model: str
-    settings: tuple[str, ...]
-    case: str
-    device: str
-    precision: str
-    threads: int
-    molecules: int
-    atoms: int
-    edges: int
-    parameters: int
     forward: Timing
     backward: Timing
     update: Timing
@@ -162,18 +147,8 @@ def _measure(
     times = _timed(step, loaded, run, beside, repeats)
     median, real = times["step"].median, loaded.batch.real
     return StepBench(
-        model=model,
-        settings=words,
-        case=subject.name,
-        device=str(step.device),
-        precision=setting.precision,
-        threads=setting.threads,
-        molecules=real.molecules,
-        atoms=real.atoms,
-        edges=real.edges,
-        parameters=subject.model.count_parameters(),
+        **measured(model, words, subject, setting, loaded) | times,
         cuda_graph=cuda_graph,
-        **times,
         products=len(products),
         flops=sum(one.flops for one in products),
         product_bytes=sum(one.bytes for one in products),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from hambench.bench.subject import Subject
+from hambench.bench.subject import Setting, Subject
 from hambench.data.loader import Loaded
 from hambench.learn.captured import CudaGraphs, Graphs, check_cuda_graph
 from hambench.learn.device import open_fabric
@@ -20,6 +21,47 @@ from hambench.profiling.memory import synchronize
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of which step something was measured.
+
+    Attributes:
+        model, settings: preset, and what was asked for beside it.
+        case, device, precision: of what, where.
+        threads: of a CPU.
+        molecules, atoms, edges: of the batch.
+        parameters: trainable ones.
+    """
+
+    model: str
+    settings: tuple[str, ...]
+    case: str
+    device: str
+    precision: str
+    threads: int
+    molecules: int
+    atoms: int
+    edges: int
+    parameters: int
+
+
+def measured(
+    model: str, settings: Sequence[str], subject: Subject, setting: Setting, loaded: Loaded
+) -> dict[str, Any]:
+    """The fields of `Measured`, for a subclass to add its own."""
+    found = Measured(
+        model=model,
+        settings=tuple(settings),
+        case=subject.name,
+        device=str(loaded.device),
+        precision=setting.precision,
+        threads=setting.threads,
+        **loaded.batch.real._asdict(),
+        parameters=subject.model.count_parameters(),
+    )
+    return vars(found)
 
 
 class Parts(NamedTuple):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
+from graphs_stand_in import StandIn
 
 from hambench.bench.subject import Setting
 
@@ -12,23 +11,6 @@ from hambench.bench.subject import Setting
 @pytest.fixture
 def setting() -> Setting:
     return Setting("cpu")
-
-
-class StandIn:
-    """In place of CUDA graphs: replays by calling."""
-
-    def __init__(self) -> None:
-        self.replays = 0
-
-    def eager(self, call: Callable[[], None]) -> None:
-        call()
-
-    def capture(self, call: Callable[[], None]) -> Callable[[], None]:
-        def replay() -> None:
-            self.replays += 1
-            call()
-
-        return replay
 
 
 @pytest.fixture

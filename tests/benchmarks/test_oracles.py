@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import oracles
@@ -14,6 +14,7 @@ import qhnet_oracle
 import sphnet_oracle
 import torch
 from elsewhere import Elsewhere, There, moved
+from graphs_stand_in import StandIn
 from oracle_models import oracle_model
 
 from hambench.baselines.phisnet.embedding import configurations
@@ -82,23 +83,6 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 x water, def2-SVP" in slow
     assert "schnorb_small, path by path" in slow
     assert "schnorb_small, ours" in fast
-
-
-class StandIn:
-    """In the place of `CudaGraphs`: replays by calling."""
-
-    def __init__(self) -> None:
-        self.replays = 0
-
-    def eager(self, call: Callable[[], None]) -> None:
-        call()
-
-    def capture(self, call: Callable[[], None]) -> Callable[[], None]:
-        def replay() -> None:
-            self.replays += 1
-            call()
-
-        return replay
 
 
 def test_a_captured_step_is_timed_too(

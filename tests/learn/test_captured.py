@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from graphs_stand_in import StandIn
 from shared_work import model_and_rows
 from toy_model import RECIPE, Toy, molecules, rows
 
@@ -40,26 +40,6 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {"name": "adamw", "lr": 2e-3},
     "muon": {"name": "muon", "lr": 5e-3, "adamw_lr": 1e-3, "weight_decay": 0.01},
 }
-
-
-class StandIn:
-    """Replays by calling; as in a capture, nothing is computed before the first replay."""
-
-    def __init__(self) -> None:
-        self.eager_calls = self.captures = self.replays = 0
-
-    def eager(self, call: Callable[[], None]) -> None:
-        self.eager_calls += 1
-        call()
-
-    def capture(self, call: Callable[[], None]) -> Callable[[], None]:
-        self.captures += 1
-
-        def replay() -> None:
-            self.replays += 1
-            call()
-
-        return replay
 
 
 def recipe(**changes: Any) -> Recipe:
